@@ -1,0 +1,35 @@
+//! Measures Annals: `annals-bench append` and others. Run it built for release on an idle machine.
+
+mod append;
+mod disk;
+mod report;
+mod workload;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser, Debug)]
+#[command(about = "Measures Annals", version)]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Durable appends: one writer, many, pipelined, in batches; and the disk itself.
+    Append(append::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().what {
+        What::Append(arguments) => append::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("annals-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

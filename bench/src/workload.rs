@@ -1,0 +1,66 @@
+//! The workload: events of 256 bytes of data and a type of 16 bytes, to random streams out of a million.
+
+use annals::{Append, ExpectedVersion, NewEvent, Version};
+use rand::rngs::SmallRng;
+use rand::{Rng, RngExt as _, SeedableRng as _};
+use std::time::Instant;
+
+/// Streams that events go to.
+pub(crate) const STREAMS: u32 = 1_000_000;
+const EVENT_TYPE: &str = "MeasurementTaken";
+
+/// A time to measure from.
+#[expect(clippy::disallowed_methods, reason = "measuring is what this crate is for")]
+pub(crate) fn stopwatch() -> Instant {
+    Instant::now()
+}
+
+/// One producer's events: to streams that it alone writes, each at the exact version.
+#[derive(Debug)]
+pub(crate) struct Producer {
+    random: SmallRng,
+    /// This producer writes the streams whose number is `index` modulo `count`.
+    index: u32,
+    count: u32,
+    /// Events appended to each of its streams.
+    versions: Vec<u32>,
+    data: Vec<u8>,
+}
+
+impl Producer {
+    pub(crate) fn new(index: u32, count: u32) -> Self {
+        let mut random = SmallRng::seed_from_u64(u64::from(index) + 1);
+        let mut data = vec![0; 256];
+        random.fill_bytes(&mut data);
+        Self { random, index, count, versions: vec![0; (STREAMS / count) as usize + 1], data }
+    }
+
+    /// The next event, with the version that its stream must have.
+    pub(crate) fn next(&mut self) -> (NewEvent<'_>, ExpectedVersion) {
+        let own = self.random.random_range(0..STREAMS / self.count);
+        let version = &mut self.versions[own as usize];
+        let expected = match version.checked_sub(1) {
+            None => ExpectedVersion::NoStream,
+            Some(head) => ExpectedVersion::Exactly(Version::new(u64::from(head))),
+        };
+        *version += 1;
+        let stream = format!("stream-{}", own * self.count + self.index);
+        (NewEvent::new(stream, EVENT_TYPE).binary(&self.data[..]), expected)
+    }
+
+    /// An append of `count` events, with exact versions.
+    pub(crate) fn append(&mut self, count: usize) -> Append<'static> {
+        let mut append = Append::new();
+        for _ in 0..count {
+            let (event, expected) = self.next();
+            let known = append.events.iter().any(|other: &NewEvent<'_>| other.stream == event.stream);
+            let stream = event.stream.clone().into_owned();
+            let event = NewEvent::new(stream.clone(), EVENT_TYPE).binary(event.data.into_owned());
+            append.events.push(event);
+            if !known {
+                append = append.expect(stream, expected);
+            }
+        }
+        append
+    }
+}

@@ -1,0 +1,481 @@
+//! The batch: what is appended together. Portable: a copy on another disk has the same bytes.
+//!
+//! ```text
+//!  at  bytes
+//!   0     16  store id
+//!  16     16  salt: random, drawn for this batch
+//!  32      8  epoch
+//!  40      8  batch number
+//!  48      8  position of its first event
+//!  56      8  time: of its events, or the least time of each where the section `times` gives them
+//!  64      4  number of events
+//!  68      2  number of streams
+//!  70      2  number of sections
+//!  72      4  body length
+//!  76      4  checksum of the body
+//!  80      4  length of the body's first part, the directory
+//!  84      4  checksum of the directory
+//!  88      2  version of the batch layout
+//!  90      2  zero
+//!  92      4  checksum of bytes 0 to 92 and of the first versions
+//!  96         first version of each stream (8 each)
+//!             body: directory: end of each event (4 each, relative to the first event),
+//!                              end of each stream name (4 each, relative to the first name),
+//!                              stream names, sections
+//!                   events
+//! ```
+//! Reading one event verifies the header, the directory and that event; a scan verifies the header
+//! and the body.
+//!
+//! A section: kind (2), flags (2; 1: must be understood), length (4), its bytes.
+//!
+//! The header holds all that is decided when the batch gets its place; the body, by far the larger
+//! part, is complete and checksummed before.
+
+use super::event::{self, Event, SaltSeed};
+use super::{crc, le, len_u16, len_u32, to_usize};
+use annals_types::{Append, DamageKind, NewEvent, Uuid, limits};
+use hashbrown::HashMap;
+
+/// Length of the fixed part of the header.
+pub(crate) const BATCH_FIXED_BYTES: usize = 96;
+/// Version of this layout, apart from the version of the files that hold it.
+pub(crate) const BATCH_LAYOUT: u16 = 1;
+const AT_STORE: usize = 0;
+const AT_SALT: usize = 16;
+const AT_EPOCH: usize = 32;
+const AT_NUMBER: usize = 40;
+const AT_FIRST_POSITION: usize = 48;
+const AT_TIME: usize = 56;
+const AT_EVENTS: usize = 64;
+const AT_STREAMS: usize = 68;
+const AT_SECTIONS: usize = 70;
+const AT_BODY_LENGTH: usize = 72;
+const AT_BODY_CRC: usize = 76;
+const AT_DIRECTORY_LENGTH: usize = 80;
+const AT_DIRECTORY_CRC: usize = 84;
+const AT_LAYOUT: usize = 88;
+const AT_CRC: usize = 92;
+/// Length of a section's header.
+pub(crate) const SECTION_FIXED_BYTES: usize = 8;
+/// Flag of a section that a reader must understand.
+pub(crate) const SECTION_MUST_UNDERSTAND: u16 = 1;
+
+/// Kinds of sections. Those after `Times` are reserved for what later releases write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub(crate) enum SectionKind {
+    /// A time for each event (8 bytes each), ascending.
+    Times = 1,
+}
+
+/// Kinds that this release does not write; listed so that nobody gives the numbers another meaning:
+/// 2 snapshot reference, 3 cursor advance, 4 control, 5 encryption key id, 6 event salts (of a batch
+/// from which an event was erased), 7 digests of erased events.
+pub(crate) const SECTION_KINDS_RESERVED: std::ops::RangeInclusive<u16> = 2..=7;
+
+/// A batch that was encoded for appending and waits for its place.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    /// Header and body.
+    pub(crate) bytes: Vec<u8>,
+    /// Events per stream, in the order of the streams' first events.
+    pub(crate) streams: Vec<EncodedStream>,
+    /// The stream's ordinal of each event; empty where there is one stream.
+    pub(crate) ordinals: Vec<u16>,
+    /// Number of events.
+    pub(crate) events: u32,
+    /// First and last given time, where times were given.
+    pub(crate) given_times: Option<(u64, u64)>,
+}
+
+/// A stream that a batch writes.
+#[derive(Debug)]
+pub(crate) struct EncodedStream {
+    /// Index of an event of the batch that is appended to it: the first.
+    pub(crate) first_event: u32,
+    /// How many events of the batch are appended to it.
+    pub(crate) events: u32,
+}
+
+/// What is decided when a batch gets its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decided {
+    pub(crate) epoch: u64,
+    pub(crate) number: u64,
+    pub(crate) first_position: u64,
+    pub(crate) time: u64,
+}
+
+/// Encodes everything but what [`decide`] fills in. `append` was validated. `room`: bytes left free
+/// at the front for what goes before the batch. `ids` has an id for each event.
+pub(crate) fn encode(
+    append: &Append<'_>,
+    store: Uuid,
+    salt: [u8; 16],
+    ids: &[Uuid],
+    room: usize,
+    mut buffer: Vec<u8>,
+) -> Encoded {
+    let (streams, ordinals) = streams_of(&append.events);
+    let events = append.events.len();
+    buffer.clear();
+    buffer.resize(room + BATCH_FIXED_BYTES + 8 * streams.len() + 4 * (events + streams.len()), 0);
+    let body_start = room + BATCH_FIXED_BYTES + 8 * streams.len();
+    let mut names_length = 0;
+    for (ordinal, stream) in streams.iter().enumerate() {
+        let name = append.events[stream.first_event as usize].stream.as_bytes();
+        buffer.extend_from_slice(name);
+        names_length += name.len();
+        le::put_u32(&mut buffer, body_start + 4 * (events + ordinal), len_u32(names_length));
+    }
+    let given_times = encode_times(&mut buffer, append);
+    let seed = SaltSeed::new(&salt);
+    let events_start = buffer.len();
+    for (index, event) in append.events.iter().enumerate() {
+        let stream = ordinals.get(index).copied().unwrap_or(0);
+        event::encode(&mut buffer, event, ids[index], stream, seed, len_u32(index));
+        let end = len_u32(buffer.len() - events_start);
+        le::put_u32(&mut buffer, body_start + 4 * index, end);
+    }
+    let directory_crc = crc(0, &buffer[body_start..events_start]);
+    let body_crc = crc(0, &buffer[body_start..]);
+    let body_length = len_u32(buffer.len() - body_start);
+    let header = &mut buffer[room..];
+    le::put(header, AT_STORE, store.as_bytes());
+    le::put(header, AT_SALT, salt);
+    le::put_u32(header, AT_EVENTS, len_u32(events));
+    le::put_u16(header, AT_STREAMS, len_u16(streams.len()));
+    le::put_u16(header, AT_SECTIONS, u16::from(given_times.is_some()));
+    le::put_u32(header, AT_BODY_LENGTH, body_length);
+    le::put_u32(header, AT_BODY_CRC, body_crc);
+    le::put_u32(header, AT_DIRECTORY_LENGTH, len_u32(events_start - body_start));
+    le::put_u32(header, AT_DIRECTORY_CRC, directory_crc);
+    le::put_u16(header, AT_LAYOUT, BATCH_LAYOUT);
+    Encoded { bytes: buffer, streams, ordinals, events: len_u32(events), given_times }
+}
+
+/// The streams of these events in the order of their first events, and each event's stream.
+fn streams_of(events: &[NewEvent<'_>]) -> (Vec<EncodedStream>, Vec<u16>) {
+    let count = len_u32(events.len());
+    if events.iter().all(|event| event.stream == events[0].stream) {
+        return (vec![EncodedStream { first_event: 0, events: count }], Vec::new());
+    }
+    let mut known: HashMap<&str, u16> = HashMap::with_capacity(events.len());
+    let mut streams: Vec<EncodedStream> = Vec::new();
+    let mut ordinals = Vec::with_capacity(events.len());
+    for (index, event) in events.iter().enumerate() {
+        let next = len_u16(streams.len());
+        let ordinal = *known.entry(&event.stream).or_insert(next);
+        if ordinal == next {
+            streams.push(EncodedStream { first_event: len_u32(index), events: 0 });
+        }
+        streams[usize::from(ordinal)].events += 1;
+        ordinals.push(ordinal);
+    }
+    (streams, ordinals)
+}
+
+/// Adds the section of given times, made ascending; returns the first and the last.
+fn encode_times(buffer: &mut Vec<u8>, append: &Append<'_>) -> Option<(u64, u64)> {
+    let first = append.events.first()?.time?.get();
+    let mut last = first;
+    begin_section(buffer, SectionKind::Times, 8 * append.events.len());
+    for event in &append.events {
+        last = last.max(event.time.map_or(0, annals_types::Timestamp::get));
+        buffer.extend_from_slice(&last.to_le_bytes());
+    }
+    Some((first, last))
+}
+
+fn begin_section(buffer: &mut Vec<u8>, kind: SectionKind, length: usize) {
+    buffer.extend_from_slice(&(kind as u16).to_le_bytes());
+    buffer.extend_from_slice(&SECTION_MUST_UNDERSTAND.to_le_bytes());
+    buffer.extend_from_slice(&len_u32(length).to_le_bytes());
+}
+
+/// Writes the first version of the stream with this ordinal into the header of `batch`.
+pub(crate) fn put_first_version(batch: &mut [u8], ordinal: usize, version: u64) {
+    le::put_u64(batch, BATCH_FIXED_BYTES + 8 * ordinal, version);
+}
+
+/// Fills in what is decided at assignment and the header's checksum, which is returned. First
+/// versions were put before.
+pub(crate) fn decide(batch: &mut [u8], decided: Decided) -> u32 {
+    le::put_u64(batch, AT_EPOCH, decided.epoch);
+    le::put_u64(batch, AT_NUMBER, decided.number);
+    le::put_u64(batch, AT_FIRST_POSITION, decided.first_position);
+    le::put_u64(batch, AT_TIME, decided.time);
+    let own = header_crc(batch, usize::from(le::u16_at(batch, AT_STREAMS)));
+    le::put_u32(batch, AT_CRC, own);
+    own
+}
+
+/// Length of header and first versions of the batch whose fixed header is `fixed`.
+pub(crate) fn header_bytes(fixed: &[u8]) -> usize {
+    BATCH_FIXED_BYTES + 8 * usize::from(le::u16_at(fixed, AT_STREAMS))
+}
+
+fn header_crc(batch: &[u8], streams: usize) -> u32 {
+    let versions = &batch[BATCH_FIXED_BYTES..BATCH_FIXED_BYTES + 8 * streams];
+    crc(crc(0, &batch[..AT_CRC]), versions)
+}
+
+/// A batch header whose checksum was verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    pub(crate) store: Uuid,
+    pub(crate) salt: [u8; 16],
+    pub(crate) epoch: u64,
+    pub(crate) number: u64,
+    pub(crate) first_position: u64,
+    pub(crate) time: u64,
+    pub(crate) events: u32,
+    pub(crate) streams: u16,
+    pub(crate) sections: u16,
+    pub(crate) body_length: u32,
+    pub(crate) body_crc: u32,
+    pub(crate) directory_length: u32,
+    pub(crate) directory_crc: u32,
+    pub(crate) crc: u32,
+}
+
+impl Header {
+    /// Verifies and decodes the header at the start of `bytes`.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DamageKind> {
+        if bytes.len() < BATCH_FIXED_BYTES || bytes.len() < header_bytes(bytes) {
+            return Err(DamageKind::Malformed);
+        }
+        let streams = le::u16_at(bytes, AT_STREAMS);
+        let header = Self {
+            store: Uuid::from_bytes(le::array_at(bytes, AT_STORE)),
+            salt: le::array_at(bytes, AT_SALT),
+            epoch: le::u64_at(bytes, AT_EPOCH),
+            number: le::u64_at(bytes, AT_NUMBER),
+            first_position: le::u64_at(bytes, AT_FIRST_POSITION),
+            time: le::u64_at(bytes, AT_TIME),
+            events: le::u32_at(bytes, AT_EVENTS),
+            streams,
+            sections: le::u16_at(bytes, AT_SECTIONS),
+            body_length: le::u32_at(bytes, AT_BODY_LENGTH),
+            body_crc: le::u32_at(bytes, AT_BODY_CRC),
+            directory_length: le::u32_at(bytes, AT_DIRECTORY_LENGTH),
+            directory_crc: le::u32_at(bytes, AT_DIRECTORY_CRC),
+            crc: le::u32_at(bytes, AT_CRC),
+        };
+        if header.crc != header_crc(bytes, usize::from(streams)) {
+            return Err(DamageKind::Checksum);
+        }
+        let known = le::u16_at(bytes, AT_LAYOUT) == BATCH_LAYOUT
+            && header.events as usize <= limits::BATCH_EVENTS_MAX
+            && u32::from(streams) <= header.events
+            && header.body_length as usize <= limits::BATCH_BYTES_MAX
+            && header.first_position.checked_add(u64::from(header.events)).is_some()
+            && header.number < u64::MAX;
+        if known { Ok(header) } else { Err(DamageKind::Malformed) }
+    }
+
+    /// Position behind its last event.
+    pub(crate) fn next_position(&self) -> u64 {
+        self.first_position + u64::from(self.events)
+    }
+
+    /// Length of header and first versions.
+    pub(crate) fn header_bytes(&self) -> usize {
+        BATCH_FIXED_BYTES + 8 * usize::from(self.streams)
+    }
+}
+
+/// Where the parts of a verified directory are in the body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    names_start: usize,
+    sections_start: usize,
+    events_start: usize,
+    times_start: Option<usize>,
+    seed: SaltSeed,
+}
+
+/// A batch with a verified header and directory. Events are verified one by one, or the whole body
+/// at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) header: Header,
+    pub(crate) shape: Shape,
+    versions: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<'a> View<'a> {
+    /// Takes apart `body`, which belongs to `header`; `versions` are the header's first versions.
+    pub(crate) fn new(header: Header, versions: &'a [u8], body: &'a [u8]) -> Result<Self, DamageKind> {
+        let (events, streams) = (header.events as usize, usize::from(header.streams));
+        let names_start = 4 * (events + streams);
+        let events_start = header.directory_length as usize;
+        if body.len() != header.body_length as usize || body.len() < events_start || events_start < names_start {
+            return Err(DamageKind::Malformed);
+        }
+        if crc(0, &body[..events_start]) != header.directory_crc {
+            return Err(DamageKind::Checksum);
+        }
+        let last_of = |at: usize, count: usize| {
+            if count == 0 { 0 } else { le::u32_at(body, at + 4 * (count - 1)) as usize }
+        };
+        let sections_start = names_start + last_of(4 * events, streams);
+        if sections_start > events_start || events_start + last_of(0, events) != body.len() {
+            return Err(DamageKind::Malformed);
+        }
+        let seed = SaltSeed::new(&header.salt);
+        let shape = Shape { names_start, sections_start, events_start, times_start: None, seed };
+        let mut view = Self { header, shape, versions, body };
+        view.shape.times_start = view.find_times()?;
+        Ok(view)
+    }
+
+    /// The view that had this shape, without verifying the directory once more.
+    pub(crate) fn resume(header: Header, shape: Shape, versions: &'a [u8], body: &'a [u8]) -> Self {
+        Self { header, shape, versions, body }
+    }
+
+    fn find_times(&self) -> Result<Option<usize>, DamageKind> {
+        let mut times = None;
+        for section in self.sections() {
+            let (kind, flags, bytes) = section?;
+            if kind == SectionKind::Times as u16 && bytes.len() == 8 * self.header.events as usize {
+                times = Some(bytes.as_ptr() as usize - self.body.as_ptr() as usize);
+            } else if flags & SECTION_MUST_UNDERSTAND != 0 {
+                return Err(DamageKind::Malformed);
+            }
+        }
+        Ok(times)
+    }
+
+    /// Kind, flags and bytes of each section.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = Result<(u16, u16, &'a [u8]), DamageKind>> + use<'a> {
+        let body = &self.body[..self.shape.events_start];
+        let mut at = self.shape.sections_start;
+        (0..self.header.sections).map(move |_| {
+            let fixed = body.get(at..at + SECTION_FIXED_BYTES).ok_or(DamageKind::Malformed)?;
+            let start = at + SECTION_FIXED_BYTES;
+            let end = start + le::u32_at(fixed, 4) as usize;
+            at = end;
+            let bytes = body.get(start..end).ok_or(DamageKind::Malformed)?;
+            Ok((le::u16_at(fixed, 0), le::u16_at(fixed, 2), bytes))
+        })
+    }
+
+    /// Verifies the checksum over the whole body.
+    pub(crate) fn verify_body(&self) -> Result<(), DamageKind> {
+        if crc(0, self.body) == self.header.body_crc { Ok(()) } else { Err(DamageKind::Checksum) }
+    }
+
+    /// Where the event with this ordinal is in the body, not verified.
+    pub(crate) fn event_range(&self, ordinal: u32) -> Result<std::ops::Range<usize>, DamageKind> {
+        if ordinal >= self.header.events {
+            return Err(DamageKind::Malformed);
+        }
+        let at = 4 * ordinal as usize;
+        let start = if ordinal == 0 { 0 } else { le::u32_at(self.body, at - 4) as usize };
+        let end = le::u32_at(self.body, at) as usize;
+        if start > end || self.shape.events_start + end > self.body.len() {
+            return Err(DamageKind::Malformed);
+        }
+        Ok(self.shape.events_start + start..self.shape.events_start + end)
+    }
+
+    /// Verifies and decodes an event; also says where its bytes are in the body.
+    pub(crate) fn event(&self, ordinal: u32) -> Result<(Event, std::ops::Range<usize>), DamageKind> {
+        let range = self.event_range(ordinal)?;
+        let event = event::decode(&self.body[range.clone()], self.shape.seed, ordinal)?;
+        if event.stream >= self.header.streams {
+            return Err(DamageKind::Malformed);
+        }
+        Ok((event, range))
+    }
+
+    /// Where the name of a stream is in the body.
+    pub(crate) fn name_range(&self, stream: u16) -> Result<std::ops::Range<usize>, DamageKind> {
+        if stream >= self.header.streams {
+            return Err(DamageKind::Malformed);
+        }
+        let table = 4 * self.header.events as usize;
+        let end_of = |stream: usize| le::u32_at(self.body, table + 4 * stream) as usize;
+        let start = if stream == 0 { 0 } else { end_of(usize::from(stream) - 1) };
+        let end = end_of(usize::from(stream));
+        if start > end || self.shape.names_start + end > self.shape.sections_start {
+            return Err(DamageKind::Malformed);
+        }
+        Ok(self.shape.names_start + start..self.shape.names_start + end)
+    }
+
+    /// The name of a stream.
+    pub(crate) fn name(&self, stream: u16) -> Result<&'a str, DamageKind> {
+        let name = &self.body[self.name_range(stream)?];
+        std::str::from_utf8(name).map_err(|_| DamageKind::Malformed)
+    }
+
+    /// First version of a stream in this batch.
+    pub(crate) fn first_version(&self, stream: u16) -> u64 {
+        le::u64_at(self.versions, 8 * usize::from(stream))
+    }
+
+    /// Time of an event.
+    pub(crate) fn time(&self, ordinal: u32) -> u64 {
+        let given = self.shape.times_start.map_or(0, |start| le::u64_at(self.body, start + 8 * ordinal as usize));
+        given.max(self.header.time)
+    }
+
+    /// Time of its last event; its own time where it has none.
+    pub(crate) fn last_time(&self) -> u64 {
+        if self.header.events == 0 { self.header.time } else { self.time(self.header.events - 1) }
+    }
+
+    /// The body.
+    pub(crate) fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The version of each event, for a batch of several streams: what lies before it in the batch counts.
+    pub(crate) fn versions(&self) -> Result<Vec<u64>, DamageKind> {
+        let mut next: Vec<u64> = (0..self.header.streams).map(|stream| self.first_version(stream)).collect();
+        (0..self.header.events)
+            .map(|ordinal| {
+                let bytes = &self.body[self.event_range(ordinal)?];
+                if bytes.len() < event::EVENT_FIXED_BYTES {
+                    return Err(DamageKind::Malformed);
+                }
+                let version = next.get_mut(usize::from(event::stream_of(bytes))).ok_or(DamageKind::Malformed)?;
+                *version += 1;
+                Ok(*version - 1)
+            })
+            .collect()
+    }
+
+    /// The stream's ordinal of an event, not verified.
+    pub(crate) fn stream_of(&self, ordinal: u32) -> Result<u16, DamageKind> {
+        let bytes = &self.body[self.event_range(ordinal)?];
+        if bytes.len() < event::EVENT_FIXED_BYTES { Err(DamageKind::Malformed) } else { Ok(event::stream_of(bytes)) }
+    }
+}
+
+/// Length of a batch with these parts, before it is encoded; what limits are checked against.
+pub(crate) fn encoded_bytes(append: &Append<'_>) -> usize {
+    let per_event = |event: &NewEvent<'_>| {
+        // A stream is counted for each event here: an upper bound that needs no look-up.
+        let tags: usize = event.tags.iter().map(|tag| 2 + tag.len()).sum();
+        let stream = 12 + event.stream.len();
+        4 + event::EVENT_FIXED_BYTES + 32 + 8 + event.event_type.len() + tags + event.data.len()
+            + event.metadata.len() + stream
+    };
+    BATCH_FIXED_BYTES + SECTION_FIXED_BYTES + append.events.iter().map(per_event).sum::<usize>()
+}
+
+/// The header's checksum, as stored; for whoever holds the batch's bytes.
+pub(crate) fn stored_crc(batch: &[u8]) -> u32 {
+    le::u32_at(batch, AT_CRC)
+}
+
+/// Body length as stored.
+pub(crate) fn stored_body_length(batch: &[u8]) -> usize {
+    to_usize(u64::from(le::u32_at(batch, AT_BODY_LENGTH)))
+}

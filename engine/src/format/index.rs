@@ -1,0 +1,397 @@
+//! The index of a sealed segment: where its frames are, and which events belong to which stream.
+//! Derived from the log and rebuilt from it when it is missing or damaged.
+//!
+//! ```text
+//! block 0                                            other blocks
+//!  at  bytes                                           at  bytes
+//!   0     64  prelude "annalsix"                        0         records of one table
+//!  64      8  ordinal of the segment                 4092      4  checksum of bytes 0 to 4092, seeded with the
+//!  72      8  salt of the segment                                 segment's salt and the block's number
+//!  80      8  first position of the segment
+//!  88      4  checksum of its last frame
+//!  92      4  number of tables
+//!  96     24  each table: kind (4), bytes of a record (4), first block (8), number of records (8)
+//! ```
+//! Tables: 1 frames: first position relative to the segment's (4), offset / 8 (4), ascending;
+//! 2 streams: hash of the name (8), first posting (4), number of postings (4), first version (8), ascending
+//! by hash; 3 postings: position relative to the segment's (4), ascending within each stream.
+//! The hash is XXH3-64 of the name, seeded with the first 8 bytes of the store id. Two names with one hash
+//! have an entry each; whoever looks up a name compares it with the stream of the entry's first event.
+
+use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
+use super::{BLOCK_BYTES, FRAME_ALIGNMENT, crc, le, len_u32, to_usize};
+use annals_types::{DamageKind, Uuid};
+use twox_hash::XxHash3_64;
+
+const TABLES_AT: usize = PRELUDE_BYTES + 32;
+const TABLE_BYTES: usize = 24;
+const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
+const KIND_FRAMES: u32 = 1;
+const KIND_STREAMS: u32 = 2;
+const KIND_POSTINGS: u32 = 3;
+
+/// Which segment an index belongs to, exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IndexOf {
+    pub(crate) ordinal: u64,
+    pub(crate) salt: u64,
+    pub(crate) first_position: u64,
+    pub(crate) last_crc: u32,
+}
+
+/// Where a frame is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FrameEntry {
+    /// First position, relative to the segment's.
+    pub(crate) position: u32,
+    pub(crate) offset: u64,
+}
+
+/// A stream's part of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct StreamEntry {
+    pub(crate) hash: u64,
+    pub(crate) first_posting: u32,
+    pub(crate) postings: u32,
+    pub(crate) first_version: u64,
+}
+
+/// The hash of a stream's name in the index of this store.
+pub(crate) fn hash_name(store: Uuid, name: &str) -> u64 {
+    XxHash3_64::oneshot_with_seed(le::u64_at(store.as_bytes(), 0), name.as_bytes())
+}
+
+trait RecordOf: Sized {
+    const KIND: u32;
+    const BYTES: usize;
+    const PER_BLOCK: usize = BLOCK_CRC_AT / Self::BYTES;
+    fn put(&self, bytes: &mut [u8]);
+    fn get(bytes: &[u8]) -> Self;
+}
+
+impl RecordOf for FrameEntry {
+    const KIND: u32 = KIND_FRAMES;
+    const BYTES: usize = 8;
+
+    fn put(&self, bytes: &mut [u8]) {
+        le::put_u32(bytes, 0, self.position);
+        le::put_u32(bytes, 4, len_u32(to_usize(self.offset) / FRAME_ALIGNMENT));
+    }
+
+    fn get(bytes: &[u8]) -> Self {
+        let offset = u64::from(le::u32_at(bytes, 4)) * FRAME_ALIGNMENT as u64;
+        Self { position: le::u32_at(bytes, 0), offset }
+    }
+}
+
+impl RecordOf for StreamEntry {
+    const KIND: u32 = KIND_STREAMS;
+    const BYTES: usize = 24;
+
+    fn put(&self, bytes: &mut [u8]) {
+        le::put_u64(bytes, 0, self.hash);
+        le::put_u32(bytes, 8, self.first_posting);
+        le::put_u32(bytes, 12, self.postings);
+        le::put_u64(bytes, 16, self.first_version);
+    }
+
+    fn get(bytes: &[u8]) -> Self {
+        Self {
+            hash: le::u64_at(bytes, 0),
+            first_posting: le::u32_at(bytes, 8),
+            postings: le::u32_at(bytes, 12),
+            first_version: le::u64_at(bytes, 16),
+        }
+    }
+}
+
+impl RecordOf for u32 {
+    const KIND: u32 = KIND_POSTINGS;
+    const BYTES: usize = 4;
+
+    fn put(&self, bytes: &mut [u8]) {
+        le::put_u32(bytes, 0, *self);
+    }
+
+    fn get(bytes: &[u8]) -> Self {
+        le::u32_at(bytes, 0)
+    }
+}
+
+/// Encodes an index. All tables are sorted as the module says.
+pub(crate) fn encode(
+    store: Uuid,
+    of: IndexOf,
+    frames: &[FrameEntry],
+    streams: &[StreamEntry],
+    postings: &[u32],
+) -> Vec<u8> {
+    let mut bytes = vec![0; BLOCK_BYTES];
+    let seed = block_seed(of.salt);
+    let tables = [
+        put_table(&mut bytes, frames, seed),
+        put_table(&mut bytes, streams, seed),
+        put_table(&mut bytes, postings, seed),
+    ];
+    let header = &mut bytes[..TABLES_AT + TABLE_BYTES * tables.len()];
+    le::put_u64(header, 64, of.ordinal);
+    le::put_u64(header, 72, of.salt);
+    le::put_u64(header, 80, of.first_position);
+    le::put_u32(header, 88, of.last_crc);
+    le::put_u32(header, 92, len_u32(tables.len()));
+    for (index, table) in tables.iter().enumerate() {
+        le::put(header, TABLES_AT + TABLE_BYTES * index, table);
+    }
+    seal_header(header, Kind::Index, store);
+    bytes
+}
+
+fn block_seed(salt: u64) -> u32 {
+    crc(0, &salt.to_le_bytes())
+}
+
+fn put_table<R: RecordOf>(bytes: &mut Vec<u8>, records: &[R], seed: u32) -> [u8; TABLE_BYTES] {
+    let first_block = bytes.len() / BLOCK_BYTES;
+    for chunk in records.chunks(R::PER_BLOCK) {
+        let mut block = [0; BLOCK_BYTES];
+        for (index, record) in chunk.iter().enumerate() {
+            record.put(&mut block[index * R::BYTES..(index + 1) * R::BYTES]);
+        }
+        let number = len_u32(bytes.len() / BLOCK_BYTES);
+        let own = crc(seed.wrapping_add(number), &block[..BLOCK_CRC_AT]);
+        le::put_u32(&mut block, BLOCK_CRC_AT, own);
+        bytes.extend_from_slice(&block);
+    }
+    let mut table = [0; TABLE_BYTES];
+    le::put_u32(&mut table, 0, R::KIND);
+    le::put_u32(&mut table, 4, len_u32(R::BYTES));
+    le::put_u64(&mut table, 8, first_block as u64);
+    le::put_u64(&mut table, 16, records.len() as u64);
+    table
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Table {
+    first_block: usize,
+    records: usize,
+}
+
+/// An index whose header was verified. Blocks are verified as they are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Layout {
+    seed: u32,
+    frames: Table,
+    streams: Table,
+    postings: Table,
+}
+
+/// A damaged block of an index, by its offset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BadBlock {
+    pub(crate) offset: u64,
+    pub(crate) kind: DamageKind,
+}
+
+impl Layout {
+    /// Verifies the header of an index that must be of this segment.
+    pub(crate) fn decode(bytes: &[u8], store: Uuid, of: IndexOf) -> Result<Self, Refusal> {
+        let (_, header) = verify_header(bytes, Kind::Index, Some(store))?;
+        let malformed = Refusal::Damaged(DamageKind::Malformed);
+        if header.len() < TABLES_AT || bytes.len() < BLOCK_BYTES {
+            return Err(malformed);
+        }
+        let found = IndexOf {
+            ordinal: le::u64_at(header, 64),
+            salt: le::u64_at(header, 72),
+            first_position: le::u64_at(header, 80),
+            last_crc: le::u32_at(header, 88),
+        };
+        if found != of {
+            return Err(Refusal::Damaged(DamageKind::Misplaced));
+        }
+        let mut layout = Self {
+            seed: block_seed(of.salt),
+            frames: Table::default(),
+            streams: Table::default(),
+            postings: Table::default(),
+        };
+        let tables = header[TABLES_AT..].chunks_exact(TABLE_BYTES);
+        if tables.len() != le::u32_at(header, 92) as usize {
+            return Err(malformed);
+        }
+        for entry in tables {
+            let table = Table {
+                first_block: to_usize(le::u64_at(entry, 8)),
+                records: to_usize(le::u64_at(entry, 16)),
+            };
+            let (slot, record_bytes) = match le::u32_at(entry, 0) {
+                KIND_FRAMES => (&mut layout.frames, FrameEntry::BYTES),
+                KIND_STREAMS => (&mut layout.streams, StreamEntry::BYTES),
+                KIND_POSTINGS => (&mut layout.postings, u32::BYTES),
+                // Tables of later releases speed up what the log can answer too.
+                _ => continue,
+            };
+            let blocks = table.records.div_ceil(BLOCK_CRC_AT / record_bytes);
+            let end = table.first_block.checked_add(blocks).and_then(|block| block.checked_mul(BLOCK_BYTES));
+            if le::u32_at(entry, 4) as usize != record_bytes || end.is_none_or(|end| end > bytes.len()) {
+                return Err(malformed);
+            }
+            *slot = table;
+        }
+        Ok(layout)
+    }
+
+    fn block<'a>(&self, bytes: &'a [u8], number: usize) -> Result<&'a [u8], BadBlock> {
+        let at = number * BLOCK_BYTES;
+        let block = &bytes[at..at + BLOCK_BYTES];
+        if crc(self.seed.wrapping_add(len_u32(number)), &block[..BLOCK_CRC_AT]) != le::u32_at(block, BLOCK_CRC_AT) {
+            return Err(BadBlock { offset: at as u64, kind: DamageKind::Checksum });
+        }
+        Ok(block)
+    }
+
+    fn record<R: RecordOf>(&self, bytes: &[u8], table: Table, index: usize) -> Result<R, BadBlock> {
+        assert!(index < table.records, "an index within the table");
+        let block = self.block(bytes, table.first_block + index / R::PER_BLOCK)?;
+        let at = index % R::PER_BLOCK * R::BYTES;
+        Ok(R::get(&block[at..at + R::BYTES]))
+    }
+
+    /// Consecutive records; each block is verified once.
+    fn records<R: RecordOf>(
+        &self,
+        bytes: &[u8],
+        table: Table,
+        range: std::ops::Range<usize>,
+    ) -> Result<Vec<R>, BadBlock> {
+        if range.end > table.records {
+            return Err(BadBlock { offset: 0, kind: DamageKind::Malformed });
+        }
+        let mut records = Vec::with_capacity(range.len());
+        let mut at = range.start;
+        while at < range.end {
+            let block = self.block(bytes, table.first_block + at / R::PER_BLOCK)?;
+            let end = range.end.min((at / R::PER_BLOCK + 1) * R::PER_BLOCK);
+            let first = at % R::PER_BLOCK;
+            records.extend(
+                block[first * R::BYTES..(first + end - at) * R::BYTES].chunks_exact(R::BYTES).map(R::get),
+            );
+            at = end;
+        }
+        Ok(records)
+    }
+
+    /// Index of the first record that is not `before`, by halving over the blocks' first records, which are
+    /// not verified, and then within one verified block. A wrong turn shows: the caller's record, or the
+    /// verified neighbours, do not enclose what is sought.
+    fn partition<R: RecordOf>(
+        &self,
+        bytes: &[u8],
+        table: Table,
+        before: impl Fn(&R) -> bool,
+    ) -> Result<usize, BadBlock> {
+        let blocks = table.records.div_ceil(R::PER_BLOCK);
+        let (mut low, mut high) = (0, blocks);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let at = (table.first_block + middle) * BLOCK_BYTES;
+            if before(&R::get(&bytes[at..at + R::BYTES])) { low = middle + 1 } else { high = middle }
+        }
+        // The block before the first whose first record is not before: it may hold the border.
+        let Some(candidate) = low.checked_sub(1) else {
+            self.check_start(bytes, table)?;
+            return Ok(0);
+        };
+        let block = self.block(bytes, table.first_block + candidate)?;
+        if low < blocks {
+            self.block(bytes, table.first_block + low)?;
+        }
+        let start = candidate * R::PER_BLOCK;
+        let count = R::PER_BLOCK.min(table.records - start);
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if before(&R::get(&block[middle * R::BYTES..(middle + 1) * R::BYTES])) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(start + low)
+    }
+
+    fn check_start(&self, bytes: &[u8], table: Table) -> Result<(), BadBlock> {
+        if table.records > 0 {
+            self.block(bytes, table.first_block)?;
+        }
+        Ok(())
+    }
+
+    /// Number of frames.
+    pub(crate) fn frames(&self) -> usize {
+        self.frames.records
+    }
+
+    /// Frames by their places in the order.
+    pub(crate) fn frames_in(
+        &self,
+        bytes: &[u8],
+        range: std::ops::Range<usize>,
+    ) -> Result<Vec<FrameEntry>, BadBlock> {
+        self.records(bytes, self.frames, range)
+    }
+
+    /// The place in the order of the frame that holds this relative position. Batches without events
+    /// share their first position with the next; the last of them is meant.
+    pub(crate) fn frame_of(&self, bytes: &[u8], position: u32) -> Result<usize, BadBlock> {
+        let behind = self.partition(bytes, self.frames, |frame: &FrameEntry| frame.position <= position)?;
+        Ok(behind.saturating_sub(1))
+    }
+
+    /// Number of streams.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.records
+    }
+
+    /// Streams by their places in the order of hashes.
+    pub(crate) fn streams_in(
+        &self,
+        bytes: &[u8],
+        range: std::ops::Range<usize>,
+    ) -> Result<Vec<StreamEntry>, BadBlock> {
+        self.records(bytes, self.streams, range)
+    }
+
+    /// The streams with this hash.
+    pub(crate) fn streams_of(&self, bytes: &[u8], hash: u64) -> Result<Vec<StreamEntry>, BadBlock> {
+        let first = self.partition(bytes, self.streams, |stream: &StreamEntry| stream.hash < hash)?;
+        let mut found = Vec::new();
+        for index in first..self.streams.records {
+            let entry: StreamEntry = self.record(bytes, self.streams, index)?;
+            if entry.hash != hash {
+                break;
+            }
+            found.push(entry);
+        }
+        Ok(found)
+    }
+
+    /// The relative positions of a stream's events of these ranks in this segment.
+    pub(crate) fn postings(
+        &self,
+        bytes: &[u8],
+        stream: &StreamEntry,
+        ranks: std::ops::Range<u32>,
+    ) -> Result<Vec<u32>, BadBlock> {
+        if ranks.end > stream.postings {
+            return Err(BadBlock { offset: 0, kind: DamageKind::Malformed });
+        }
+        let first = stream.first_posting as usize;
+        self.records(bytes, self.postings, first + ranks.start as usize..first + ranks.end as usize)
+    }
+
+    /// Verifies every block.
+    pub(crate) fn verify(&self, bytes: &[u8]) -> Result<(), BadBlock> {
+        (1..bytes.len() / BLOCK_BYTES).try_for_each(|number| self.block(bytes, number).map(drop))
+    }
+}

@@ -1,0 +1,98 @@
+//! The mark: a lower bound of what is durable, kept in a mapped file of two slots.
+//!
+//! ```text
+//!  at  bytes
+//!   0     64  prelude "annalsmk"
+//! 512     64  slot 0                    each slot:  at  bytes
+//! 1024    64  slot 1                                 0      8  sequence: the slot with the greater counts
+//!                                                    8      8  epoch
+//!                                                   16      8  watermark: first batch not known durable
+//!                                                   24      8  position that follows from it
+//!                                                   32      8  segment that the watermark is in
+//!                                                   40      8  offset behind the last durable frame
+//!                                                   48      4  1: closed cleanly at this place
+//!                                                   52      8  zero
+//!                                                   60      4  checksum of bytes 0 to 60, seeded with the store id's
+//! ```
+//! The slots lie in sectors of their own, so that a torn write spoils one of them at most.
+
+use super::prelude::{Kind, PRELUDE_BYTES, seal_header};
+use super::{crc, le};
+use annals_types::Uuid;
+
+/// Length of the file.
+pub(crate) const MARK_BYTES: usize = 4096;
+const SLOT_BYTES: usize = 64;
+const SLOTS_AT: [usize; 2] = [512, 1024];
+const AT_SLOT_CRC: usize = 60;
+
+/// What a slot says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Mark {
+    pub(crate) sequence: u64,
+    pub(crate) epoch: u64,
+    pub(crate) watermark: u64,
+    pub(crate) position: u64,
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) clean: bool,
+}
+
+/// A new mark file.
+pub(crate) fn encode_file(store: Uuid, mark: &Mark) -> Vec<u8> {
+    let mut file = vec![0; MARK_BYTES];
+    seal_header(&mut file[..PRELUDE_BYTES], Kind::Mark, store);
+    let (at, slot) = encode_slot(store, mark);
+    le::put(&mut file, at, slot);
+    file
+}
+
+/// A slot's bytes and where they go.
+pub(crate) fn encode_slot(store: Uuid, mark: &Mark) -> (usize, [u8; SLOT_BYTES]) {
+    let mut slot = [0; SLOT_BYTES];
+    let numbers = [mark.sequence, mark.epoch, mark.watermark, mark.position, mark.segment, mark.offset];
+    for (index, number) in numbers.into_iter().enumerate() {
+        le::put_u64(&mut slot, 8 * index, number);
+    }
+    le::put_u32(&mut slot, 48, u32::from(mark.clean));
+    let own = crc(seed(store), &slot[..AT_SLOT_CRC]);
+    le::put_u32(&mut slot, AT_SLOT_CRC, own);
+    (SLOTS_AT[usize::from(mark.sequence % 2 == 1)], slot)
+}
+
+fn seed(store: Uuid) -> u32 {
+    crc(0, store.as_bytes())
+}
+
+/// The newest of the intact slots of a mark file; `None` where neither is intact. The prelude is not
+/// needed to believe a slot.
+pub(crate) fn decode(file: &[u8], store: Uuid) -> Option<Mark> {
+    let slot = |at: usize| {
+        let bytes = file.get(at..at + SLOT_BYTES)?;
+        if le::u32_at(bytes, AT_SLOT_CRC) != crc(seed(store), &bytes[..AT_SLOT_CRC]) {
+            return None;
+        }
+        Some(Mark {
+            sequence: le::u64_at(bytes, 0),
+            epoch: le::u64_at(bytes, 8),
+            watermark: le::u64_at(bytes, 16),
+            position: le::u64_at(bytes, 24),
+            segment: le::u64_at(bytes, 32),
+            offset: le::u64_at(bytes, 40),
+            clean: le::u32_at(bytes, 48) == 1,
+        })
+    };
+    SLOTS_AT.into_iter().filter_map(slot).max_by_key(|mark| mark.sequence)
+}
+
+/// Offset of the first part of a mark file that is not as it was written; a slot that was never written is fine.
+pub(crate) fn first_damage(file: &[u8], store: Uuid) -> Option<usize> {
+    if super::prelude::verify_header(file, Kind::Mark, Some(store)).is_err() {
+        return Some(0);
+    }
+    SLOTS_AT.into_iter().find(|&at| {
+        let Some(slot) = file.get(at..at + SLOT_BYTES) else { return true };
+        let intact = le::u32_at(slot, AT_SLOT_CRC) == crc(seed(store), &slot[..AT_SLOT_CRC]);
+        !intact && slot.iter().any(|&byte| byte != 0)
+    })
+}

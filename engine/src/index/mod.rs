@@ -1,0 +1,8 @@
+//! Looking up: which events belong to a stream, and where events are. The memory form is for segments that
+//! are written or wait to be sealed, the sealed form for the rest.
+//!
+//! Knows nothing of the log's files: it is told what to index and gives positions and offsets back.
+
+pub(crate) mod heads;
+pub(crate) mod memory;
+pub(crate) mod sealed;

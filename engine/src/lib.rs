@@ -1,0 +1,40 @@
+//! Annals, an event store to embed: a directory, no server.
+//!
+//! Applications append the facts that happened to named streams, and rebuild any state by replaying them. An
+//! append is acknowledged once it is on stable storage; a batch is visible whole or not at all; every event has a
+//! position in one order without gaps, and a version in its stream; an append can be made conditional on the
+//! versions of streams.
+//!
+//! ```
+//! # let dir = tempfile::tempdir()?;
+//! use annals::{NewEvent, Read, Store};
+//!
+//! let store = Store::open(dir.path())?;
+//! store.append(NewEvent::new("order-42", "OrderPlaced").json(r#"{"total":12}"#))?.wait()?;
+//! for event in store.read(Read::all())? {
+//!     println!("{:?}", event?);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! It is not a message broker, and not a database to query: it stores events, in order, for good.
+
+mod clock;
+mod disk;
+mod format;
+mod index;
+mod log;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use annals_types::{
+    Append, AppendError, Appended, Bound, Condition, ContentKind, Damage, DamageKind, DiskChoice, ExpectedVersion, Head,
+    InputError, IoFailure, NewEvent, OpenError, Position, Read, ReadError, Record, Settings, Timestamp, Uuid, Version,
+    category, limits,
+};
+pub use store::commit::TryAppendError;
+pub use store::read::Reader;
+pub use store::streams::Streams;
+pub use store::ticket::Ticket;
+pub use store::{Stat, Store, Verified};

@@ -1,0 +1,46 @@
+//! The order of batches: segments, the image of what was written last, the writer, the watermark, and what
+//! opening finds out about them.
+//!
+//! Knows nothing of streams, versions or conditions.
+
+pub(crate) mod group;
+pub(crate) mod image;
+pub(crate) mod mark;
+pub(crate) mod repair;
+pub(crate) mod scan;
+pub(crate) mod sealed;
+pub(crate) mod tail;
+pub(crate) mod unsealed;
+pub(crate) mod watermark;
+pub(crate) mod writer;
+
+use annals_types::{Damage, DamageKind, Position};
+use std::path::Path;
+
+/// What is wrong at `offset` of the file at `path`, which is named without its directory.
+pub(crate) fn damage_at(path: &Path, offset: u64, kind: DamageKind, positions: Option<(u64, u64)>) -> Damage {
+    Damage {
+        file: path.file_name().map_or_else(|| path.to_owned(), Into::into),
+        offset,
+        first_position: positions.map(|(first, _)| Position::new(first)),
+        last_position: positions.map(|(_, last)| Position::new(last)),
+        kind,
+    }
+}
+
+/// A segment's file name.
+pub(crate) fn segment_name(ordinal: u64) -> String {
+    format!("{ordinal:010}.log")
+}
+
+/// The file name of a sealed segment's index.
+pub(crate) fn index_name(ordinal: u64) -> String {
+    format!("{ordinal:010}.index")
+}
+
+/// The ordinal in the name of a segment's or index's file.
+pub(crate) fn ordinal_in(name: &str) -> Option<u64> {
+    let (digits, kind) = name.split_once('.')?;
+    let known = digits.len() == 10 && matches!(kind, "log" | "index");
+    if known { digits.parse().ok() } else { None }
+}

@@ -1,0 +1,173 @@
+//! The tail: where the next frame goes. Changed only under the commit's lock.
+
+use super::group::Group;
+use super::unsealed::Unsealed;
+use crate::format::frame::{FrameSeed, Place};
+use crate::format::{BLOCK_BYTES, align_up};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A group at least this large ends at a block's end, so that the next can be written while it is in
+/// flight. Wastes half a block on average, so 3 % of space at the most.
+const PADDED_GROUP_BYTES_MIN: u64 = 64 << 10;
+/// A group is put in flight beside others only when it is at least this large: less gains nothing.
+const PIPELINED_GROUP_BYTES_MIN: u64 = 16 << 10;
+
+/// What the writer thread is doing, so that appenders wake it when that helps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WriterPhase {
+    /// It will look at the tail again by itself.
+    Running,
+    /// It sleeps until there is anything to write.
+    Idle,
+    /// Writes are in flight; it sleeps until one completes or a further group is worth putting beside them.
+    InFlight,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) segment: Arc<Unsealed>,
+    /// Where the next frame goes.
+    pub(crate) offset: u64,
+    /// Behind the last frame; `offset` may be the next block's start instead.
+    pub(crate) frames_end: u64,
+    pub(crate) last_crc: u32,
+    pub(crate) phase: WriterPhase,
+    /// All bytes ever reserved since opening; the durable part of it is subtracted by whoever limits it.
+    pub(crate) reserved_total: u64,
+    open: OpenGroup,
+    closed: VecDeque<Group>,
+    /// The group of the last frame.
+    pub(crate) last_group: u64,
+}
+
+#[derive(Debug, Default)]
+struct OpenGroup {
+    number: u64,
+    start: u64,
+    frames: u64,
+    next_batch: u64,
+    next_position: u64,
+    header: Option<Vec<u8>>,
+}
+
+impl Tail {
+    /// A tail behind the last frame, whose checksum is `last_crc`, at `offset` of `segment`.
+    pub(crate) fn new(segment: Arc<Unsealed>, offset: u64, last_crc: u32) -> Self {
+        Self {
+            segment,
+            offset,
+            frames_end: offset,
+            last_crc,
+            phase: WriterPhase::Running,
+            reserved_total: 0,
+            open: OpenGroup { start: offset, ..OpenGroup::default() },
+            closed: VecDeque::new(),
+            last_group: 0,
+        }
+    }
+
+    /// Whether a frame of this length fits the segment.
+    pub(crate) fn fits(&self, frame_bytes: u64) -> bool {
+        self.offset + frame_bytes <= self.segment.frames_limit()
+    }
+
+    /// Where the next frame goes, and the number of its group.
+    pub(crate) fn place(&self, not_durable: u64) -> (Place, u64) {
+        let seed: FrameSeed = self.segment.seed;
+        (Place { offset: self.offset, previous: self.last_crc, not_durable, seed }, self.open.number)
+    }
+
+    /// Takes the place for a frame with this checksum; what follows it is `next_batch` at `next_position`.
+    pub(crate) fn push(&mut self, frame_bytes: u64, crc: u32, next_batch: u64, next_position: u64) {
+        assert!(self.fits(frame_bytes), "the caller made room");
+        self.segment.image().reserve(self.offset + frame_bytes);
+        self.offset += frame_bytes;
+        self.frames_end = self.offset;
+        self.reserved_total += frame_bytes;
+        self.last_crc = crc;
+        self.last_group = self.open.number;
+        self.open.frames += 1;
+        self.open.next_batch = next_batch;
+        self.open.next_position = next_position;
+    }
+
+    /// Goes on in a new segment, which `header` begins.
+    pub(crate) fn roll(&mut self, segment: Arc<Unsealed>, offset: u64, header: Vec<u8>, header_crc: u32) {
+        if self.open.frames > 0 {
+            let group = self.close_open(false);
+            self.closed.push_back(group);
+        }
+        self.segment = segment;
+        self.offset = offset;
+        self.frames_end = offset;
+        self.last_crc = header_crc;
+        self.open.start = offset;
+        self.open.header = Some(header);
+    }
+
+    fn close_open(&mut self, pipelined: bool) -> Group {
+        let end = self.offset;
+        if pipelined && end - self.open.start >= PADDED_GROUP_BYTES_MIN {
+            self.offset = align_up(end, BLOCK_BYTES);
+        }
+        let next = OpenGroup { number: self.open.number + 1, start: self.offset, ..OpenGroup::default() };
+        let open = std::mem::replace(&mut self.open, next);
+        Group {
+            number: open.number,
+            segment: Arc::clone(&self.segment),
+            start: open.start,
+            end,
+            frames: open.frames,
+            next_batch: open.next_batch,
+            next_position: open.next_position,
+            header: open.header,
+            reserved_total: self.reserved_total,
+        }
+    }
+
+    /// The next group to write, if it may be written now. `in_flight`: writes not completed; `depth`: how many
+    /// may be.
+    pub(crate) fn take(&mut self, in_flight: usize, depth: usize) -> Option<Group> {
+        if in_flight >= depth {
+            return None;
+        }
+        if let Some(group) = self.closed.front() {
+            return if in_flight == 0 || Self::may_join(group.start, group.end, group.header.is_some()) {
+                self.closed.pop_front()
+            } else {
+                None
+            };
+        }
+        let may = self.open.frames > 0
+            && (in_flight == 0 || Self::may_join(self.open.start, self.offset, self.open.header.is_some()));
+        may.then(|| self.close_open(depth > 1))
+    }
+
+    /// Whether a group may be in flight beside others: it shares no block with them, is worth it, and does
+    /// not begin a segment (whose header says that all before it is durable).
+    fn may_join(start: u64, end: u64, begins_segment: bool) -> bool {
+        start.is_multiple_of(BLOCK_BYTES as u64) && end - start >= PIPELINED_GROUP_BYTES_MIN && !begins_segment
+    }
+
+    /// Whether the writer is to be woken for what was just pushed; it then counts as running.
+    pub(crate) fn wants_wake(&mut self) -> bool {
+        let wants = match self.phase {
+            WriterPhase::Running => false,
+            WriterPhase::Idle => true,
+            WriterPhase::InFlight => {
+                Self::may_join(self.open.start, self.offset, self.open.header.is_some())
+            }
+        };
+        if wants {
+            self.phase = WriterPhase::Running;
+        }
+        wants
+    }
+
+    /// Whether anything waits to be taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.frames == 0 && self.closed.is_empty()
+    }
+}

@@ -1,0 +1,147 @@
+//! The watermark: what is durable, and so what readers may see; and everybody who waits for it.
+//!
+//! Blocked threads wait on one word a group, so that one system call wakes all that a device write made
+//! durable and nobody else: waking threads one by one costs more than the write.
+
+use parking_lot::{Condvar, Mutex};
+use rustix::thread::futex;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+use std::time::Duration;
+
+/// Groups whose waiters have a word of their own at a time.
+const WORDS: usize = 64;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Watermark {
+    /// First batch not known durable.
+    batch: AtomicU64,
+    /// Position that follows from it.
+    position: AtomicU64,
+    words: [AtomicU32; WORDS],
+    wakers: Mutex<Vec<(u64, Waker)>>,
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    advanced: Condvar,
+    poison: OnceLock<Arc<str>>,
+}
+
+impl Watermark {
+    pub(crate) fn new(batch: u64, position: u64) -> Self {
+        Self {
+            batch: AtomicU64::new(batch),
+            position: AtomicU64::new(position),
+            words: [const { AtomicU32::new(0) }; WORDS],
+            wakers: Mutex::default(),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::default(),
+            advanced: Condvar::new(),
+            poison: OnceLock::new(),
+        }
+    }
+
+    /// First batch not known durable.
+    pub(crate) fn batch(&self) -> u64 {
+        self.batch.load(Ordering::Acquire)
+    }
+
+    /// Position behind the last durable event.
+    pub(crate) fn position(&self) -> u64 {
+        self.position.load(Ordering::SeqCst)
+    }
+
+    /// Why the writer stopped, if it did.
+    pub(crate) fn poison(&self) -> Option<&Arc<str>> {
+        self.poison.get()
+    }
+
+    /// Whether all batches below `batch` are durable, or will never be known to be.
+    pub(crate) fn is_settled(&self, batch: u64) -> bool {
+        self.batch() >= batch || self.poison.get().is_some()
+    }
+
+    /// Moves on, and wakes all who waited for it. `groups`: those that became durable.
+    pub(crate) fn advance(&self, batch: u64, position: u64, groups: std::ops::Range<u64>) {
+        debug_assert!(batch >= self.batch() && position >= self.position());
+        self.position.store(position, Ordering::SeqCst);
+        self.batch.store(batch, Ordering::Release);
+        for group in groups {
+            self.wake_word(group);
+        }
+        self.wake_others(batch);
+    }
+
+    /// Ends all waiting: nothing more becomes durable.
+    pub(crate) fn poison_with(&self, reason: &str) {
+        let _first_reason_stays = self.poison.set(reason.into());
+        for word in 0..WORDS as u64 {
+            self.wake_word(word);
+        }
+        self.wake_others(u64::MAX);
+    }
+
+    fn wake_word(&self, group: u64) {
+        let word = self.word(group);
+        word.fetch_add(1, Ordering::Release);
+        // Waking cannot fail in a way that matters: waiters check what they wait for.
+        let _ = futex::wake(word, futex::Flags::PRIVATE, i32::MAX.cast_unsigned());
+    }
+
+    fn word(&self, group: u64) -> &AtomicU32 {
+        &self.words[crate::format::to_usize(group % WORDS as u64)]
+    }
+
+    fn wake_others(&self, batch: u64) {
+        let mut ready = Vec::new();
+        self.wakers.lock().retain(|(awaited, waker)| {
+            let waits = *awaited > batch;
+            if !waits {
+                ready.push(waker.clone());
+            }
+            waits
+        });
+        ready.into_iter().for_each(Waker::wake);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            let _sleep = self.sleep.lock();
+            self.advanced.notify_all();
+        }
+    }
+
+    /// Blocks until [`Self::is_settled`]. `group` is the one that the batch before `batch` is in.
+    pub(crate) fn wait(&self, batch: u64, group: u64) {
+        let word = self.word(group);
+        loop {
+            let seen = word.load(Ordering::Acquire);
+            if self.is_settled(batch) {
+                return;
+            }
+            // Interrupted, or changed meanwhile: look again.
+            let _ = futex::wait(word, futex::Flags::PRIVATE, seen, None);
+        }
+    }
+
+    /// Has `waker` woken once [`Self::is_settled`]; `true`: it is so already.
+    pub(crate) fn register(&self, batch: u64, waker: &Waker) -> bool {
+        let mut wakers = self.wakers.lock();
+        if self.is_settled(batch) {
+            return true;
+        }
+        wakers.push((batch, waker.clone()));
+        false
+    }
+
+    /// Blocks until the position is beyond `position`, the time is over or the writer is poisoned; whether
+    /// it is beyond.
+    pub(crate) fn wait_beyond(&self, position: u64, timeout: Duration) -> bool {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let mut sleep = self.sleep.lock();
+        if self.position() <= position && self.poison.get().is_none() {
+            self.advanced.wait_for(&mut sleep, timeout);
+        }
+        drop(sleep);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        self.position() > position
+    }
+}

@@ -1,0 +1,162 @@
+//! The writer: a thread that takes groups from the tail, writes them durably, several in flight where that
+//! helps, and moves the watermark over the unbroken prefix of those that completed.
+
+use super::group::{Fills, Group};
+use super::unsealed::Unsealed;
+use super::watermark::Watermark;
+use crate::disk::{Piece, Submitter, Write};
+use crate::format::{BLOCK_BYTES, align_down};
+use rustix::thread::futex;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use tokio::sync::Notify;
+
+/// A group of at least this size is not written alone on the writer thread: more will follow it.
+const ALONE_BYTES_MAX: u64 = 64 << 10;
+
+/// Wakes the writer thread: from its sleep, or from waiting for writes in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    rung: AtomicU32,
+    pub(crate) in_flight: Arc<Notify>,
+}
+
+impl Alarm {
+    pub(crate) fn ring(&self) {
+        self.rung.store(1, Ordering::Release);
+        // Waking cannot fail in a way that matters: the sleeper looks at the word.
+        let _ = futex::wake(&self.rung, futex::Flags::PRIVATE, 1);
+        self.in_flight.notify_one();
+    }
+
+    fn sleep(&self) {
+        while self.rung.swap(0, Ordering::Acquire) == 0 {
+            // Interrupted, or rung meanwhile: look again.
+            let _ = futex::wait(&self.rung, futex::Flags::PRIVATE, 0, None);
+        }
+    }
+}
+
+/// What the writer takes groups from and tells of what it did.
+pub(crate) trait Feed {
+    /// The next group to write now. `None`: the tail knows that the writer sleeps.
+    fn take(&self, in_flight: usize, depth: usize) -> Option<Group>;
+    /// Whether the writer ends once everything is written.
+    fn is_closing(&self) -> bool;
+    /// The segment's header is durable: what is before it, too.
+    fn begun(&self, segment: &Arc<Unsealed>);
+    /// The group, and all before it, is durable, and the watermark says so.
+    fn durable(&self, group: &Group);
+    /// Nothing more is written.
+    fn poisoned(&self);
+}
+
+struct InFlight {
+    group: Group,
+    done: bool,
+}
+
+/// Writes until the feed closes or a write fails.
+pub(crate) fn run(
+    feed: &impl Feed,
+    mut submitter: Box<dyn Submitter>,
+    fills: &Fills,
+    watermark: &Watermark,
+    alarm: &Alarm,
+) {
+    let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+    let mut failed: Option<io::Error> = None;
+    loop {
+        for (token, result) in submitter.completed() {
+            match result {
+                Ok(()) => mark_done(&mut in_flight, token),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    in_flight.retain(|write| write.group.number != token);
+                }
+            }
+        }
+        if let Some(error) = &failed {
+            // What is still in flight is let finish: its memory must stay, and nobody hears of it.
+            if watermark.poison().is_none() {
+                watermark.poison_with(&format!("a write to the log failed: {error}"));
+                feed.poisoned();
+            }
+            if in_flight.iter().all(|write| write.done) {
+                return;
+            }
+            submitter.wait();
+            continue;
+        }
+        publish(&mut in_flight, feed, watermark);
+        if let Some(group) = feed.take(in_flight.len(), submitter.depth()) {
+            match submit(group, submitter.as_mut(), fills, in_flight.is_empty(), feed) {
+                Ok(group) => in_flight.push_back(InFlight { group, done: false }),
+                Err(error) => failed = Some(error),
+            }
+        } else if !in_flight.is_empty() {
+            submitter.wait();
+        } else if feed.is_closing() {
+            return;
+        } else {
+            alarm.sleep();
+        }
+    }
+}
+
+fn mark_done(in_flight: &mut VecDeque<InFlight>, token: u64) {
+    if let Some(write) = in_flight.iter_mut().find(|write| write.group.number == token) {
+        write.done = true;
+    }
+}
+
+/// Moves the watermark over the groups at the front that are done.
+fn publish(in_flight: &mut VecDeque<InFlight>, feed: &impl Feed, watermark: &Watermark) {
+    let count = in_flight.iter().take_while(|write| write.done).count();
+    if count == 0 {
+        return;
+    }
+    let last = &in_flight[count - 1].group;
+    let groups = in_flight[0].group.number..last.number + 1;
+    for write in in_flight.range(..count) {
+        write.group.segment.set_durable_end(write.group.end);
+    }
+    watermark.advance(last.next_batch, last.next_position, groups);
+    feed.durable(last);
+    in_flight.drain(..count);
+}
+
+fn submit(
+    group: Group,
+    submitter: &mut dyn Submitter,
+    fills: &Fills,
+    first: bool,
+    feed: &impl Feed,
+) -> io::Result<Group> {
+    fills.wait_for(group.number, group.frames);
+    if let Some(header) = &group.header {
+        assert!(first, "a segment begins when all before it is durable");
+        let block = Piece::copied(header);
+        group.segment.file.write_durable(0, &[IoSlice::new(block.as_ref())])?;
+        feed.begun(&group.segment);
+    }
+    let pieces = fill_pieces(&group);
+    let alone = first && group.end - group.start < ALONE_BYTES_MAX;
+    let write = Write {
+        token: group.number,
+        file: Arc::clone(&group.segment.file),
+        offset: align_down(group.start, BLOCK_BYTES),
+        pieces,
+    };
+    submitter.submit(write, alone);
+    Ok(group)
+}
+
+#[allow(unsafe_code)]
+fn fill_pieces(group: &Group) -> Vec<Piece> {
+    // SAFETY: `wait_for` saw all of the group's places filled, and what lies before them in their first block was
+    // filled by an earlier group, loaded at open, or is zero.
+    unsafe { group.segment.image().write_pieces(group.start, group.end) }
+}

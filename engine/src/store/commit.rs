@@ -1,0 +1,360 @@
+//! The write path: the one way in which a batch gets into the log.
+//!
+//! An append is checked and encoded on the caller's thread; then, under one lock, judged against every batch
+//! before it and given its place; then copied into the image. The writer thread makes it durable, and the
+//! ticket settles. What has to touch a sealed segment happens outside the lock, and the judging starts again.
+
+use super::core::{Core, State, is_full};
+use super::lookup::{self, Known, StreamKey};
+use super::prepare::Prepared;
+use super::repeat::{self, Repeat};
+use super::ticket::{Decided, Ticket};
+use crate::format::batch;
+use crate::format::frame;
+use crate::index::heads::Remembered;
+use crate::index::memory::StreamNumber;
+use crate::log::unsealed::Unsealed;
+use annals_types::{
+    Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
+};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Reserved and not yet durable bytes beyond which appends wait: what repair looks through is bounded by it.
+pub(crate) const NOT_DURABLE_BYTES_MAX: u64 = 64 << 20;
+/// Closed segments that may wait to be sealed; with more, appends that need a new segment wait.
+pub(crate) const CLOSED_SEGMENTS_MAX: usize = 2;
+
+/// How long an append that waits for the device sleeps between two looks, should nothing wake it.
+const BACKLOG_LOOK: Duration = Duration::from_millis(100);
+
+/// Why a batch did not get its place at once.
+enum Obstacle {
+    /// These streams' heads have to be looked up in sealed segments.
+    Cold(Vec<(StreamKey, Remembered)>),
+    /// These streams (by ordinal) already have events of these versions, which the batch would add: it may be a
+    /// repeat, or else fails with this.
+    Occupied { places: Vec<(usize, u64)>, otherwise: AppendError },
+    /// Too much is on its way to the device.
+    Backlog,
+    /// There is no segment for it yet.
+    NoRoom,
+    /// The answer is no.
+    Rejected(AppendError),
+}
+
+/// Where a placed batch goes in memory.
+struct Placed {
+    log: Arc<Unsealed>,
+    offset: u64,
+    group: u64,
+    wake: bool,
+    number: u64,
+    appended: Appended,
+}
+
+/// Appends, waiting where it must.
+pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
+    let mut prepared = Prepared::new(core, append)?;
+    let mut failures_seen = None;
+    loop {
+        let durable_before = core.watermark.position();
+        let mut state = core.state.lock();
+        refuse_if_closed(core)?;
+        match place(core, &mut state, append, &mut prepared) {
+            Ok(placed) => {
+                drop(state);
+                return Ok(finish(core, &prepared, placed));
+            }
+            Err(Obstacle::Rejected(error)) => return Ok(rejected(core, &state, error)),
+            Err(Obstacle::Cold(streams)) => {
+                drop(state);
+                for (key, known) in streams {
+                    lookup::warm(core, &key.name, key.hash, known).map_err(failed_read)?;
+                }
+            }
+            Err(Obstacle::Occupied { places, otherwise }) => {
+                drop(state);
+                let repeat = repeat::find(core, append, &prepared, &places).map_err(failed_read)?;
+                return Ok(answer_repeat(core, repeat, otherwise));
+            }
+            Err(Obstacle::Backlog) => {
+                drop(state);
+                core.watermark.wait_beyond(durable_before, BACKLOG_LOOK);
+            }
+            Err(Obstacle::NoRoom) => {
+                state.spare.want(prepared.frame.len() as u64);
+                let seen = *failures_seen.get_or_insert(state.spare.failures());
+                core.work.notify_all();
+                core.room.wait(&mut state);
+                let debt = state.segments.closed.len() >= CLOSED_SEGMENTS_MAX;
+                let unsealed = state.seal_failure.as_ref().filter(|_| debt);
+                if let Some(failure) = state.spare.failure_after(seen).or(unsealed) {
+                    return Err(no_room(failure.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// Appends if that needs no waiting and no disk; else says why not.
+pub(crate) fn try_append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
+    let mut prepared = Prepared::new(core, append).map_err(TryAppendError::Failed)?;
+    let mut state = core.state.lock();
+    refuse_if_closed(core).map_err(TryAppendError::Failed)?;
+    match place(core, &mut state, append, &mut prepared) {
+        Ok(placed) => {
+            drop(state);
+            Ok(finish(core, &prepared, placed))
+        }
+        Err(Obstacle::Rejected(error)) => Ok(rejected(core, &state, error)),
+        Err(Obstacle::Cold(_) | Obstacle::Occupied { .. }) => Err(TryAppendError::Cold),
+        Err(Obstacle::Backlog) => Err(TryAppendError::Busy),
+        Err(Obstacle::NoRoom) => {
+            state.spare.want(prepared.frame.len() as u64);
+            core.work.notify_all();
+            Err(TryAppendError::Busy)
+        }
+    }
+}
+
+/// Why [`Store::try_append`](crate::Store::try_append) did not append. Nothing was written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TryAppendError {
+    /// Too much is on its way to the device, or the next segment is not ready: try again soon.
+    #[error("the store is busy; try again, or use an append that waits")]
+    Busy,
+    /// A condition needs a look at the disk: use an append that waits.
+    #[error("a condition needs the disk; use an append that waits")]
+    Cold,
+    /// It fails whichever way it is tried.
+    #[error(transparent)]
+    Failed(#[from] AppendError),
+}
+
+fn refuse_if_closed(core: &Core) -> Result<(), AppendError> {
+    if let Some(reason) = core.watermark.poison() {
+        return Err(AppendError::Poisoned { reason: Arc::clone(reason) });
+    }
+    if core.is_closing() {
+        return Err(AppendError::Poisoned { reason: "the store was closed".into() });
+    }
+    Ok(())
+}
+
+fn no_room(failure: IoFailure) -> AppendError {
+    if is_full(&failure.source) { AppendError::DiskFull(failure) } else { AppendError::Io(failure) }
+}
+
+fn failed_read(error: ReadError) -> AppendError {
+    match error {
+        ReadError::Damage(damage) => AppendError::Damage(damage),
+        ReadError::Io(failure) => AppendError::Io(failure),
+        ReadError::Input(error) => AppendError::Input(error),
+        _ => AppendError::Io(IoFailure::new("read", "", std::io::Error::other(error.to_string()))),
+    }
+}
+
+/// All batches assigned so far: what a rejection was judged against.
+fn last_assigned(state: &State) -> (u64, u64) {
+    (state.next_batch, state.tail.as_ref().map_or(0, |tail| tail.last_group))
+}
+
+fn rejected(core: &Arc<Core>, state: &State, error: AppendError) -> Ticket {
+    let (batch, group) = last_assigned(state);
+    Ticket::new(Arc::clone(core), batch, group, Decided::Rejected(error))
+}
+
+fn answer_repeat(core: &Arc<Core>, repeat: Repeat, otherwise: AppendError) -> Ticket {
+    let (batch, group) = last_assigned(&core.state.lock());
+    match repeat {
+        // Settled with everything before now: the earlier batch is among that.
+        Repeat::Same(appended) => Ticket::new(Arc::clone(core), batch, group, Decided::Repeated(appended)),
+        Repeat::Conflict(error) => Ticket::new(Arc::clone(core), batch, group, Decided::Rejected(error)),
+        Repeat::No => Ticket::new(Arc::clone(core), batch, group, Decided::Rejected(otherwise)),
+    }
+}
+
+/// Judges the batch against every batch before it and gives it its place. Changes nothing unless all holds.
+fn place(
+    core: &Core,
+    state: &mut State,
+    append: &Append<'_>,
+    prepared: &mut Prepared,
+) -> Result<Placed, Obstacle> {
+    let heads = known_heads(state, prepared)?;
+    judge(prepared, &heads)?;
+    let time = decide_time(append, prepared, state.last_time)?;
+    make_room(core, state, prepared.frame.len() as u64)?;
+    Ok(assign(core, state, prepared, &heads, time))
+}
+
+/// The heads of all streams that are written or conditions are about, in that order.
+fn known_heads(state: &State, prepared: &Prepared) -> Result<Vec<Option<Head>>, Obstacle> {
+    let mut heads = Vec::with_capacity(prepared.streams.len());
+    let mut cold = Vec::new();
+    for key in &prepared.streams {
+        match lookup::head_in_memory(state, &key.name, key.hash) {
+            Known::Head(head) => heads.push(head),
+            Known::Cold(remembered) => cold.push((key.clone(), remembered)),
+        }
+    }
+    if cold.is_empty() { Ok(heads) } else { Err(Obstacle::Cold(cold)) }
+}
+
+fn judge(prepared: &Prepared, heads: &[Option<Head>]) -> Result<(), Obstacle> {
+    let mut failed = None;
+    let mut occupied = Vec::new();
+    for condition in &prepared.conditions {
+        let actual = heads[condition.stream];
+        if condition.expected.holds(actual.map(|head| head.version)) {
+            continue;
+        }
+        let key = &prepared.streams[condition.stream];
+        let error =
+            AppendError::WrongVersion { stream: key.name.to_string(), expected: condition.expected, actual };
+        // A stream that is written, at a version fixed by the condition, with an id of the caller's: look whether
+        // that very event is there already. Ids are looked up before any condition is judged.
+        let next = condition.expected.next_version().map(Version::get);
+        let written = condition.stream < prepared.written;
+        if let (Some(version), Some(head)) = (next, actual)
+            && written
+            && prepared.ids_given
+            && version <= head.version.get()
+        {
+            occupied.push((condition.stream, version));
+        }
+        failed = failed.or(Some(error));
+    }
+    match failed {
+        None => Ok(()),
+        Some(error) if occupied.is_empty() => Err(Obstacle::Rejected(error)),
+        Some(otherwise) => Err(Obstacle::Occupied { places: occupied, otherwise }),
+    }
+}
+
+/// The batch's time, and that of its last event.
+fn decide_time(append: &Append<'_>, prepared: &Prepared, last_time: u64) -> Result<(u64, u64), Obstacle> {
+    let now = prepared.now.get().max(last_time);
+    let Some((first, last)) = prepared.given_times else {
+        return Ok((now, now));
+    };
+    if first < last_time && !append.raise_times {
+        return Err(Obstacle::Rejected(AppendError::TimeBackwards {
+            given: Timestamp::new(first),
+            previous: Timestamp::new(last_time),
+        }));
+    }
+    if last > now.saturating_add(limits::TIME_AHEAD_NS_MAX) {
+        return Err(Obstacle::Rejected(AppendError::TimeAhead { given: Timestamp::new(last), now: prepared.now }));
+    }
+    Ok((first.max(last_time), last.max(last_time)))
+}
+
+/// Makes sure that a frame of this length fits, in this segment or the next.
+fn make_room(core: &Core, state: &mut State, frame_bytes: u64) -> Result<(), Obstacle> {
+    let tail = state.tail.as_ref().expect("only a store open for writing appends");
+    let not_durable = tail.reserved_total - core.durable_total.load(Ordering::Acquire);
+    if not_durable > 0 && not_durable + frame_bytes > NOT_DURABLE_BYTES_MAX {
+        return Err(Obstacle::Backlog);
+    }
+    if tail.fits(frame_bytes) {
+        return Ok(());
+    }
+    if state.segments.closed.len() >= CLOSED_SEGMENTS_MAX || !state.spare.holds(frame_bytes) {
+        return Err(Obstacle::NoRoom);
+    }
+    super::roll::roll(core, state);
+    Ok(())
+}
+
+/// Nothing can fail any more: numbers, positions, versions and time are given, and the index knows the events.
+fn assign(
+    core: &Core,
+    state: &mut State,
+    prepared: &mut Prepared,
+    heads: &[Option<Head>],
+    (time, last_time): (u64, u64),
+) -> Placed {
+    let (number, first_position) = (state.next_batch, state.next_position);
+    let next_position = first_position + u64::from(prepared.events);
+    let active = state.segments.active.as_mut().expect("only a store open for writing appends");
+    let tail = state.tail.as_mut().expect("only a store open for writing appends");
+    let batch_bytes = &mut prepared.frame[frame::FRAME_FIXED_BYTES..];
+    let mut numbers: Vec<StreamNumber> = Vec::with_capacity(prepared.written);
+    for (ordinal, key) in prepared.streams[..prepared.written].iter().enumerate() {
+        let first_version = heads[ordinal].map_or(0, |head| head.version.get() + 1);
+        batch::put_first_version(batch_bytes, ordinal, first_version);
+        numbers.push(active.index.stream_for(key.hash, &key.name, first_version));
+    }
+    let crc = batch::decide(
+        batch_bytes,
+        batch::Decided { epoch: core.epoch, number, first_position, time },
+    );
+    let (place, group) = tail.place(core.watermark.batch());
+    let frame_bytes = prepared.frame.len() as u64;
+    let frame_crc = frame::place(&mut prepared.frame, place, crc);
+    active.index.push_frame(first_position, place.offset);
+    for event in 0..prepared.events {
+        let ordinal = prepared.ordinals.get(event as usize).map_or(0, |&ordinal| usize::from(ordinal));
+        active.index.push_event(numbers[ordinal], first_position + u64::from(event));
+    }
+    tail.push(frame_bytes, frame_crc, number + 1, next_position);
+    let wake = tail.wants_wake();
+    let last_ordinal = prepared.ordinals.last().map_or(0, |&ordinal| usize::from(ordinal));
+    let last_version = Version::new(active.index.next_version(numbers[last_ordinal]) - 1);
+    state.next_batch = number + 1;
+    state.next_position = next_position;
+    state.last_time = last_time;
+    if state.spare.is_due(tail.offset, tail.segment.header.capacity) {
+        core.work.notify_all();
+    }
+    let appended = Appended {
+        positions: Position::new(first_position)..Position::new(next_position),
+        last_version,
+        repeated: false,
+    };
+    Placed { log: Arc::clone(&tail.segment), offset: place.offset, group, wake, number, appended }
+}
+
+/// Copies the frame into its place, and has it written.
+fn finish(core: &Arc<Core>, prepared: &Prepared, placed: Placed) -> Ticket {
+    let guard = FillGuard { core, group: placed.group, filled: false };
+    fill(&placed.log, placed.offset, &prepared.frame);
+    guard.done();
+    if placed.wake {
+        core.alarm.ring();
+    }
+    Ticket::new(Arc::clone(core), placed.number + 1, placed.group, Decided::Written(placed.appended))
+}
+
+#[allow(unsafe_code)]
+fn fill(log: &Unsealed, offset: u64, frame: &[u8]) {
+    // SAFETY: `Tail::push` reserved this range for this frame alone, and it is filled here, once.
+    unsafe { log.image().fill_frame(offset, frame) };
+}
+
+/// Sees to it that a reserved place is counted as filled whatever happens, or the writer would wait for it for
+/// ever; a place that was not really filled poisons the store before anything of it is written.
+struct FillGuard<'a> {
+    core: &'a Core,
+    group: u64,
+    filled: bool,
+}
+
+impl FillGuard<'_> {
+    fn done(mut self) {
+        self.filled = true;
+    }
+}
+
+impl Drop for FillGuard<'_> {
+    fn drop(&mut self) {
+        if !self.filled {
+            self.core.watermark.poison_with("an append panicked while it was being copied");
+        }
+        self.core.fills.add(self.group);
+    }
+}

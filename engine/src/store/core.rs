@@ -1,0 +1,235 @@
+//! What an open store consists of, and who may touch what.
+
+use super::keeper::Spare;
+use super::read_only::Follower;
+use crate::clock::Clock;
+use crate::disk::{Disk, Lock};
+use crate::format::index::{IndexOf, hash_name};
+use crate::format::manifest::Manifest;
+use crate::format::mark::Mark;
+use crate::format::segment::Seal;
+use crate::index::heads::HeadCache;
+use crate::index::memory::MemoryIndex;
+use crate::index::sealed::SealedIndex;
+use crate::log::group::{Fills, Group};
+use crate::log::index_name;
+use crate::log::mark::Marker;
+use crate::log::sealed::Sealed;
+use crate::log::tail::{Tail, WriterPhase};
+use crate::log::unsealed::Unsealed;
+use crate::log::watermark::Watermark;
+use crate::log::writer::{Alarm, Feed};
+use annals_types::{IoFailure, Settings, Uuid};
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// The manifest's file name.
+pub(crate) const MANIFEST_NAME: &str = "manifest";
+/// What a new manifest is called until it is complete.
+pub(crate) const MANIFEST_TEMPORARY_NAME: &str = "manifest.tmp";
+/// The mark's file name.
+pub(crate) const MARK_NAME: &str = "mark";
+/// The lock's file name.
+pub(crate) const LOCK_NAME: &str = "lock";
+
+/// A sealed segment with its index.
+#[derive(Debug)]
+pub(crate) struct SealedSegment {
+    pub(crate) log: Sealed,
+    pub(crate) index: SealedIndex,
+}
+
+impl SealedSegment {
+    pub(crate) fn new(dir: &Path, store: Uuid, seal: Seal) -> Self {
+        let of = IndexOf {
+            ordinal: seal.ordinal,
+            salt: seal.salt,
+            first_position: seal.first_position,
+            last_crc: seal.last_crc,
+        };
+        let index = SealedIndex::new(dir.join(index_name(seal.ordinal)), store, of);
+        Self { log: Sealed::new(dir, seal), index }
+    }
+}
+
+/// A segment whose end is known and that waits to be sealed.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) log: Arc<Unsealed>,
+    pub(crate) index: MemoryIndex,
+    pub(crate) end: u64,
+    pub(crate) last_crc: u32,
+    pub(crate) next_batch: u64,
+    pub(crate) next_position: u64,
+    pub(crate) greatest_time: u64,
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) log: Arc<Unsealed>,
+    pub(crate) index: MemoryIndex,
+}
+
+/// All segments, oldest first: the sealed, the closed, the active one.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    pub(crate) sealed: Arc<Vec<Arc<SealedSegment>>>,
+    pub(crate) closed: VecDeque<Arc<Closed>>,
+    pub(crate) active: Option<Active>,
+}
+
+impl Segments {
+    /// Gives up the right to write: another writer may open the store now.
+    pub(crate) fn release_files(&self) {
+        self.closed.iter().for_each(|closed| closed.log.file.release());
+        self.active.iter().for_each(|active| active.log.file.release());
+    }
+}
+
+/// What is decided under one lock: the order.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) segments: Segments,
+    pub(crate) heads: HeadCache,
+    pub(crate) next_batch: u64,
+    pub(crate) next_position: u64,
+    pub(crate) last_time: u64,
+    /// Only a store that is open for writing has one.
+    pub(crate) tail: Option<Tail>,
+    pub(crate) spare: Spare,
+    /// Why a closed segment could not be sealed, as long as that is so.
+    pub(crate) seal_failure: Option<IoFailure>,
+}
+
+/// An open store.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) dir: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Clock,
+    pub(crate) settings: Settings,
+    pub(crate) store: Uuid,
+    pub(crate) epoch: u64,
+    pub(crate) state: Mutex<State>,
+    /// Rung when room was made: a spare is ready, a segment was sealed, or that failed.
+    pub(crate) room: Condvar,
+    /// Rung when the keepers have something to do.
+    pub(crate) work: Condvar,
+    pub(crate) watermark: Watermark,
+    pub(crate) fills: Fills,
+    pub(crate) alarm: Alarm,
+    pub(crate) marker: Option<Marker>,
+    /// The manifest as it is on disk; held while a new one is written.
+    pub(crate) manifest: Mutex<Manifest>,
+    /// The last segment whose header is durable: all before it may be sealed.
+    pub(crate) begun: AtomicU64,
+    /// Bytes reserved since opening that are durable.
+    pub(crate) durable_total: AtomicU64,
+    pub(crate) closing: AtomicBool,
+    /// Only a store that is open for reading alone has one.
+    pub(crate) follower: OnceLock<Follower>,
+    pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+impl Core {
+    pub(crate) fn hash(&self, stream: &str) -> u64 {
+        hash_name(self.store, stream)
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Replaces the manifest by what `change` makes of it. On failure the old one stays, on disk and here.
+    pub(crate) fn change_manifest(&self, change: impl FnOnce(&mut Manifest)) -> Result<(), IoFailure> {
+        let mut manifest = self.manifest.lock();
+        let mut next = manifest.clone();
+        change(&mut next);
+        next.generation += 1;
+        write_manifest(self.disk.as_ref(), &self.dir, &next)?;
+        *manifest = next;
+        Ok(())
+    }
+
+    /// Notes where the durable end is.
+    pub(super) fn mark(&self, segment: u64, offset: u64, clean: bool) {
+        if let Some(marker) = &self.marker {
+            marker.store(Mark {
+                sequence: 0,
+                epoch: self.epoch,
+                watermark: self.watermark.batch(),
+                position: self.watermark.position(),
+                segment,
+                offset,
+                clean,
+            });
+        }
+    }
+
+    /// Notes that the store was closed cleanly, durably.
+    pub(crate) fn mark_clean(&self, segment: u64, offset: u64) -> Result<(), IoFailure> {
+        self.mark(segment, offset, true);
+        self.sync_mark()
+    }
+
+    pub(crate) fn sync_mark(&self) -> Result<(), IoFailure> {
+        let failed = |error| IoFailure::new("sync", self.dir.join(MARK_NAME), error);
+        self.marker.as_ref().map_or(Ok(()), |marker| marker.sync().map_err(failed))
+    }
+}
+
+/// Replaces the manifest: written beside, synced, renamed, the directory synced.
+pub(crate) fn write_manifest(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> Result<(), IoFailure> {
+    let (temporary, path) = (dir.join(MANIFEST_TEMPORARY_NAME), dir.join(MANIFEST_NAME));
+    disk.write_new(&temporary, &manifest.encode())
+        .and_then(|()| disk.rename(&temporary, &path))
+        .and_then(|()| disk.sync_dir(dir))
+        .map_err(|error| IoFailure::new("replace", path, error))
+}
+
+/// Whether there was no room.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+impl Feed for Core {
+    fn take(&self, in_flight: usize, depth: usize) -> Option<Group> {
+        let mut state = self.state.lock();
+        let tail = state.tail.as_mut().expect("only a store open for writing has a writer");
+        let group = tail.take(in_flight, depth);
+        tail.phase = match (&group, in_flight) {
+            (Some(_), _) => WriterPhase::Running,
+            (None, 0) => WriterPhase::Idle,
+            (None, _) => WriterPhase::InFlight,
+        };
+        group
+    }
+
+    fn is_closing(&self) -> bool {
+        Core::is_closing(self) && self.state.lock().tail.as_ref().is_none_or(Tail::is_empty)
+    }
+
+    fn begun(&self, segment: &Arc<Unsealed>) {
+        self.begun.store(segment.header.ordinal, Ordering::Release);
+        let _state = self.state.lock();
+        self.work.notify_all();
+    }
+
+    fn durable(&self, group: &Group) {
+        self.durable_total.store(group.reserved_total, Ordering::Release);
+        self.mark(group.segment.header.ordinal, group.end, false);
+        group.segment.image().trim(group.end.saturating_sub(self.settings.recent_bytes));
+    }
+
+    fn poisoned(&self) {
+        // Whoever waits for room must not wait for ever.
+        let _state = self.state.lock();
+        self.room.notify_all();
+        self.work.notify_all();
+    }
+}

@@ -1,0 +1,296 @@
+//! From a position to the frame that holds it, and from a frame to its records.
+
+use super::core::{Closed, Core, SealedSegment};
+use super::rebuild;
+use crate::format::batch::{Header, Shape, View};
+use crate::format::frame::{self, Envelope, FRAME_FIXED_BYTES};
+use crate::format::index::FrameEntry;
+use crate::format::len_u32;
+use crate::log::damage_at;
+use crate::log::unsealed::Unsealed;
+use annals_types::{Damage, DamageKind, Position, ReadError, Record, RecordParts, Timestamp, Version};
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Frames looked up at a time when they are read in order.
+const WINDOW_FRAMES: usize = 256;
+
+/// In which order frames are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Order {
+    Upwards,
+    Downwards,
+    /// Here and there: looking up those around one is of no use.
+    #[default]
+    Scattered,
+}
+
+/// A verified frame: its batch's header and directory are intact, its events are verified one by one.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub(crate) header: Header,
+    shape: Shape,
+    frame: Bytes,
+    body: Bytes,
+    /// Of a batch of several streams, the version of each event.
+    versions: Vec<u64>,
+    path: Arc<Path>,
+    offset: u64,
+}
+
+impl Frame {
+    /// Verifies what `envelope` wraps.
+    pub(crate) fn new(envelope: &Envelope, frame: Bytes, path: &Arc<Path>) -> Result<Self, Damage> {
+        Self::try_new(envelope, frame, path).map_err(|kind| damage_at(path, envelope.offset, kind, None))
+    }
+
+    fn try_new(envelope: &Envelope, frame: Bytes, path: &Arc<Path>) -> Result<Self, DamageKind> {
+        let header = envelope.header(&frame)?;
+        let body = if envelope.is_plain() {
+            frame.slice(envelope.body_range())
+        } else {
+            Bytes::from(envelope.body(&header, &frame)?.into_owned())
+        };
+        let view = frame::view(header, &frame, &body)?;
+        let versions = if header.streams > 1 { view.versions()? } else { Vec::new() };
+        let shape = view.shape;
+        Ok(Self { header, shape, frame, body, versions, path: Arc::clone(path), offset: envelope.offset })
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        let start = FRAME_FIXED_BYTES + crate::format::batch::BATCH_FIXED_BYTES;
+        let versions = &self.frame[start..FRAME_FIXED_BYTES + self.header.header_bytes()];
+        View::resume(self.header, self.shape, versions, &self.body)
+    }
+
+    pub(crate) fn holds(&self, position: u64) -> bool {
+        (self.header.first_position..self.header.next_position()).contains(&position)
+    }
+
+    /// The time of the event at a position that this frame holds.
+    pub(crate) fn time(&self, position: u64) -> u64 {
+        self.view().time(self.ordinal(position))
+    }
+
+    fn ordinal(&self, position: u64) -> u32 {
+        len_u32(crate::format::to_usize(position - self.header.first_position))
+    }
+
+    /// The record at a position that this frame holds.
+    pub(crate) fn record(&self, position: u64) -> Result<Record, Damage> {
+        self.try_record(position)
+            .map_err(|kind| damage_at(&self.path, self.offset, kind, Some((position, position))))
+    }
+
+    fn try_record(&self, position: u64) -> Result<Record, DamageKind> {
+        let view = self.view();
+        let ordinal = self.ordinal(position);
+        let (event, at) = view.event(ordinal)?;
+        let range = |range: &std::ops::Range<usize>| len_u32(at.start + range.start)..len_u32(at.start + range.end);
+        let name = view.name_range(event.stream)?;
+        let version = match self.versions.get(ordinal as usize) {
+            Some(&version) => version,
+            None => view.first_version(event.stream) + u64::from(ordinal),
+        };
+        let parts = RecordParts {
+            position: Position::new(position),
+            version: Version::new(version),
+            time: Timestamp::new(view.time(ordinal)),
+            id: event.id,
+            correlation: event.correlation,
+            causation: event.causation,
+            content: event.content,
+            stream: len_u32(name.start)..len_u32(name.end),
+            event_type: range(&event.event_type),
+            tags: range(&event.tags),
+            data: range(&event.data),
+            metadata: range(&event.metadata),
+        };
+        Ok(Record::new(self.body.clone(), parts))
+    }
+}
+
+/// The segment that a window of frames is in.
+#[derive(Clone, Debug)]
+enum Home {
+    Sealed(Arc<SealedSegment>),
+    Closed(Arc<Closed>),
+    Active(Arc<Unsealed>),
+}
+
+/// Finds frames by position; remembers the last one and those around it.
+#[derive(Debug, Default)]
+pub(crate) struct Locator {
+    order: Order,
+    frame: Option<Frame>,
+    window: Option<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    home: Home,
+    path: Arc<Path>,
+    /// What the entries' positions count from.
+    first_position: u64,
+    entries: Vec<FrameEntry>,
+    /// Whether the segment has no more frames behind the entries, as far as was known.
+    complete: bool,
+    /// First position behind the entries' frames, where `complete`.
+    end_position: u64,
+}
+
+impl Window {
+    /// The entry that holds this position, if it is one of these for sure.
+    fn find(&self, position: u64) -> Option<usize> {
+        let relative = u32::try_from(position.checked_sub(self.first_position)?).ok()?;
+        let index = self.entries.partition_point(|entry| entry.position <= relative).checked_sub(1)?;
+        let known = index + 1 < self.entries.len() || (self.complete && position < self.end_position);
+        known.then_some(index)
+    }
+
+    /// The positions that an entry's frame should hold.
+    fn positions(&self, index: usize) -> Option<(u64, u64)> {
+        let first = self.first_position + u64::from(self.entries[index].position);
+        let next = match self.entries.get(index + 1) {
+            Some(next) => self.first_position + u64::from(next.position),
+            None => self.end_position,
+        };
+        (first < next).then(|| (first, next - 1))
+    }
+}
+
+impl Locator {
+    pub(crate) fn new(order: Order) -> Self {
+        Self { order, frame: None, window: None }
+    }
+
+    /// The frame that holds a position below the next one to be assigned.
+    pub(crate) fn frame(&mut self, core: &Core, position: u64) -> Result<&Frame, ReadError> {
+        if self.frame.as_ref().is_none_or(|frame| !frame.holds(position)) {
+            self.frame = Some(self.load(core, position)?);
+        }
+        Ok(self.frame.as_ref().expect("it was just loaded"))
+    }
+
+    fn load(&mut self, core: &Core, position: u64) -> Result<Frame, ReadError> {
+        let index = match self.window.as_ref().and_then(|window| window.find(position)) {
+            Some(index) => index,
+            None => {
+                let window = window_at(core, position, self.order)?;
+                let index = window.find(position);
+                self.window = Some(window);
+                index.unwrap_or(0)
+            }
+        };
+        let window = self.window.as_ref().expect("it was just found or made");
+        let with_positions = |mut damage: Damage| {
+            let positions = window.positions(index).unwrap_or((position, position));
+            damage.first_position = Some(Position::new(positions.0));
+            damage.last_position = Some(Position::new(positions.1));
+            damage
+        };
+        let offset = window.entries.get(index).map_or(0, |entry| entry.offset);
+        let (envelope, bytes) = read_frame(core, &window.home, offset).map_err(|error| match error {
+            ReadError::Damage(damage) => ReadError::Damage(with_positions(damage)),
+            other => other,
+        })?;
+        let frame = Frame::new(&envelope, bytes, &window.path).map_err(with_positions)?;
+        if frame.holds(position) {
+            return Ok(frame);
+        }
+        // The frames around it are intact, and it is in none: what held it is damaged, and was left out of the index.
+        let last = window.positions(index).map_or(position, |(_, last)| last);
+        let gap = (frame.header.next_position().min(position), last.max(position));
+        let end = envelope.offset + envelope.frame_bytes();
+        Err(damage_at(&window.path, end, DamageKind::Checksum, Some(gap)).into())
+    }
+}
+
+fn read_frame(core: &Core, home: &Home, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
+    match home {
+        Home::Sealed(segment) => {
+            let bytes = segment.log.bytes(core.disk.as_ref())?;
+            Ok(segment.log.frame(&bytes, offset)?)
+        }
+        Home::Closed(closed) => read_unsealed(&closed.log, offset),
+        Home::Active(log) => read_unsealed(log, offset),
+    }
+}
+
+fn read_unsealed(log: &Unsealed, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
+    log.await_filled(offset);
+    log.frame(offset)
+}
+
+/// Frames around a position.
+fn window_at(core: &Core, position: u64, order: Order) -> Result<Window, ReadError> {
+    let state = core.state.lock();
+    let slice = |frames: &[FrameEntry], at: usize| {
+        let range = around(at, frames.len(), order);
+        (frames[range.clone()].to_vec(), range.end == frames.len())
+    };
+    if let Some(active) = &state.segments.active
+        && position >= active.index.first_position()
+    {
+        let (entries, complete) = slice(active.index.frames(), active.index.frame_of(position));
+        return Ok(Window {
+            home: Home::Active(Arc::clone(&active.log)),
+            path: active.log.path.as_path().into(),
+            first_position: active.index.first_position(),
+            entries,
+            complete,
+            end_position: state.next_position,
+        });
+    }
+    if let Some(closed) = state.segments.closed.iter().rev().find(|closed| position >= closed.index.first_position()) {
+        let (entries, complete) = slice(closed.index.frames(), closed.index.frame_of(position));
+        return Ok(Window {
+            home: Home::Closed(Arc::clone(closed)),
+            path: closed.log.path.as_path().into(),
+            first_position: closed.index.first_position(),
+            entries,
+            complete,
+            end_position: closed.next_position,
+        });
+    }
+    let sealed = Arc::clone(&state.segments.sealed);
+    drop(state);
+    let number = sealed.partition_point(|segment| segment.log.seal.first_position <= position);
+    let segment = &sealed[number.checked_sub(1).expect("the first segment begins with position 0")];
+    sealed_window(core, segment, position, order)
+}
+
+fn sealed_window(
+    core: &Core,
+    segment: &Arc<SealedSegment>,
+    position: u64,
+    order: Order,
+) -> Result<Window, ReadError> {
+    let seal = &segment.log.seal;
+    let relative = len_u32(crate::format::to_usize(position - seal.first_position));
+    let (entries, complete) = rebuild::with_index(core, segment, |index| {
+        let at = index.layout.frame_of(&index.bytes, relative)?;
+        let range = around(at, index.layout.frames(), order);
+        let complete = range.end == index.layout.frames();
+        Ok((index.layout.frames_in(&index.bytes, range)?, complete))
+    })?;
+    Ok(Window {
+        home: Home::Sealed(Arc::clone(segment)),
+        path: segment.log.path.as_path().into(),
+        first_position: seal.first_position,
+        entries,
+        complete,
+        end_position: seal.next_position,
+    })
+}
+
+/// Which of `count` frames to look at, when the one `at` is wanted: never less than the one after it, too,
+/// which tells where it ends.
+fn around(at: usize, count: usize, order: Order) -> std::ops::Range<usize> {
+    match order {
+        Order::Upwards => at.min(count)..(at + WINDOW_FRAMES).min(count),
+        Order::Downwards => (at + 2).saturating_sub(WINDOW_FRAMES)..(at + 2).min(count),
+        Order::Scattered => at.min(count)..(at + 2).min(count),
+    }
+}

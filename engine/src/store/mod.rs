@@ -1,0 +1,300 @@
+//! The promises: opening, appending, reading. `commit.rs` is the one write path.
+
+pub(crate) mod commit;
+pub(crate) mod core;
+mod examine;
+mod keeper;
+mod locate;
+mod lookup;
+mod open;
+mod prepare;
+pub(crate) mod read;
+mod read_only;
+mod rebuild;
+mod repeat;
+mod roll;
+mod seal;
+mod stat;
+pub(crate) mod streams;
+pub(crate) mod ticket;
+mod verify;
+
+pub use stat::Stat;
+pub use verify::Verified;
+
+use self::commit::TryAppendError;
+use self::core::Core;
+use self::read::Reader;
+use self::streams::Streams;
+use self::ticket::Ticket;
+use crate::clock::{Clock, stopwatch};
+use crate::disk::{self, Disk};
+use crate::log::writer;
+use annals_types::{
+    Append, AppendError, Head, IoFailure, OpenError, Position, Read, ReadError, Settings,
+};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often a reader beside another process's writer looks for more.
+const FOLLOW_PERIOD: Duration = Duration::from_millis(2);
+
+/// An event store in a directory.
+///
+/// One process at a time has it open for writing; any number may read it meanwhile. Cheap to clone; the store
+/// is closed when the last clone is dropped or [`Store::close`] is called.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// use annals::{ExpectedVersion, Append, NewEvent, Read, Store};
+///
+/// let store = Store::open(dir.path())?;
+/// let placed = NewEvent::new("order-42", "OrderPlaced").json(r#"{"total":12}"#).tag("customer:7");
+/// let first = store.append(Append::from(placed).expect("order-42", ExpectedVersion::NoStream))?.wait()?;
+/// assert_eq!(first.last_version.get(), 0);
+///
+/// for event in store.read(Read::stream("order-42"))? {
+///     let event = event?;
+///     println!("{} {} {}", event.position(), event.event_type(), String::from_utf8_lossy(event.data()));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Store {
+    handle: Arc<Handle>,
+}
+
+/// The open store and its threads; closing happens when it is dropped.
+#[derive(Debug)]
+struct Handle {
+    core: Arc<Core>,
+    threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens the store in `dir` for writing, with the default settings; creates it, durably, where there is
+    /// none. After a crash it is repaired: what was acknowledged is there, a torn tail is set aside.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] if it is open for writing already, [`OpenError::NotAStore`] if the directory holds other
+    /// things, [`OpenError::Damage`] if acknowledged bytes are damaged, and others: see there.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(dir, Settings::default())
+    }
+
+    /// Opens the store in `dir` for writing, with these settings.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`OpenError::Input`] for a setting that is out of range.
+    pub fn open_with(dir: impl AsRef<Path>, settings: Settings) -> Result<Self, OpenError> {
+        settings.validate()?;
+        let dir = dir.as_ref();
+        let plain = disk::choose(settings.disk, dir, false)?;
+        open::refuse_other_directory(plain.as_ref(), dir)?;
+        plain.create_dirs(dir).map_err(|error| IoFailure::new("create", dir, error))?;
+        let disk = disk::choose(settings.disk, dir, true)?;
+        Self::open_on(dir, settings, disk, Clock::System)
+    }
+
+    /// Opens a store on this disk, with this clock.
+    pub(crate) fn open_on(
+        dir: &Path,
+        settings: Settings,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+    ) -> Result<Self, OpenError> {
+        settings.validate()?;
+        let core = open::open(dir, disk, settings, clock)?;
+        let threads = spawn_threads(&core).map_err(|error| IoFailure::new("start the threads of", dir, error))?;
+        Ok(Self { handle: Arc::new(Handle { core, threads: threads.into() }) })
+    }
+
+    /// Opens the store in `dir` for reading alone. Changes nothing; works beside a writer in another process, and
+    /// then follows it; also on a damaged store, of which it reads what is intact.
+    ///
+    /// # Errors
+    /// [`OpenError::NoStore`] if there is none, and others: see there.
+    pub fn open_read_only(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let disk = disk::choose(annals_types::DiskChoice::Auto, dir.as_ref(), false)?;
+        Self::open_read_only_on(dir.as_ref(), disk)
+    }
+
+    /// Opens a store for reading alone on this disk.
+    pub(crate) fn open_read_only_on(dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let (core, follower) = read_only::open(dir, disk, Settings::default(), Clock::System)?;
+        core.follower.set(follower).expect("it was just made");
+        Ok(Self { handle: Arc::new(Handle { core, threads: parking_lot::Mutex::default() }) })
+    }
+
+    /// Appends a batch: all of it or nothing. Decides at once and returns a ticket; the outcome can be read from
+    /// it once everything that it rests on is durable.
+    ///
+    /// Waits while 64 MiB are on their way to the disk, while the next segment is being prepared, and for the
+    /// disk where a condition is about a stream that is not in memory.
+    ///
+    /// # Errors
+    /// What can be said without waiting for the disk: [`AppendError::Input`], [`AppendError::IdConflict`] within the
+    /// batch, [`AppendError::DiskFull`], [`AppendError::Poisoned`], [`AppendError::ReadOnly`]. Nothing was written then.
+    pub fn append<'a>(&self, append: impl Into<Append<'a>>) -> Result<Ticket, AppendError> {
+        self.refuse_read_only()?;
+        commit::append(&self.handle.core, &append.into())
+    }
+
+    /// Appends like [`Store::append`], but only if that needs no waiting and no disk: for threads that must not
+    /// block.
+    ///
+    /// # Errors
+    /// [`TryAppendError::Busy`] and [`TryAppendError::Cold`] where it would have to wait; nothing was written then.
+    pub fn try_append(&self, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
+        self.refuse_read_only()?;
+        commit::try_append(&self.handle.core, append)
+    }
+
+    fn refuse_read_only(&self) -> Result<(), AppendError> {
+        if self.handle.core.follower.get().is_some() { Err(AppendError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Reads a stream, or everything, up to what is durable now.
+    ///
+    /// # Errors
+    /// [`ReadError::Input`] for bounds that do not fit; damage or failure of what must be looked at to begin.
+    pub fn read(&self, read: Read<'_>) -> Result<Reader, ReadError> {
+        Reader::new(&self.handle.core, &read)
+    }
+
+    /// The stream's last durable event; `None`: it has none.
+    ///
+    /// # Errors
+    /// Damage or failure of what must be looked at.
+    pub fn head(&self, stream: &str) -> Result<Option<Head>, ReadError> {
+        streams::durable_head(&self.handle.core, stream)
+    }
+
+    /// Every stream with its head, in no particular order.
+    ///
+    /// # Errors
+    /// Damage or failure of what must be looked at.
+    pub fn streams(&self) -> Result<Streams, ReadError> {
+        Streams::new(&self.handle.core)
+    }
+
+    /// The position behind the last durable event: the number of events.
+    #[must_use]
+    pub fn next_position(&self) -> Position {
+        // A reader beside a writer that cannot catch up says what it knows.
+        let _ = read_only::refresh(&self.handle.core);
+        Position::new(self.handle.core.watermark.position())
+    }
+
+    /// Blocks until the event at `position` is durable, or `timeout` is over; says whether it is.
+    ///
+    /// # Errors
+    /// Failure of catching up with a writer in another process.
+    pub fn wait_for(&self, position: Position, timeout: Duration) -> Result<bool, ReadError> {
+        let core = &self.handle.core;
+        let begun = stopwatch();
+        loop {
+            read_only::refresh(core)?;
+            let left = timeout.saturating_sub(begun.elapsed());
+            if core.watermark.position() > position.get() || left.is_zero() || core.watermark.poison().is_some() {
+                return Ok(core.watermark.position() > position.get());
+            }
+            if core.follower.get().is_some() {
+                std::thread::sleep(left.min(FOLLOW_PERIOD));
+            } else {
+                core.watermark.wait_beyond(position.get(), left);
+            }
+        }
+    }
+
+    /// Facts about the store. Counting its streams takes time in proportion to their number.
+    ///
+    /// # Errors
+    /// Damage or failure of what must be looked at.
+    pub fn stat(&self) -> Result<Stat, ReadError> {
+        stat::stat(&self.handle.core)
+    }
+
+    /// Checks everything: every checksum, the chain of hashes, every index against the log, manifest and mark. Calls
+    /// `progress` with the number of events checked, and of how many.
+    ///
+    /// # Errors
+    /// Failures of the system. Damage is not an error here but the result.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, ReadError> {
+        verify::verify(&self.handle.core, progress)
+    }
+
+    /// Makes everything durable, notes that the store was closed cleanly, and ends its threads. Appends through
+    /// other clones are refused from then on; reads go on.
+    ///
+    /// # Errors
+    /// [`AppendError::Poisoned`] if the writer had failed: the next opening repairs.
+    pub fn close(self) -> Result<(), AppendError> {
+        self.handle.close()
+    }
+}
+
+fn spawn_threads(core: &Arc<Core>) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let spawn = |name: &str, work: fn(&Arc<Core>)| {
+        let core = Arc::clone(core);
+        std::thread::Builder::new().name(name.into()).spawn(move || work(&core))
+    };
+    Ok(vec![
+        spawn("annals-writer", write)?,
+        spawn("annals-spare", keeper::keep_spare)?,
+        spawn("annals-seal", keeper::keep_sealed)?,
+    ])
+}
+
+/// The writer thread.
+fn write(core: &Arc<Core>) {
+    let submitter = match core.disk.submitter(Arc::clone(&core.alarm.in_flight)) {
+        Ok(submitter) => submitter,
+        Err(error) => {
+            core.watermark.poison_with(&format!("the disk could not be set up for writing: {error}"));
+            return;
+        }
+    };
+    writer::run(core.as_ref(), submitter, &core.fills, &core.watermark, &core.alarm);
+}
+
+impl Handle {
+    fn close(&self) -> Result<(), AppendError> {
+        let core = &self.core;
+        {
+            // Under the lock, so that no append is between its check and its place.
+            let _state = core.state.lock();
+            core.closing.store(true, Ordering::Release);
+            core.work.notify_all();
+            core.room.notify_all();
+        }
+        core.alarm.ring();
+        for thread in self.threads.lock().drain(..) {
+            // A thread that panicked has poisoned the store or aborted the process.
+            let _ = thread.join();
+        }
+        let end = core.state.lock().tail.as_ref().map(|tail| (tail.segment.header.ordinal, tail.frames_end));
+        let Some((segment, offset)) = end else { return Ok(()) };
+        if let Some(reason) = core.watermark.poison() {
+            core.lock.lock().take();
+            return Err(AppendError::Poisoned { reason: Arc::clone(reason) });
+        }
+        let first = core.lock.lock().is_some();
+        if first {
+            core.mark_clean(segment, offset)?;
+            core.state.lock().segments.release_files();
+            core.lock.lock().take();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Who wants to know whether closing succeeded calls `close`; the next opening repairs if it did not.
+        let _ = self.close();
+    }
+}

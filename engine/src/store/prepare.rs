@@ -1,0 +1,136 @@
+//! What of an append can be done before its place in the order is known: checks, ids, encoding, checksums.
+
+use super::core::Core;
+use super::lookup::StreamKey;
+use crate::format::batch;
+use crate::format::frame;
+use annals_types::{Append, AppendError, Condition, ExpectedVersion, InputError, Timestamp, Uuid, limits};
+use hashbrown::{HashMap, HashSet};
+use rand::Rng as _;
+
+/// A condition on a stream, by its place among the streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamCondition {
+    pub(crate) stream: usize,
+    pub(crate) expected: ExpectedVersion,
+}
+
+/// An append, encoded, with all that judging it needs.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The frame, complete but for what is decided with its place.
+    pub(crate) frame: Vec<u8>,
+    /// The streams that are written, then those that only conditions are about.
+    pub(crate) streams: Vec<StreamKey>,
+    /// How many of the streams are written.
+    pub(crate) written: usize,
+    /// The stream of each event; empty where one stream is written.
+    pub(crate) ordinals: Vec<u16>,
+    pub(crate) conditions: Vec<StreamCondition>,
+    pub(crate) events: u32,
+    pub(crate) ids: Vec<Uuid>,
+    /// Whether the caller gave the ids: only then can the batch be a repeat.
+    pub(crate) ids_given: bool,
+    pub(crate) given_times: Option<(u64, u64)>,
+    pub(crate) now: Timestamp,
+}
+
+impl Prepared {
+    pub(crate) fn new(core: &Core, append: &Append<'_>) -> Result<Self, AppendError> {
+        append.validate()?;
+        let bytes = batch::encoded_bytes(append);
+        if bytes > limits::BATCH_BYTES_MAX {
+            let (what, count_max) = ("bytes in the encoded batch", limits::BATCH_BYTES_MAX);
+            return Err(InputError::TooMany { what, count: bytes, count_max }.into());
+        }
+        check_times(append)?;
+        let now = core.clock.now();
+        let (ids, salt) = draw(append, now)?;
+        let room = frame::FRAME_FIXED_BYTES;
+        let buffer = Vec::with_capacity(room + bytes);
+        let mut encoded = batch::encode(append, core.store, salt, &ids, room, buffer);
+        frame::wrap(&mut encoded.bytes, core.settings.compress_above_bytes);
+        let key = |name: &str| StreamKey { name: name.into(), hash: core.hash(name) };
+        let mut streams: Vec<StreamKey> =
+            encoded.streams.iter().map(|stream| key(&append.events[stream.first_event as usize].stream)).collect();
+        let written = streams.len();
+        let conditions = conditions_of(append, &mut streams, key);
+        Ok(Self {
+            frame: encoded.bytes,
+            streams,
+            written,
+            ordinals: encoded.ordinals,
+            conditions,
+            events: encoded.events,
+            ids,
+            ids_given: append.events.iter().any(|event| event.id.is_some()),
+            given_times: encoded.given_times,
+            now,
+        })
+    }
+}
+
+/// Finds or adds the stream of each condition.
+fn conditions_of(
+    append: &Append<'_>,
+    streams: &mut Vec<StreamKey>,
+    key: impl Fn(&str) -> StreamKey,
+) -> Vec<StreamCondition> {
+    // Few conditions are found by looking at each stream; many need a map.
+    let mut places: HashMap<Box<str>, usize> = HashMap::new();
+    if append.conditions.len() > 8 {
+        places = streams.iter().enumerate().map(|(index, stream)| (stream.name.clone(), index)).collect();
+    }
+    let mut conditions = Vec::with_capacity(append.conditions.len());
+    for condition in &append.conditions {
+        let Condition::Stream { stream: name, expected } = condition else { continue };
+        let known = if append.conditions.len() > 8 {
+            places.get(name.as_ref()).copied()
+        } else {
+            streams.iter().position(|stream| *stream.name == **name)
+        };
+        let stream = known.unwrap_or_else(|| {
+            streams.push(key(name));
+            places.insert(name.as_ref().into(), streams.len() - 1);
+            streams.len() - 1
+        });
+        conditions.push(StreamCondition { stream, expected: *expected });
+    }
+    conditions
+}
+
+/// An id for each event, and the batch's salt.
+fn draw(append: &Append<'_>, now: Timestamp) -> Result<(Vec<Uuid>, [u8; 16]), AppendError> {
+    let mut random = rand::rng();
+    let milliseconds = now.get() / 1_000_000;
+    let mut draw_id = || {
+        let mut bytes = [0; 10];
+        random.fill_bytes(&mut bytes);
+        uuid::Builder::from_unix_timestamp_millis(milliseconds, &bytes).into_uuid()
+    };
+    let ids: Vec<Uuid> = append.events.iter().map(|event| event.id.unwrap_or_else(&mut draw_id)).collect();
+    if append.events.len() > 1 && append.events.iter().any(|event| event.id.is_some()) {
+        let mut seen = HashSet::with_capacity(ids.len());
+        if let Some(&id) = ids.iter().find(|id| !seen.insert(**id)) {
+            return Err(AppendError::IdConflict { id, position: None });
+        }
+    }
+    let mut salt = [0; 16];
+    random.fill_bytes(&mut salt);
+    Ok((ids, salt))
+}
+
+/// Given times must not run backwards within the batch, unless they may be raised.
+fn check_times(append: &Append<'_>) -> Result<(), AppendError> {
+    if append.raise_times {
+        return Ok(());
+    }
+    let mut previous = Timestamp::ZERO;
+    for given in append.events.iter().filter_map(|event| event.time) {
+        if given < previous {
+            return Err(AppendError::TimeBackwards { given, previous });
+        }
+        previous = given;
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Reading: a stream or everything, up to the watermark, in either direction.
+
+use super::core::Core;
+use super::locate::{Locator, Order};
+use super::lookup::{self, Run, StreamLookup};
+use super::read_only;
+use annals_types::{Bound, Damage, Read, ReadError, Record};
+use std::fmt;
+use std::sync::Arc;
+
+/// The events of a read, in its order. Ends at what was durable when the read began.
+///
+/// After a damage error the reader goes on with the first event behind the damage. After any other error it ends.
+pub struct Reader {
+    core: Arc<Core>,
+    cursor: Cursor,
+    left: u64,
+    backwards: bool,
+}
+
+enum Cursor {
+    /// Positions `next..end`.
+    All { locator: Locator, next: u64, end: u64 },
+    /// Versions `next..end` of a stream.
+    Stream { locator: Locator, lookup: StreamLookup, next: u64, end: u64, run: Run },
+    Ended,
+}
+
+impl Reader {
+    pub(crate) fn new(core: &Arc<Core>, read: &Read<'_>) -> Result<Self, ReadError> {
+        read.validate()?;
+        read_only::refresh(core)?;
+        let durable = core.watermark.position();
+        let cursor = match &read.stream {
+            None => all(core, read, durable)?,
+            Some(stream) => of_stream(core, read, stream, durable)?,
+        };
+        Ok(Self {
+            core: Arc::clone(core),
+            cursor,
+            left: read.limit.unwrap_or(u64::MAX),
+            backwards: read.backwards,
+        })
+    }
+
+    fn step(&mut self) -> Option<Result<Record, ReadError>> {
+        let backwards = self.backwards;
+        match &mut self.cursor {
+            Cursor::Ended => None,
+            Cursor::All { locator, next, end } => {
+                let position = take(next, end, backwards)?;
+                let record = record_at(&self.core, locator, position);
+                if let Err(ReadError::Damage(damage)) = &record {
+                    skip(damage, next, end, backwards);
+                }
+                Some(record)
+            }
+            Cursor::Stream { locator, lookup, next, end, run } => {
+                let version = take(next, end, backwards)?;
+                let within = |run: &Run| {
+                    version.checked_sub(run.first_version).and_then(|rank| run.positions.get(rank_of(rank)).copied())
+                };
+                let position = match within(run) {
+                    Some(position) => position,
+                    None => match lookup.run(&self.core, version, backwards) {
+                        Ok(found) => {
+                            *run = found;
+                            within(run)?
+                        }
+                        Err(error) => return Some(Err(error)),
+                    },
+                };
+                Some(record_at(&self.core, locator, position))
+            }
+        }
+    }
+}
+
+fn rank_of(rank: u64) -> usize {
+    crate::format::to_usize(rank)
+}
+
+fn record_at(core: &Core, locator: &mut Locator, position: u64) -> Result<Record, ReadError> {
+    Ok(locator.frame(core, position)?.record(position)?)
+}
+
+/// The next of `next..end`, from its start or its end.
+fn take(next: &mut u64, end: &mut u64, backwards: bool) -> Option<u64> {
+    if *next >= *end {
+        return None;
+    }
+    if backwards {
+        *end -= 1;
+        return Some(*end);
+    }
+    *next += 1;
+    Some(*next - 1)
+}
+
+/// Goes on behind the positions that cannot be read.
+fn skip(damage: &Damage, next: &mut u64, end: &mut u64, backwards: bool) {
+    match (backwards, damage.first_position, damage.last_position) {
+        (true, Some(first), _) => *end = (*end).min(first.get()),
+        (false, _, Some(last)) => *next = (*next).max(last.get().saturating_add(1)),
+        _ => {}
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Record, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        let step = self.step();
+        match &step {
+            Some(Ok(_)) => self.left -= 1,
+            Some(Err(ReadError::Damage(_))) => {}
+            Some(Err(_)) => self.cursor = Cursor::Ended,
+            None => self.left = 0,
+        }
+        step
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+/// The lower and the upper bound of a read, both inclusive, whichever way it goes.
+fn bounds(read: &Read<'_>) -> (Option<Bound>, Option<Bound>) {
+    if read.backwards { (read.until, read.from) } else { (read.from, read.until) }
+}
+
+fn all(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> {
+    let (lower, upper) = bounds(read);
+    let mut times = Locator::default();
+    let mut first_at = |time: u64| {
+        first_where(0, durable, |position| Ok(times.frame(core, position)?.time(position) >= time))
+    };
+    let next = match lower {
+        Some(Bound::Position(position)) => position.get(),
+        Some(Bound::Time(time)) => first_at(time.get())?,
+        _ => 0,
+    };
+    let end = match upper {
+        Some(Bound::Position(position)) => position.get().saturating_add(1).min(durable),
+        Some(Bound::Time(time)) => first_at(time.get().saturating_add(1))?,
+        _ => durable,
+    };
+    let order = if read.backwards { Order::Downwards } else { Order::Upwards };
+    Ok(Cursor::All { locator: Locator::new(order), next, end })
+}
+
+fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result<Cursor, ReadError> {
+    let mut lookup = StreamLookup::new(core, stream);
+    let Some(head) = lookup::head(core, stream, lookup.key.hash)? else {
+        return Ok(Cursor::Ended);
+    };
+    let count = head.version.get() + 1;
+    let mut locator = Locator::default();
+    let mut first_version = |reached: &mut dyn FnMut(u64) -> Result<bool, ReadError>| {
+        first_where(0, count, |version| match lookup.position(core, version)? {
+            Some(position) => reached(position),
+            None => Ok(true),
+        })
+    };
+    let mut time_reached =
+        |position: u64, time: u64| Ok(locator.frame(core, position)?.time(position) >= time);
+    // The head may be on its way to the device still.
+    let visible = if head.position.get() < durable {
+        count
+    } else {
+        first_version(&mut |position| Ok(position >= durable))?
+    };
+    let (lower, upper) = bounds(read);
+    let next = match lower {
+        None => 0,
+        Some(Bound::Version(version)) => version.get(),
+        Some(Bound::Position(from)) => first_version(&mut |position| Ok(position >= from.get()))?,
+        Some(Bound::Time(time)) => first_version(&mut |position| time_reached(position, time.get()))?,
+    };
+    let end = match upper {
+        None => visible,
+        Some(Bound::Version(version)) => version.get().saturating_add(1),
+        Some(Bound::Position(until)) => first_version(&mut |position| Ok(position > until.get()))?,
+        Some(Bound::Time(time)) => {
+            first_version(&mut |position| time_reached(position, time.get().saturating_add(1)))?
+        }
+    };
+    let run = Run { first_version: 0, positions: Vec::new() };
+    Ok(Cursor::Stream { locator: Locator::default(), lookup, next, end: end.min(visible), run })
+}
+
+/// The first of `low..high` for which `reached` holds, given that it holds for all behind it; `high`: none.
+fn first_where(
+    mut low: u64,
+    mut high: u64,
+    mut reached: impl FnMut(u64) -> Result<bool, ReadError>,
+) -> Result<u64, ReadError> {
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if reached(middle)? { high = middle } else { low = middle + 1 }
+    }
+    Ok(low)
+}

@@ -1,0 +1,89 @@
+//! Indexes of sealed segments: used, or made anew from the log where they are missing or damaged. A missing
+//! index never means that something is absent.
+
+use super::core::{Core, SealedSegment};
+use crate::format::index::BadBlock;
+use crate::format::batch::View;
+use crate::index::memory::MemoryIndex;
+use crate::index::sealed::Loaded;
+use crate::log::scan::{Frames, Place};
+use crate::format::frame::Envelope;
+use crate::format::segment::{FRAMES_START, SegmentHeader};
+use annals_types::{DamageKind, ReadError};
+use bytes::Bytes;
+
+/// Calls `look` with the segment's index; where the index turns out to be damaged, once more with a new one.
+pub(crate) fn with_index<T>(
+    core: &Core,
+    segment: &SealedSegment,
+    look: impl Fn(&Loaded) -> Result<T, BadBlock>,
+) -> Result<T, ReadError> {
+    let found = segment.index.load(core.disk.as_ref()).and_then(|index| look(&index));
+    if let Ok(found) = found {
+        return Ok(found);
+    }
+    let index = rebuild(core, segment)?;
+    look(&index).map_err(|bad| {
+        crate::log::damage_at(&segment.index.path, bad.offset, bad.kind, None).into()
+    })
+}
+
+/// Makes the index anew from the log, uses it, and tries to write it.
+fn rebuild(core: &Core, segment: &SealedSegment) -> Result<Loaded, ReadError> {
+    let bytes = segment.log.bytes(core.disk.as_ref())?;
+    let seal = &segment.log.seal;
+    let frames = Frames {
+        bytes: &bytes,
+        store: core.store,
+        seed: segment.log.seed(),
+        limit: seal.end,
+        until_batch: u64::MAX,
+    };
+    let mut index = MemoryIndex::new(core.store, seal.first_position);
+    let mut place = Place {
+        offset: FRAMES_START,
+        crc: SegmentHeader::crc(&bytes),
+        batch: seal.first_batch,
+        position: seal.first_position,
+        epoch: 0,
+        time: 0,
+    };
+    loop {
+        let walked = frames.walk(place, |envelope, view| add(&mut index, envelope, view));
+        let (behind, wrong) = walked.map_err(|kind| crate::log::damage_at(&segment.log.path, place.offset, kind, None))?;
+        // Over damage, to the next good frame: positions between are missing from the index, and reading them says so.
+        match wrong.and_then(|_| frames.resume(behind.offset + 8)) {
+            Some(next) => place = next,
+            None => break,
+        }
+    }
+    let encoded = Bytes::from(index.encode(segment.index.of()));
+    if core.marker.is_some() {
+        // Only a writer writes; without the file the index is made anew at the next use.
+        let _ = core.disk.write_new(&segment.index.path, &encoded);
+    }
+    segment.index.replace(encoded).map_err(|bad| {
+        crate::log::damage_at(&segment.index.path, bad.offset, bad.kind, None).into()
+    })
+}
+
+/// Notes a frame and its events, which were verified.
+pub(crate) fn add(index: &mut MemoryIndex, envelope: &Envelope, view: &View<'_>) -> Result<(), DamageKind> {
+    index.push_frame(view.header.first_position, envelope.offset);
+    let mut numbers = Vec::with_capacity(usize::from(view.header.streams));
+    for stream in 0..view.header.streams {
+        let name = view.name(stream)?;
+        let number = index.stream_for(index.hash(name), name, view.first_version(stream));
+        // Versions that a damaged frame held: they lead to where it was, and reading them says so.
+        while index.next_version(number) < view.first_version(stream) {
+            index.push_event(number, view.header.first_position.saturating_sub(1));
+        }
+        numbers.push(number);
+    }
+    for ordinal in 0..view.header.events {
+        let stream = usize::from(view.stream_of(ordinal)?);
+        let number = *numbers.get(stream).ok_or(DamageKind::Malformed)?;
+        index.push_event(number, view.header.first_position + u64::from(ordinal));
+    }
+    Ok(())
+}

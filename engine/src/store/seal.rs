@@ -1,0 +1,124 @@
+//! Sealing: a closed segment gets its index, its hash and its seal, and becomes immutable.
+
+use super::core::{Closed, Core, SealedSegment};
+use crate::disk::Piece;
+use crate::format::digest::{self, Digest};
+use crate::format::index::IndexOf;
+use crate::format::segment::Seal;
+use crate::format::{BLOCK_BYTES, align_up};
+use crate::log::{damage_at, index_name};
+use crate::store::locate::Frame;
+use annals_types::{Damage, DamageKind, IoFailure, ReadError};
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Why a segment could not be sealed.
+#[derive(Debug)]
+pub(crate) enum SealError {
+    /// The system failed; it can be tried again.
+    Io(IoFailure),
+    /// The segment is not what was written.
+    Damage(Damage),
+}
+
+impl From<ReadError> for SealError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Damage(damage) => Self::Damage(damage),
+            ReadError::Io(failure) => Self::Io(failure),
+            other => Self::Io(IoFailure::new("read", "", std::io::Error::other(other.to_string()))),
+        }
+    }
+}
+
+impl From<IoFailure> for SealError {
+    fn from(failure: IoFailure) -> Self {
+        Self::Io(failure)
+    }
+}
+
+/// Seals the oldest closed segment, if all of it is durable; whether it did. The order makes it safe to stop
+/// anywhere: index and seal are only believed once the manifest names them.
+pub(crate) fn seal_next(core: &Core) -> Result<bool, SealError> {
+    let (closed, chain_before) = {
+        let state = core.state.lock();
+        let Some(closed) = state.segments.closed.front() else { return Ok(false) };
+        if closed.log.header.ordinal >= core.begun.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let before = state.segments.sealed.last().map(|segment| segment.log.seal.chain);
+        (Arc::clone(closed), before.unwrap_or_else(|| digest::chain_start(core.store)))
+    };
+    let seal = seal_of(&closed, chain_before)?;
+    write_index(core, &closed, &seal)?;
+    write_seal(core, &closed, &seal)?;
+    core.change_manifest(|manifest| manifest.sealed.push(seal))?;
+    let mut state = core.state.lock();
+    let mut sealed = Vec::clone(&state.segments.sealed);
+    sealed.push(Arc::new(SealedSegment::new(&core.dir, core.store, seal)));
+    state.segments.sealed = Arc::new(sealed);
+    state.segments.closed.pop_front();
+    Ok(true)
+}
+
+/// Reads the whole segment once more, verifying it, and works out its seal.
+fn seal_of(closed: &Closed, chain_before: Digest) -> Result<Seal, SealError> {
+    let header = &closed.log.header;
+    let path: Arc<Path> = closed.log.path.as_path().into();
+    let mut chain = chain_before;
+    for entry in closed.index.frames() {
+        let (envelope, bytes) = closed.log.frame(entry.offset)?;
+        let frame = Frame::new(&envelope, bytes, &path).map_err(SealError::Damage)?;
+        chain = chain_behind(&chain, &frame)
+            .map_err(|kind| SealError::Damage(damage_at(&path, entry.offset, kind, None)))?;
+    }
+    Ok(Seal {
+        ordinal: header.ordinal,
+        salt: header.salt,
+        first_batch: header.first_batch,
+        first_position: header.first_position,
+        next_batch: closed.next_batch,
+        next_position: closed.next_position,
+        end: closed.end,
+        least_time: header.previous_time,
+        greatest_time: closed.greatest_time,
+        last_crc: closed.last_crc,
+        chain_before,
+        chain,
+    })
+}
+
+/// The chain behind a frame's batch, whose body is verified on the way.
+pub(crate) fn chain_behind(before: &Digest, frame: &Frame) -> Result<Digest, DamageKind> {
+    let view = frame.view();
+    view.verify_body()?;
+    Ok(digest::chain_next(before, &digest::batch_digest(&view)?))
+}
+
+fn write_index(core: &Core, closed: &Closed, seal: &Seal) -> Result<(), IoFailure> {
+    let of = IndexOf {
+        ordinal: seal.ordinal,
+        salt: seal.salt,
+        first_position: seal.first_position,
+        last_crc: seal.last_crc,
+    };
+    let path = core.dir.join(index_name(seal.ordinal));
+    core.disk
+        .write_new(&path, &closed.index.encode(of))
+        .and_then(|()| core.disk.sync_dir(&core.dir))
+        .map_err(|error| IoFailure::new("write", path, error))
+}
+
+/// The seal goes into the block behind the last frame; the space behind it is given back.
+fn write_seal(core: &Core, closed: &Closed, seal: &Seal) -> Result<(), IoFailure> {
+    let at = align_up(seal.end, BLOCK_BYTES);
+    let block = Piece::copied(&seal.encode(core.store));
+    closed
+        .log
+        .file
+        .write_durable(at, &[IoSlice::new(block.as_ref())])
+        .and_then(|()| closed.log.file.punch_from(at + BLOCK_BYTES as u64))
+        .map_err(|error| IoFailure::new("seal", &closed.log.path, error))
+}

@@ -1,0 +1,80 @@
+//! Facts about a store.
+
+use super::core::{Core, LOCK_NAME, MANIFEST_NAME, MARK_NAME};
+use super::streams::Streams;
+use crate::format::{BLOCK_BYTES, FORMAT_VERSION, align_up};
+use crate::log::index_name;
+use annals_types::{Position, ReadError};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Facts about a store, at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stat {
+    /// Durable events.
+    pub events: u64,
+    /// Streams with at least one durable event.
+    pub streams: u64,
+    /// The position that the next event gets.
+    pub next_position: Position,
+    /// Log segments, the active one included.
+    pub segments: u64,
+    /// Bytes that the store's files take, reserved space included.
+    pub disk_bytes: u64,
+    /// Bytes of them that are indexes, on disk and in memory.
+    pub index_bytes: u64,
+    /// Number of the present or last writer's reign.
+    pub epoch: u64,
+    /// How the log is written: `ring`, `direct`, `buffered`, `simulated`.
+    pub disk: &'static str,
+    /// Version of the format.
+    pub format: u32,
+    /// Process id of the writer, if there is one.
+    pub writer: Option<u32>,
+}
+
+pub(crate) fn stat(core: &Arc<Core>) -> Result<Stat, ReadError> {
+    let mut streams = 0;
+    for stream in Streams::new(core)? {
+        stream?;
+        streams += 1;
+    }
+    let next_position = Position::new(core.watermark.position());
+    let writer = core.disk.lock_holder(&core.dir.join(LOCK_NAME)).unwrap_or(None);
+    let file_bytes = |path: &Path| {
+        core.disk.open(path, crate::disk::Access::Read).and_then(|file| file.len()).unwrap_or(0)
+    };
+    let state = core.state.lock();
+    let sealed = Arc::clone(&state.segments.sealed);
+    let mut disk_bytes = 0;
+    let mut index_bytes = 0;
+    let mut segments = sealed.len() as u64;
+    let closed = state.segments.closed.iter().map(|closed| (&closed.log, &closed.index));
+    for (log, index) in closed.chain(state.segments.active.iter().map(|active| (&active.log, &active.index))) {
+        segments += 1;
+        disk_bytes += log.header.capacity;
+        index_bytes += index.bytes() as u64;
+    }
+    drop(state);
+    for segment in sealed.iter() {
+        let seal = &segment.log.seal;
+        let index = file_bytes(&core.dir.join(index_name(seal.ordinal)));
+        disk_bytes += align_up(seal.end, BLOCK_BYTES) + BLOCK_BYTES as u64 + index;
+        index_bytes += index;
+    }
+    for name in [MANIFEST_NAME, MARK_NAME] {
+        disk_bytes += file_bytes(&core.dir.join(name));
+    }
+    Ok(Stat {
+        events: next_position.get(),
+        streams,
+        next_position,
+        segments,
+        disk_bytes,
+        index_bytes,
+        epoch: core.epoch,
+        disk: core.disk.name(),
+        format: FORMAT_VERSION,
+        writer,
+    })
+}

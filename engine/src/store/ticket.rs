@@ -1,0 +1,101 @@
+//! A ticket: the outcome of an append, decided, and readable once what it rests on is durable.
+
+use super::core::Core;
+use annals_types::{AppendError, Appended};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// The outcome of an append on its way.
+///
+/// The store has decided; the outcome can be read once all that it rests on is durable: block for it with
+/// [`Ticket::wait`], or await the ticket. Dropping a ticket cancels nothing. Tickets of one thread settle in
+/// the order of their appends, so that it is enough to wait for the oldest of many.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// use annals::{NewEvent, Store};
+/// let store = Store::open(dir.path())?;
+/// let tickets: Vec<_> = (0..100)
+///     .map(|n| store.append(NewEvent::new("order-42", "ItemAdded").json(format!(r#"{{"n":{n}}}"#))))
+///     .collect::<Result<_, _>>()?;
+/// for ticket in tickets {
+///     ticket.wait()?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "an append is known to be durable only once its ticket says so"]
+pub struct Ticket {
+    core: Arc<Core>,
+    /// Settled when all batches below this one are durable.
+    batch: u64,
+    /// The group that holds the last of them.
+    group: u64,
+    decided: Decided,
+}
+
+/// What was decided.
+pub(crate) enum Decided {
+    Written(Appended),
+    Repeated(Appended),
+    Rejected(AppendError),
+}
+
+impl Ticket {
+    pub(crate) fn new(core: Arc<Core>, batch: u64, group: u64, decided: Decided) -> Self {
+        Self { core, batch, group, decided }
+    }
+
+    /// Blocks until the outcome is settled, and returns it.
+    ///
+    /// # Errors
+    /// The append was rejected ([`AppendError::WrongVersion`], [`AppendError::IdConflict`]), or the writer failed
+    /// before it was durable: [`AppendError::UnknownOutcome`] if it had been written, else
+    /// [`AppendError::Poisoned`].
+    pub fn wait(self) -> Result<Appended, AppendError> {
+        self.core.watermark.wait(self.batch, self.group);
+        self.outcome()
+    }
+
+    /// Whether the outcome can be read without waiting.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.core.watermark.is_settled(self.batch)
+    }
+
+    fn outcome(self) -> Result<Appended, AppendError> {
+        if self.core.watermark.batch() >= self.batch {
+            return match self.decided {
+                Decided::Written(appended) | Decided::Repeated(appended) => Ok(appended),
+                Decided::Rejected(error) => Err(error),
+            };
+        }
+        let reason = self.core.watermark.poison().map_or_else(|| "closed".into(), Arc::clone);
+        Err(match self.decided {
+            Decided::Written(_) | Decided::Repeated(_) => AppendError::UnknownOutcome { reason },
+            Decided::Rejected(_) => AppendError::Poisoned { reason },
+        })
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Appended, AppendError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ticket = self.get_mut();
+        if !ticket.core.watermark.register(ticket.batch, context.waker()) {
+            return Poll::Pending;
+        }
+        // A future is not polled again once it is ready; what stays behind is never read.
+        let decided = std::mem::replace(&mut ticket.decided, Decided::Rejected(AppendError::ReadOnly));
+        Poll::Ready(Ticket::new(Arc::clone(&ticket.core), ticket.batch, ticket.group, decided).outcome())
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("batch", &self.batch).field("settled", &self.is_settled()).finish()
+    }
+}

@@ -1,0 +1,308 @@
+//! Verifying: everything is read once more and checked against its checksums, the chain and itself.
+
+use super::core::{Core, MANIFEST_NAME, MARK_NAME, SealedSegment};
+use super::locate::Frame;
+use super::read_only;
+use super::seal::chain_behind;
+use crate::disk::Access;
+use crate::format::digest::{self, Digest};
+use crate::format::manifest::Manifest;
+use crate::format::mark;
+use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
+use crate::format::{BLOCK_BYTES, align_up, to_usize};
+use crate::index::memory::MemoryIndex;
+use crate::log::scan::{Frames, Place};
+use crate::log::unsealed::Unsealed;
+use crate::log::{damage_at, index_name};
+use annals_types::{Damage, DamageKind, Position, ReadError};
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a verification found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verified {
+    /// Intact events.
+    pub events: u64,
+    /// Segments looked at.
+    pub segments: u64,
+    /// Bytes behind the last frame of a store that was not closed cleanly; never acknowledged, no damage.
+    pub torn_tail_bytes: u64,
+    /// The hash over all batches that are sealed, in hexadecimal, to be kept elsewhere and compared later.
+    pub chain: String,
+    /// Everything that is wrong.
+    pub damage: Vec<Damage>,
+}
+
+impl Verified {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// One verification on its way.
+struct Check<'a> {
+    core: &'a Core,
+    verified: Verified,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+pub(crate) fn verify(core: &Arc<Core>, progress: &mut dyn FnMut(u64, u64)) -> Result<Verified, ReadError> {
+    read_only::refresh(core)?;
+    let (sealed, unsealed) = {
+        let state = core.state.lock();
+        let closed = state.segments.closed.iter().map(|closed| Arc::clone(&closed.log));
+        let logs: Vec<_> = closed.chain(state.segments.active.iter().map(|active| Arc::clone(&active.log))).collect();
+        (Arc::clone(&state.segments.sealed), logs)
+    };
+    let follower = core.follower.get();
+    let mut check = Check {
+        core,
+        verified: Verified {
+            events: 0,
+            segments: 0,
+            torn_tail_bytes: follower.map_or(0, |follower| follower.torn_tail_bytes),
+            chain: String::new(),
+            damage: follower.map_or_else(Vec::new, |follower| follower.damage.clone()),
+        },
+        total: core.watermark.position(),
+        progress,
+    };
+    check.small_files()?;
+    let mut chain = digest::chain_start(core.store);
+    for segment in sealed.iter() {
+        chain = check.sealed(segment, chain)?;
+    }
+    check.verified.chain = chain.iter().map(|byte| format!("{byte:02x}")).collect();
+    for log in &unsealed {
+        check.unsealed(log)?;
+    }
+    (check.progress)(check.total, check.total);
+    let mut seen = Vec::new();
+    check.verified.damage.retain(|damage| {
+        let new = !seen.contains(damage);
+        if new {
+            seen.push(damage.clone());
+        }
+        new
+    });
+    Ok(check.verified)
+}
+
+impl Check<'_> {
+    fn note(&mut self, path: &Path, offset: u64, kind: DamageKind, positions: Option<(u64, u64)>) {
+        self.verified.damage.push(damage_at(path, offset, kind, positions));
+    }
+
+    /// Manifest and mark, as they are on disk now.
+    fn small_files(&mut self) -> Result<(), ReadError> {
+        let core = self.core;
+        if core.store.is_nil() {
+            return Ok(());
+        }
+        let path = core.dir.join(MANIFEST_NAME);
+        match core.disk.read(&path) {
+            Ok(bytes) if Manifest::decode(&bytes).is_ok() => {}
+            Ok(_) => self.note(&path, 0, DamageKind::Checksum, None),
+            Err(_) => self.note(&path, 0, DamageKind::Missing, None),
+        }
+        let path = core.dir.join(MARK_NAME);
+        match core.disk.read(&path) {
+            Ok(bytes) => {
+                // A living writer may be writing a slot right now; then the other one counts.
+                let writer = core.disk.lock_holder(&core.dir.join(super::core::LOCK_NAME)).ok().flatten();
+                if let Some(at) = mark::first_damage(&bytes, core.store)
+                    && (writer.is_none() || mark::decode(&bytes, core.store).is_none())
+                {
+                    self.note(&path, at as u64, DamageKind::Checksum, None);
+                }
+            }
+            Err(_) => self.note(&path, 0, DamageKind::Missing, None),
+        }
+        Ok(())
+    }
+
+    /// A sealed segment: header, every frame and event, the chain, the seal, the index. Returns the chain behind it.
+    fn sealed(&mut self, segment: &SealedSegment, chain_before: Digest) -> Result<Digest, ReadError> {
+        self.verified.segments += 1;
+        let seal = &segment.log.seal;
+        let path = &segment.log.path;
+        // Not through the map that readers use: what is on disk now.
+        let bytes = match self.core.disk.open(path, Access::Read).and_then(|file| file.map()) {
+            Ok(bytes) => bytes,
+            Err(_) => {
+                self.note(path, 0, DamageKind::Missing, positions_of(seal));
+                return Ok(seal.chain);
+            }
+        };
+        if (bytes.len() as u64) < align_up(seal.end, BLOCK_BYTES) + BLOCK_BYTES as u64 {
+            self.note(path, bytes.len() as u64, DamageKind::Missing, positions_of(seal));
+            return Ok(seal.chain);
+        }
+        self.header(path, &bytes, seal);
+        let start = Place {
+            offset: FRAMES_START,
+            crc: SegmentHeader::crc(&bytes),
+            batch: seal.first_batch,
+            position: seal.first_position,
+            epoch: 0,
+            time: 0,
+        };
+        let mut index = MemoryIndex::new(self.core.store, seal.first_position);
+        let frames = Frames {
+            bytes: &bytes,
+            store: self.core.store,
+            seed: segment.log.seed(),
+            limit: seal.end,
+            until_batch: u64::MAX,
+        };
+        let damage_before = self.verified.damage.len();
+        let chain = self.frames(path, &frames, &bytes, start, seal.next_position, chain_before, &mut index);
+        let intact = self.verified.damage.len() == damage_before;
+        if intact && (chain != seal.chain || chain_before != seal.chain_before) {
+            self.note(path, FRAMES_START, DamageKind::Digest, positions_of(seal));
+        }
+        let at = align_up(seal.end, BLOCK_BYTES);
+        if Seal::decode(&bytes[to_usize(at)..], self.core.store) != Ok(*seal) {
+            self.note(path, at, DamageKind::Checksum, None);
+        }
+        if intact {
+            self.index(segment, &index);
+        }
+        Ok(seal.chain)
+    }
+
+    fn header(&mut self, path: &Path, bytes: &Bytes, seal: &Seal) {
+        let header = SegmentHeader::decode(&bytes[..BLOCK_BYTES], seal.ordinal, self.core.store);
+        let fits = header.is_ok_and(|header| {
+            (header.salt, header.first_batch, header.first_position) == (seal.salt, seal.first_batch, seal.first_position)
+        });
+        if !fits {
+            self.note(path, 0, DamageKind::Checksum, None);
+        }
+    }
+
+    /// The index must be what the log gives.
+    fn index(&mut self, segment: &SealedSegment, index: &MemoryIndex) {
+        let path = self.core.dir.join(index_name(segment.log.seal.ordinal));
+        let expected = index.encode(segment.index.of());
+        match self.core.disk.read(&path) {
+            Err(_) => self.note(&path, 0, DamageKind::Missing, None),
+            Ok(found) if found != expected => {
+                let at = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+                self.note(&path, at.unwrap_or(0) as u64, DamageKind::Checksum, None);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// A segment that is not sealed, as far as it is durable.
+    fn unsealed(&mut self, log: &Unsealed) -> Result<(), ReadError> {
+        self.verified.segments += 1;
+        let end = log.durable_end();
+        let bytes = match log.file.map() {
+            Ok(bytes) if bytes.len() as u64 >= end => bytes,
+            _ => {
+                self.note(&log.path, 0, DamageKind::Missing, None);
+                return Ok(());
+            }
+        };
+        let header = &log.header;
+        if SegmentHeader::decode(&bytes[..BLOCK_BYTES], header.ordinal, self.core.store).as_ref() != Ok(header) {
+            self.note(&log.path, 0, DamageKind::Checksum, None);
+        }
+        let frames = Frames {
+            bytes: &bytes,
+            store: self.core.store,
+            seed: log.seed,
+            limit: end,
+            until_batch: u64::MAX,
+        };
+        let start = Place::first(header, SegmentHeader::crc(&bytes));
+        let mut index = MemoryIndex::new(self.core.store, header.first_position);
+        let chain = digest::chain_start(self.core.store);
+        self.frames(&log.path, &frames, &bytes, start, self.total, chain, &mut index);
+        Ok(())
+    }
+
+    /// Every frame and event from `place` on; goes on behind damage. Returns the chain.
+    #[expect(clippy::too_many_arguments, reason = "what a segment consists of")]
+    fn frames(
+        &mut self,
+        path: &Path,
+        frames: &Frames<'_>,
+        bytes: &Bytes,
+        mut place: Place,
+        next_position: u64,
+        mut chain: Digest,
+        index: &mut MemoryIndex,
+    ) -> Digest {
+        let shared: Arc<Path> = path.into();
+        loop {
+            let mut bad_event = Vec::new();
+            let walked = frames.walk(place, |envelope, view| {
+                let range = to_usize(envelope.offset)..to_usize(envelope.offset + envelope.frame_bytes());
+                let first = view.header.first_position;
+                let chained = Frame::new(envelope, bytes.slice(range), &shared)
+                    .map_err(|damage| damage.kind)
+                    .and_then(|frame| chain_behind(&chain, &frame));
+                for ordinal in 0..view.header.events {
+                    if let Err(kind) = view.event(ordinal) {
+                        let position = first + u64::from(ordinal);
+                        bad_event.push((envelope.offset, kind, Some((position, position))));
+                    }
+                }
+                match chained.and_then(|next| super::rebuild::add(index, envelope, view).map(|()| next)) {
+                    Ok(next) => chain = next,
+                    Err(kind) => bad_event.push((envelope.offset, kind, None)),
+                }
+                self.verified.events += u64::from(view.header.events);
+                (self.progress)(self.verified.events, self.total);
+                Ok::<(), DamageKind>(())
+            });
+            for (offset, kind, positions) in bad_event {
+                self.note(path, offset, kind, positions);
+            }
+            let (behind, wrong) = walked.unwrap_or((place, Some(DamageKind::Malformed)));
+            let Some(kind) = wrong else { return chain };
+            let resumed = frames.resume(behind.offset + 8).filter(|next| next.position >= behind.position);
+            let until = resumed.map_or(next_position, |next| next.position);
+            if resumed.is_some() || until > behind.position || behind.offset < frames.limit {
+                let positions = (until > behind.position).then(|| (behind.position, until - 1));
+                self.note(path, behind.offset, kind, positions);
+            }
+            match resumed {
+                Some(next) => place = next,
+                None => return chain,
+            }
+        }
+    }
+}
+
+fn positions_of(seal: &Seal) -> Option<(u64, u64)> {
+    (seal.first_position < seal.next_position).then(|| (seal.first_position, seal.next_position - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_without_damage_is_ok() {
+        let mut verified =
+            Verified { events: 0, segments: 0, torn_tail_bytes: 9, chain: String::new(), damage: Vec::new() };
+        assert!(verified.is_ok());
+        let position = Some(Position::new(1));
+        verified.damage.push(Damage {
+            file: "x".into(),
+            offset: 0,
+            first_position: position,
+            last_position: position,
+            kind: DamageKind::Checksum,
+        });
+        assert!(!verified.is_ok());
+    }
+}

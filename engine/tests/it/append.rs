@@ -1,0 +1,58 @@
+//! Appending and reading back.
+
+use annals::{Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, Position, Read, Settings, Store, Version};
+
+fn small(disk: DiskChoice) -> Settings {
+    Settings { disk, segment_bytes_first: 16 << 10, segment_bytes_max: 64 << 10, ..Settings::default() }
+}
+
+#[test]
+fn what_was_appended_is_read_back_in_order_on_every_disk_and_after_reopening() {
+    for disk in [DiskChoice::Ring, DiskChoice::Direct, DiskChoice::Buffered] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_with(dir.path(), small(disk)).unwrap();
+        for n in 0..2000_u64 {
+            let event = NewEvent::new(format!("stream-{}", n % 7), "Counted").json(format!("{{\"n\":{n}}}")).tag("t:1");
+            let ticket = store.append(event).unwrap();
+            if n % 100 == 99 {
+                ticket.wait().unwrap();
+            }
+        }
+        let check = |store: &Store| {
+            let all: Vec<_> = store.read(Read::all().limit(2000)).unwrap().map(Result::unwrap).collect();
+            assert_eq!(all.len(), 2000);
+            for (n, event) in all.iter().enumerate() {
+                assert_eq!(event.position().get(), n as u64);
+                assert_eq!(event.data(), format!("{{\"n\":{n}}}").as_bytes());
+                assert_eq!(event.stream(), format!("stream-{}", n % 7));
+                assert_eq!(event.version().get(), n as u64 / 7);
+                assert_eq!(event.tags().collect::<Vec<_>>(), ["t:1"]);
+            }
+            let back: Vec<_> = store.read(Read::all().backwards().from(Position::new(1999))).unwrap().map(|e| e.unwrap().position()).collect();
+            assert!(back.iter().rev().map(|p| p.get()).eq(0..2000));
+            let stream: Vec<_> = store.read(Read::stream("stream-3")).unwrap().map(|e| e.unwrap().position().get()).collect();
+            assert!(stream.iter().copied().eq((0..2000).filter(|n| n % 7 == 3)));
+            let some: Vec<_> = store.read(Read::stream("stream-3").backwards().from(Version::new(100)).limit(5)).unwrap().map(|e| e.unwrap().version().get()).collect();
+            assert_eq!(some, [100, 99, 98, 97, 96]);
+        };
+        check(&store);
+        store.append(NewEvent::new("x", "Last")).unwrap().wait().unwrap();
+        let stat = store.stat().unwrap();
+        assert_eq!((stat.events, stat.streams), (2001, 8), "{stat:?}");
+        assert!(stat.segments > 5);
+        store.close().unwrap();
+        let store = Store::open_read_only(dir.path()).unwrap();
+        let verified = store.verify(&mut |_, _| {}).unwrap();
+        assert!(verified.is_ok(), "{verified:?}");
+        assert_eq!(verified.events, 2001);
+        let store = Store::open_with(dir.path(), small(disk)).unwrap();
+        let head = store.head("stream-3").unwrap().unwrap();
+        assert_eq!(head.position, Position::new(1999 - 1999 % 7 + 3 - 7 * u64::from(1999 % 7 < 3)));
+        let wrong = store.append(Append::from(NewEvent::new("stream-3", "X")).expect("stream-3", ExpectedVersion::Exactly(Version::new(1)))).unwrap().wait();
+        assert!(matches!(wrong, Err(AppendError::WrongVersion { actual: Some(actual), .. }) if actual == head), "{wrong:?}");
+        drop(store);
+        let store = Store::open_read_only(dir.path()).unwrap();
+        assert_eq!(store.next_position().get(), 2001);
+        check(&store);
+    }
+}

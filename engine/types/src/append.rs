@@ -1,0 +1,133 @@
+//! A batch to be appended, what must hold for it, and what comes of it.
+
+use crate::error::InputError;
+use crate::event::{NewEvent, check_name};
+use crate::limits;
+use crate::position::{Position, Version};
+use crate::stream::ExpectedVersion;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Something that must hold for an append to be accepted, judged against every batch before it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Condition<'a> {
+    /// A stream, written by the append or not, is as expected before it.
+    Stream {
+        /// The stream.
+        stream: Cow<'a, str>,
+        /// What is expected of it.
+        expected: ExpectedVersion,
+    },
+}
+
+/// Events that are appended together or not at all, and the conditions for it.
+///
+/// ```
+/// use annals_types::{Append, ExpectedVersion, NewEvent};
+/// let append = Append::new()
+///     .event(NewEvent::new("order-42", "OrderPlaced"))
+///     .event(NewEvent::new("customer-7", "CustomerOrdered"))
+///     .expect("order-42", ExpectedVersion::NoStream);
+/// assert!(append.validate().is_ok());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Append<'a> {
+    /// The events, in order; up to 10,000, of one or several streams.
+    pub events: Vec<NewEvent<'a>>,
+    /// What must hold; all of it, or nothing is written.
+    pub conditions: Vec<Condition<'a>>,
+    /// Raises given times that are before those of earlier events, instead of refusing them.
+    pub raise_times: bool,
+}
+
+impl<'a> Append<'a> {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an event.
+    #[must_use]
+    pub fn event(mut self, event: NewEvent<'a>) -> Self {
+        self.events.push(event);
+        self
+    }
+
+    /// Adds a condition on a stream, whether it is written by this batch or not.
+    #[must_use]
+    pub fn expect(mut self, stream: impl Into<Cow<'a, str>>, expected: ExpectedVersion) -> Self {
+        self.conditions.push(Condition::Stream { stream: stream.into(), expected });
+        self
+    }
+
+    /// Allows given times that run backwards to be raised to the time of the event before.
+    #[must_use]
+    pub fn raise_times(mut self) -> Self {
+        self.raise_times = true;
+        self
+    }
+
+    /// Checks all that can be checked without a store.
+    ///
+    /// # Errors
+    /// The first thing that is over a limit or malformed.
+    pub fn validate(&self) -> Result<(), InputError> {
+        let first = self.events.first().ok_or(InputError::NoEvents)?;
+        let too_many = |what, count, count_max| Err(InputError::TooMany { what, count, count_max });
+        if self.events.len() > limits::BATCH_EVENTS_MAX {
+            return too_many("events in the batch", self.events.len(), limits::BATCH_EVENTS_MAX);
+        }
+        if self.conditions.len() > limits::CONDITIONS_MAX {
+            return too_many("conditions", self.conditions.len(), limits::CONDITIONS_MAX);
+        }
+        for (index, event) in self.events.iter().enumerate() {
+            event.validate()?;
+            if event.time.is_some() != first.time.is_some() {
+                return Err(InputError::MixedTimes { event: index });
+            }
+        }
+        for Condition::Stream { stream, .. } in &self.conditions {
+            check_name("stream name", stream, limits::STREAM_NAME_BYTES_MAX)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a> From<NewEvent<'a>> for Append<'a> {
+    fn from(event: NewEvent<'a>) -> Self {
+        Self::new().event(event)
+    }
+}
+
+impl<'a> FromIterator<NewEvent<'a>> for Append<'a> {
+    fn from_iter<I: IntoIterator<Item = NewEvent<'a>>>(events: I) -> Self {
+        Self { events: events.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl<'a, const N: usize> From<[NewEvent<'a>; N]> for Append<'a> {
+    fn from(events: [NewEvent<'a>; N]) -> Self {
+        events.into_iter().collect()
+    }
+}
+
+/// What an accepted append became.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Positions of its events, in their order.
+    pub positions: Range<Position>,
+    /// Version of its last event.
+    pub last_version: Version,
+    /// Whether the same batch had been appended before, and nothing was added now.
+    pub repeated: bool,
+}
+
+impl Appended {
+    /// Position of its first event.
+    #[must_use]
+    pub fn first_position(&self) -> Position {
+        self.positions.start
+    }
+}

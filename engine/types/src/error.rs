@@ -1,0 +1,341 @@
+//! Errors, one enum per operation, made for branching: data, not strings.
+
+use crate::position::{Position, Timestamp, Version};
+use crate::stream::ExpectedVersion;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What is wrong with something that was given. Nothing was written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// A name, type or tag has no characters.
+    #[error("the {what} is empty; it needs at least one character")]
+    Empty {
+        /// Which part.
+        what: &'static str,
+    },
+    /// A name, type or tag is too long.
+    #[error("the {what} is {bytes} bytes long; at most {bytes_max} are allowed")]
+    TooLong {
+        /// Which part.
+        what: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// A name, type or tag contains a control character.
+    #[error("the {what} \"{name}\" contains a control character; remove it")]
+    ControlCharacter {
+        /// Which part.
+        what: &'static str,
+        /// The part, escaped.
+        name: String,
+    },
+    /// There is too much of something.
+    #[error("{count} {what}; at most {count_max} are allowed")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How much there is.
+        count: usize,
+        /// The limit.
+        count_max: usize,
+    },
+    /// A batch has no events, and nothing else that would allow that.
+    #[error("the batch has no events; give it at least one")]
+    NoEvents,
+    /// Some events of a batch carry a time and others do not.
+    #[error("either all events of a batch carry a time or none does; event {event} differs from the first")]
+    MixedTimes {
+        /// Index in the batch of the first event that differs.
+        event: usize,
+    },
+    /// A bound does not fit what is read, such as a version where there is no stream.
+    #[error("{what}")]
+    Bound {
+        /// What does not fit, and what to do.
+        what: &'static str,
+    },
+    /// A setting is out of its range.
+    #[error("the setting {setting} is {value}; it must be between {min} and {max}")]
+    Setting {
+        /// Name of the setting.
+        setting: &'static str,
+        /// What was given.
+        value: u64,
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+}
+
+/// Bytes that were acknowledged, or that describe the store, are not what was written.
+///
+/// The rest of the store stays readable. The damaged bytes are never cut, skipped or served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// The file, as named in the store's directory.
+    pub file: PathBuf,
+    /// First byte of the damaged part.
+    pub offset: u64,
+    /// First position that cannot be read because of it, where known.
+    pub first_position: Option<Position>,
+    /// Last position that cannot be read because of it, where known.
+    pub last_position: Option<Position>,
+    /// What is wrong there.
+    pub kind: DamageKind,
+}
+
+/// What is wrong with damaged bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// A checksum does not match its bytes.
+    Checksum,
+    /// The bytes are intact but belong elsewhere: another store, segment, offset or number.
+    Misplaced,
+    /// A field has a value that no writer gives it.
+    Malformed,
+    /// A file, or a part of it that was acknowledged, is not there.
+    Missing,
+    /// The device reported an error for these bytes.
+    Unreadable,
+    /// The hash over the events differs from the one that was sealed.
+    Digest,
+}
+
+impl fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checksum => "checksum does not match",
+            Self::Misplaced => "intact bytes in the wrong place",
+            Self::Malformed => "impossible value",
+            Self::Missing => "missing",
+            Self::Unreadable => "cannot be read from the device",
+            Self::Digest => "hash differs from the sealed one",
+        })
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: {}", self.file.display(), self.offset, self.kind)?;
+        match (self.first_position, self.last_position) {
+            (Some(first), Some(last)) if first == last => write!(f, " (position {first})"),
+            (Some(first), Some(last)) => write!(f, " (positions {first} to {last})"),
+            (Some(first), None) => write!(f, " (from position {first})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Damage {}
+
+/// An operation on a file failed.
+#[derive(Clone, Debug)]
+pub struct IoFailure {
+    /// What was tried, such as "read" or "create".
+    pub action: &'static str,
+    /// On which file or directory.
+    pub path: PathBuf,
+    /// What the system said; shared, as one failure can end many appends.
+    pub source: Arc<std::io::Error>,
+}
+
+impl IoFailure {
+    /// Notes what was tried where when `source` happened.
+    pub fn new(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self { action, path: path.into(), source: Arc::new(source) }
+    }
+}
+
+impl fmt::Display for IoFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {} {}: {}", self.action, self.path.display(), self.source)
+    }
+}
+
+impl std::error::Error for IoFailure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+/// Why a store could not be opened. Nothing in the directory was changed, unless said otherwise.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is nothing at that path, or an empty directory, and it was not to be created.
+    #[error("there is no store at {}", path.display())]
+    NoStore {
+        /// Where a store was looked for.
+        path: PathBuf,
+    },
+    /// The directory holds other files and no store.
+    #[error("{} is not a store: it has no manifest but holds {found}; choose an empty or new directory", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// One of the things in it.
+        found: String,
+    },
+    /// Another process (or this one) has the store open for writing.
+    #[error("the store at {} is in use by {}; close that writer, or open read-only", path.display(),
+        holder.map_or_else(|| "another writer".to_owned(), |pid| format!("the writer with process id {pid}")))]
+    InUse {
+        /// The store.
+        path: PathBuf,
+        /// Process id of the writer, where it is known.
+        holder: Option<u32>,
+    },
+    /// A file was written by a newer release.
+    #[error("{} has format {found}, newer than this release reads (up to {supported}); use a newer release",
+        file.display())]
+    NewerFormat {
+        /// The file.
+        file: PathBuf,
+        /// Its format version.
+        found: u32,
+        /// The newest that this release reads.
+        supported: u32,
+    },
+    /// A file uses features that this release does not know and must not ignore.
+    #[error("{} uses unknown features (bits {features:#x}); use a newer release", file.display())]
+    UnknownFeatures {
+        /// The file.
+        file: PathBuf,
+        /// The unknown feature bits.
+        features: u64,
+    },
+    /// A file belongs to another store.
+    #[error("{} belongs to store {found}, not to this one ({expected}); remove it or restore the right file",
+        file.display())]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// The store it says it is of.
+        found: Uuid,
+        /// This store.
+        expected: Uuid,
+    },
+    /// Acknowledged bytes are damaged. The store can be opened read-only.
+    #[error("damage: {0}; open it read-only to read the rest, or restore that file")]
+    Damage(#[from] Damage),
+    /// A setting is out of range.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The disk that a setting forces is not to be had here.
+    #[error("the disk \"{disk}\" cannot be used here: {reason}; choose another or let it be chosen")]
+    DiskUnavailable {
+        /// Name of the disk.
+        disk: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The system failed.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+}
+
+/// Why a read stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// What is to be read is damaged. Reading on from behind it is possible.
+    #[error("damage: {0}")]
+    Damage(#[from] Damage),
+    /// The read itself makes no sense.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The system failed.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+}
+
+/// Why a batch was not appended.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The batch itself is wrong. Nothing was written.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// A stream was not as expected. Nothing was written.
+    #[error("stream \"{stream}\": expected {expected}, but {}", match actual {
+        Some(head) => format!("its head is version {} (position {})", head.version, head.position),
+        None => "it has no events".to_owned(),
+    })]
+    WrongVersion {
+        /// The stream.
+        stream: String,
+        /// What the append expected.
+        expected: ExpectedVersion,
+        /// The stream's head; `None`: it has no event.
+        actual: Option<Head>,
+    },
+    /// An id is used twice in the batch, or was used by another batch. Nothing was written.
+    #[error("event id {id} {}", match position {
+        Some(position) => format!("was already used by a different append, at position {position}"),
+        None => "is used twice in this batch".to_owned(),
+    })]
+    IdConflict {
+        /// The id.
+        id: Uuid,
+        /// Where it is already; `None`: twice in this batch.
+        position: Option<Position>,
+    },
+    /// A given time is smaller than that of the event before. Nothing was written.
+    #[error("event time {given} ns is before that of the event before it ({previous} ns); give times in order, or allow them to be raised")]
+    TimeBackwards {
+        /// The given time.
+        given: Timestamp,
+        /// The time of the event before.
+        previous: Timestamp,
+    },
+    /// A given time is too far in the future. Nothing was written.
+    #[error("event time {given} ns is more than a minute ahead of the clock ({now} ns) and of the event before it")]
+    TimeAhead {
+        /// The given time.
+        given: Timestamp,
+        /// The clock.
+        now: Timestamp,
+    },
+    /// There is no room on the disk. Nothing was written; appends succeed again once there is room.
+    #[error("the disk is full: {0}; nothing was written, make room and try again")]
+    DiskFull(IoFailure),
+    /// An earlier write failed. This append was not written. Reads go on; reopening is the cure.
+    #[error("the store refuses appends after a failed write ({reason}); reopen it")]
+    Poisoned {
+        /// What failed.
+        reason: Arc<str>,
+    },
+    /// The write failed after it was submitted: the batch is on the disk whole or not at all. Repeat
+    /// it with the same ids after reopening.
+    #[error("it is unknown whether the batch was written ({reason}); reopen the store and repeat it with the same ids")]
+    UnknownOutcome {
+        /// What failed.
+        reason: Arc<str>,
+    },
+    /// The store was opened read-only.
+    #[error("the store is open read-only")]
+    ReadOnly,
+    /// What a condition depends on is damaged. Nothing was written.
+    #[error("damage: {0}")]
+    Damage(#[from] Damage),
+    /// The system failed before anything was written.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+}
+
+/// A stream's last event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Its version.
+    pub version: Version,
+    /// Its position.
+    pub position: Position,
+}

@@ -1,0 +1,22 @@
+//! The words of Annals, an event store: what an application says to a store, embedded or remote.
+//!
+//! This crate knows nothing of bytes, files or the network. Most applications use it through the
+//! `annals` crate, which re-exports what they need.
+
+mod append;
+mod error;
+mod event;
+pub mod limits;
+mod position;
+mod read;
+mod settings;
+mod stream;
+
+pub use append::{Append, Appended, Condition};
+pub use error::{AppendError, Damage, DamageKind, Head, InputError, IoFailure, OpenError, ReadError};
+pub use event::{ContentKind, NewEvent, Record, RecordParts, check_name};
+pub use position::{Position, Timestamp, Version};
+pub use read::{Bound, Read};
+pub use settings::{DiskChoice, Settings};
+pub use stream::{ExpectedVersion, category};
+pub use uuid::Uuid;

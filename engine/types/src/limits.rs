@@ -1,0 +1,33 @@
+//! Every limit of the store, each with its reason. Other crates assert relations against these.
+
+/// Longest stream name, in bytes. Long enough for a category, a tenant and two UUIDs; short enough
+/// that a batch of ten thousand distinct streams stays far below [`BATCH_BYTES_MAX`].
+pub const STREAM_NAME_BYTES_MAX: usize = 512;
+/// Longest event type, in bytes.
+pub const EVENT_TYPE_BYTES_MAX: usize = 256;
+/// Longest tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 256;
+/// Most tags on one event. Each tag is an index entry, so this bounds the work an event can cause.
+pub const TAGS_MAX: usize = 64;
+/// Largest event data, in bytes (16 MiB): an event is a fact, not a file.
+pub const DATA_BYTES_MAX: usize = 16 << 20;
+/// Largest event metadata, in bytes (64 KiB).
+pub const METADATA_BYTES_MAX: usize = 64 << 10;
+/// Most events in one batch. Bounds the time the commit's critical section can be held.
+pub const BATCH_EVENTS_MAX: usize = 10_000;
+/// Largest encoded batch, in bytes (64 MiB). Also bounds what repair has to search.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
+/// Most conditions in one batch; as many as there can be streams in it.
+pub const CONDITIONS_MAX: usize = 10_000;
+/// How far a given event time may be ahead of both the clock and the event before it (one minute,
+/// in nanoseconds): a wrong far-future time would raise every later event's time for good.
+pub const TIME_AHEAD_NS_MAX: u64 = 60 * 1_000_000_000;
+
+/// Smallest size of a first log segment, in bytes; allowed for tests.
+pub const SEGMENT_BYTES_FLOOR: u64 = 16 << 10;
+/// Largest configurable log segment, in bytes (1 GiB): offsets within a segment stay within 32 bits.
+pub const SEGMENT_BYTES_CEILING: u64 = 1 << 30;
+
+const _: () = assert!(DATA_BYTES_MAX + METADATA_BYTES_MAX < BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_EVENTS_MAX <= u16::MAX as usize, "a stream's ordinal in its batch is 16 bits");
+const _: () = assert!(BATCH_BYTES_MAX < SEGMENT_BYTES_CEILING as usize);
