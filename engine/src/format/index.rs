@@ -14,10 +14,12 @@
 //! ```
 //! Tables: 1 frames: first position relative to the segment's (4), offset / 8 (4), ascending;
 //! 2 streams: hash of the name (8), first posting (4), number of postings (4), first version (8), ascending
-//! by hash; 3 postings: position relative to the segment's (4), ascending within each stream.
+//! by hash; 3 postings: position relative to the segment's (4), ascending within each stream; 4 filter over the
+//! streams' hashes: blocks of 64 bytes that have checksums of their own (see `filter`).
 //! The hash is XXH3-64 of the name, seeded with the first 8 bytes of the store id. Two names with one hash
 //! have an entry each; whoever looks up a name compares it with the stream of the entry's first event.
 
+use super::filter::{self, FILTER_BLOCK_BYTES};
 use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
 use super::{BLOCK_BYTES, FRAME_ALIGNMENT, crc, le, len_u32, to_usize};
 use annals_types::{DamageKind, Uuid};
@@ -29,6 +31,7 @@ const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
 const KIND_FRAMES: u32 = 1;
 const KIND_STREAMS: u32 = 2;
 const KIND_POSTINGS: u32 = 3;
+const KIND_FILTER: u32 = 4;
 
 /// Which segment an index belongs to, exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,6 +135,7 @@ pub(crate) fn encode(
         put_table(&mut bytes, frames, seed),
         put_table(&mut bytes, streams, seed),
         put_table(&mut bytes, postings, seed),
+        put_filter(&mut bytes, streams, seed),
     ];
     let header = &mut bytes[..TABLES_AT + TABLE_BYTES * tables.len()];
     le::put_u64(header, 64, of.ordinal);
@@ -170,6 +174,19 @@ fn put_table<R: RecordOf>(bytes: &mut Vec<u8>, records: &[R], seed: u32) -> [u8;
     table
 }
 
+fn put_filter(bytes: &mut Vec<u8>, streams: &[StreamEntry], seed: u32) -> [u8; TABLE_BYTES] {
+    let first_block = bytes.len() / BLOCK_BYTES;
+    let filter = filter::encode(streams.iter().map(|stream| stream.hash), seed);
+    let mut table = [0; TABLE_BYTES];
+    le::put_u32(&mut table, 0, KIND_FILTER);
+    le::put_u32(&mut table, 4, len_u32(FILTER_BLOCK_BYTES));
+    le::put_u64(&mut table, 8, first_block as u64);
+    le::put_u64(&mut table, 16, (filter.len() / FILTER_BLOCK_BYTES) as u64);
+    bytes.extend_from_slice(&filter);
+    bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
+    table
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Table {
     first_block: usize,
@@ -183,6 +200,7 @@ pub(crate) struct Layout {
     frames: Table,
     streams: Table,
     postings: Table,
+    filter: Option<Table>,
 }
 
 /// A damaged block of an index, by its offset.
@@ -214,6 +232,7 @@ impl Layout {
             frames: Table::default(),
             streams: Table::default(),
             postings: Table::default(),
+            filter: None,
         };
         let tables = header[TABLES_AT..].chunks_exact(TABLE_BYTES);
         if tables.len() != le::u32_at(header, 92) as usize {
@@ -224,14 +243,18 @@ impl Layout {
                 first_block: to_usize(le::u64_at(entry, 8)),
                 records: to_usize(le::u64_at(entry, 16)),
             };
-            let (slot, record_bytes) = match le::u32_at(entry, 0) {
-                KIND_FRAMES => (&mut layout.frames, FrameEntry::BYTES),
-                KIND_STREAMS => (&mut layout.streams, StreamEntry::BYTES),
-                KIND_POSTINGS => (&mut layout.postings, u32::BYTES),
+            let (slot, record_bytes, per_block) = match le::u32_at(entry, 0) {
+                KIND_FRAMES => (&mut layout.frames, FrameEntry::BYTES, FrameEntry::PER_BLOCK),
+                KIND_STREAMS => (&mut layout.streams, StreamEntry::BYTES, StreamEntry::PER_BLOCK),
+                KIND_POSTINGS => (&mut layout.postings, u32::BYTES, u32::PER_BLOCK),
+                KIND_FILTER => {
+                    let slot = layout.filter.insert(Table::default());
+                    (slot, FILTER_BLOCK_BYTES, BLOCK_BYTES / FILTER_BLOCK_BYTES)
+                }
                 // Tables of later releases speed up what the log can answer too.
                 _ => continue,
             };
-            let blocks = table.records.div_ceil(BLOCK_CRC_AT / record_bytes);
+            let blocks = table.records.div_ceil(per_block);
             let end = table.first_block.checked_add(blocks).and_then(|block| block.checked_mul(BLOCK_BYTES));
             if le::u32_at(entry, 4) as usize != record_bytes || end.is_none_or(|end| end > bytes.len()) {
                 return Err(malformed);
@@ -362,6 +385,17 @@ impl Layout {
         self.records(bytes, self.streams, range)
     }
 
+    /// Whether a stream with this hash may be here; `false` is certain.
+    pub(crate) fn may_hold(&self, bytes: &[u8], hash: u64) -> Result<bool, BadBlock> {
+        let Some(table) = self.filter else { return Ok(true) };
+        let start = table.first_block * BLOCK_BYTES;
+        let filter = &bytes[start..start + table.records * FILTER_BLOCK_BYTES];
+        filter::may_hold(filter, self.seed, hash).map_err(|block| BadBlock {
+            offset: (start + block * FILTER_BLOCK_BYTES) as u64,
+            kind: DamageKind::Checksum,
+        })
+    }
+
     /// The streams with this hash.
     pub(crate) fn streams_of(&self, bytes: &[u8], hash: u64) -> Result<Vec<StreamEntry>, BadBlock> {
         let first = self.partition(bytes, self.streams, |stream: &StreamEntry| stream.hash < hash)?;
@@ -388,10 +422,5 @@ impl Layout {
         }
         let first = stream.first_posting as usize;
         self.records(bytes, self.postings, first + ranks.start as usize..first + ranks.end as usize)
-    }
-
-    /// Verifies every block.
-    pub(crate) fn verify(&self, bytes: &[u8]) -> Result<(), BadBlock> {
-        (1..bytes.len() / BLOCK_BYTES).try_for_each(|number| self.block(bytes, number).map(drop))
     }
 }

@@ -6,6 +6,7 @@
 pub(crate) mod batch;
 pub(crate) mod digest;
 pub(crate) mod event;
+pub(crate) mod filter;
 pub(crate) mod frame;
 pub(crate) mod index;
 pub(crate) mod manifest;

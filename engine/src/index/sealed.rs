@@ -5,7 +5,7 @@ use crate::format::index::{BadBlock, IndexOf, Layout};
 use crate::format::prelude::Refusal;
 use annals_types::{DamageKind, Uuid};
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 use std::path::PathBuf;
 
 /// See the module.
@@ -14,11 +14,11 @@ pub(crate) struct SealedIndex {
     pub(crate) path: PathBuf,
     store: Uuid,
     of: IndexOf,
-    loaded: Mutex<Option<Loaded>>,
+    loaded: RwLock<Option<Loaded>>,
 }
 
 /// A mapped index with a verified header.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) bytes: Bytes,
     pub(crate) layout: Layout,
@@ -26,7 +26,7 @@ pub(crate) struct Loaded {
 
 impl SealedIndex {
     pub(crate) fn new(path: PathBuf, store: Uuid, of: IndexOf) -> Self {
-        Self { path, store, of, loaded: Mutex::new(None) }
+        Self { path, store, of, loaded: RwLock::new(None) }
     }
 
     /// Which segment it is of.
@@ -34,32 +34,43 @@ impl SealedIndex {
         self.of
     }
 
-    /// The index. An error says that the file cannot be used, and where: it is to be rebuilt.
-    pub(crate) fn load(&self, disk: &dyn Disk) -> Result<Loaded, BadBlock> {
-        let mut loaded = self.loaded.lock();
-        if let Some(loaded) = &*loaded {
-            return Ok(loaded.clone());
+    /// Looks at the index. An error says that the file cannot be used, and where: it is to be rebuilt.
+    pub(crate) fn look<T>(
+        &self,
+        disk: &dyn Disk,
+        look: impl Fn(&Loaded) -> Result<T, BadBlock>,
+    ) -> Result<T, BadBlock> {
+        if let Some(loaded) = &*self.loaded.read() {
+            return look(loaded);
         }
+        let loaded = self.load(disk)?;
+        look(self.loaded.write().insert(loaded))
+    }
+
+    fn load(&self, disk: &dyn Disk) -> Result<Loaded, BadBlock> {
         let bad = |kind| BadBlock { offset: 0, kind };
-        let bytes = disk
-            .open(&self.path, Access::Read)
-            .and_then(|file| file.map())
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => bad(DamageKind::Missing),
-                _ => bad(DamageKind::Unreadable),
-            })?;
-        let layout = Layout::decode(&bytes, self.store, self.of).map_err(|refusal| match refusal {
-            Refusal::Damaged(kind) => bad(kind),
-            Refusal::Newer { .. } | Refusal::UnknownFeatures { .. } => bad(DamageKind::Malformed),
-            Refusal::Foreign { .. } => bad(DamageKind::Misplaced),
+        let bytes = disk.open(&self.path, Access::Read).and_then(|file| file.map()).map_err(|error| {
+            bad(match error.kind() {
+                std::io::ErrorKind::NotFound => DamageKind::Missing,
+                _ => DamageKind::Unreadable,
+            })
         })?;
-        Ok(loaded.insert(Loaded { bytes, layout }).clone())
+        self.take_apart(bytes).map_err(bad)
     }
 
     /// Uses these bytes from now on, which were just made from the log.
-    pub(crate) fn replace(&self, bytes: Bytes) -> Result<Loaded, BadBlock> {
-        let layout = Layout::decode(&bytes, self.store, self.of)
-            .map_err(|_| BadBlock { offset: 0, kind: DamageKind::Malformed })?;
-        Ok(self.loaded.lock().insert(Loaded { bytes, layout }).clone())
+    pub(crate) fn replace(&self, bytes: Bytes) -> Result<(), BadBlock> {
+        let loaded = self.take_apart(bytes).map_err(|kind| BadBlock { offset: 0, kind })?;
+        *self.loaded.write() = Some(loaded);
+        Ok(())
+    }
+
+    fn take_apart(&self, bytes: Bytes) -> Result<Loaded, DamageKind> {
+        let layout = Layout::decode(&bytes, self.store, self.of).map_err(|refusal| match refusal {
+            Refusal::Damaged(kind) => kind,
+            Refusal::Newer { .. } | Refusal::UnknownFeatures { .. } => DamageKind::Malformed,
+            Refusal::Foreign { .. } => DamageKind::Misplaced,
+        })?;
+        Ok(Loaded { bytes, layout })
     }
 }

@@ -44,13 +44,15 @@ struct Chunks {
     /// Number of the first chunk: its offset in the file over the size of a chunk.
     first: u64,
     list: VecDeque<Arc<Chunk>>,
+    /// What lies before is not here, though its chunk may be.
+    start: u64,
 }
 
 impl Image {
-    /// An image that begins with the chunk which holds `offset`.
+    /// An image of what is behind `offset`.
     pub(crate) fn new(offset: u64) -> Self {
         let first = offset / CHUNK_BYTES as u64;
-        Self { chunks: RwLock::new(Chunks { first, list: VecDeque::new() }) }
+        Self { chunks: RwLock::new(Chunks { first, list: VecDeque::new(), start: offset }) }
     }
 
     /// Makes sure that there is memory up to `end`.
@@ -70,7 +72,7 @@ impl Image {
     fn parts(&self, start: u64, end: u64, mut visit: impl FnMut(&Arc<Chunk>, std::ops::Range<usize>)) -> bool {
         let chunks = self.chunks.read();
         let number = |offset: u64| (offset / CHUNK_BYTES as u64).checked_sub(chunks.first).map(to_usize);
-        let Some(first) = number(start) else { return false };
+        let Some(first) = number(start).filter(|_| start >= chunks.start) else { return false };
         if number(end.saturating_sub(1)).is_none_or(|last| last >= chunks.list.len()) {
             return false;
         }

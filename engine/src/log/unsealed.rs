@@ -6,7 +6,7 @@ use super::image::Image;
 use crate::disk::File;
 use crate::format::frame::{Envelope, FRAME_FIXED_BYTES, FrameSeed};
 use crate::format::segment::SegmentHeader;
-use crate::format::{BLOCK_BYTES, to_usize};
+use crate::format::{BLOCK_BYTES, align_down, to_usize};
 use annals_types::{DamageKind, IoFailure, ReadError};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -36,7 +36,7 @@ impl Unsealed {
             seed: FrameSeed::new(header.salt),
             path,
             file,
-            image: Image::new(end),
+            image: Image::new(align_down(end, BLOCK_BYTES)),
             durable_end: AtomicU64::new(end),
             map: Mutex::new((Bytes::new(), 0)),
         }

@@ -11,7 +11,6 @@ use super::repeat::{self, Repeat};
 use super::ticket::{Decided, Ticket};
 use crate::format::batch;
 use crate::format::frame;
-use crate::index::heads::Remembered;
 use crate::index::memory::StreamNumber;
 use crate::log::unsealed::Unsealed;
 use annals_types::{
@@ -32,7 +31,7 @@ const BACKLOG_LOOK: Duration = Duration::from_millis(100);
 /// Why a batch did not get its place at once.
 enum Obstacle {
     /// These streams' heads have to be looked up in sealed segments.
-    Cold(Vec<(StreamKey, Remembered)>),
+    Cold(Vec<StreamKey>),
     /// These streams (by ordinal) already have events of these versions, which the batch would add: it may be a
     /// repeat, or else fails with this.
     Occupied { places: Vec<(usize, u64)>, otherwise: AppendError },
@@ -70,8 +69,8 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
             Err(Obstacle::Rejected(error)) => return Ok(rejected(core, &state, error)),
             Err(Obstacle::Cold(streams)) => {
                 drop(state);
-                for (key, known) in streams {
-                    lookup::warm(core, &key.name, key.hash, known).map_err(failed_read)?;
+                for key in streams {
+                    lookup::warm(core, &key.name, key.hash).map_err(failed_read)?;
                 }
             }
             Err(Obstacle::Occupied { places, otherwise }) => {
@@ -198,7 +197,7 @@ fn known_heads(state: &State, prepared: &Prepared) -> Result<Vec<Option<Head>>, 
     for key in &prepared.streams {
         match lookup::head_in_memory(state, &key.name, key.hash) {
             Known::Head(head) => heads.push(head),
-            Known::Cold(remembered) => cold.push((key.clone(), remembered)),
+            Known::Cold => cold.push(key.clone()),
         }
     }
     if cold.is_empty() { Ok(heads) } else { Err(Obstacle::Cold(cold)) }

@@ -4,7 +4,6 @@ use super::core::{Core, SealedSegment, State};
 use super::locate::Locator;
 use super::rebuild;
 use crate::format::index::StreamEntry;
-use crate::index::heads::Remembered;
 use crate::index::memory::MemoryIndex;
 use annals_types::{Head, Position, ReadError, Version};
 use std::sync::Arc;
@@ -23,8 +22,8 @@ pub(crate) struct StreamKey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Known {
     Head(Option<Head>),
-    /// Sealed segments have to be looked at, from this number on; before it, this was the head.
-    Cold(Remembered),
+    /// Sealed segments have to be looked at.
+    Cold,
 }
 
 /// Looks at the unsealed segments and the remembered heads.
@@ -36,30 +35,41 @@ pub(crate) fn head_in_memory(state: &State, name: &str, hash: u64) -> Known {
     if let Some(head) = state.segments.closed.iter().rev().find_map(|closed| find(&closed.index)) {
         return Known::Head(Some(head));
     }
-    let sealed = state.segments.sealed.len();
-    if sealed == 0 {
+    if state.segments.sealed.is_empty() {
         return Known::Head(None);
     }
-    match state.heads.get(name) {
-        Some(remembered) if remembered.segments == sealed => Known::Head(remembered.head),
-        Some(remembered) => Known::Cold(remembered),
-        None => Known::Cold(Remembered { head: None, segments: 0 }),
-    }
+    state.heads.get(hash, name).map_or(Known::Cold, Known::Head)
 }
 
-/// Looks at the sealed segments behind what is remembered, and remembers the result.
-pub(crate) fn warm(core: &Core, name: &str, hash: u64, known: Remembered) -> Result<(), ReadError> {
-    let sealed = Arc::clone(&core.state.lock().segments.sealed);
-    let mut head = known.head;
-    for segment in sealed[known.segments.min(sealed.len())..].iter().rev() {
+/// Looks at the sealed segments, and remembers the result, unless a segment was closed meanwhile: then what was
+/// found may be old, and the caller looks again.
+pub(crate) fn warm(core: &Core, name: &str, hash: u64) -> Result<(), ReadError> {
+    let (sealed, begun) = {
+        let state = core.state.lock();
+        if head_in_memory(&state, name, hash) != Known::Cold {
+            return Ok(());
+        }
+        (Arc::clone(&state.segments.sealed), last_begun(&state))
+    };
+    let mut head = None;
+    for segment in sealed.iter().rev() {
         if let Some((entry, last)) = find_sealed(core, segment, name, hash)? {
             let version = entry.first_version + u64::from(entry.postings) - 1;
             head = Some(Head { version: Version::new(version), position: Position::new(last) });
             break;
         }
     }
-    core.state.lock().heads.insert(name, Remembered { head, segments: sealed.len() });
+    let mut state = core.state.lock();
+    if last_begun(&state) == begun && state.heads.get(hash, name).is_none() {
+        let forgotten = state.heads.insert(hash, name, head);
+        drop(state);
+        drop(forgotten);
+    }
     Ok(())
+}
+
+fn last_begun(state: &State) -> Option<u64> {
+    state.segments.active.as_ref().map(|active| active.log.header.ordinal)
 }
 
 /// The stream's entry in a sealed segment's index, and the position of its last event there.
@@ -71,6 +81,9 @@ fn find_sealed(
 ) -> Result<Option<(StreamEntry, u64)>, ReadError> {
     let first = segment.log.seal.first_position;
     let entries = rebuild::with_index(core, segment, |index| {
+        if !index.layout.may_hold(&index.bytes, hash)? {
+            return Ok(Vec::new());
+        }
         let entries = index.layout.streams_of(&index.bytes, hash)?;
         let with_last = |entry: StreamEntry| {
             let last = entry.postings.saturating_sub(1)..entry.postings;
@@ -94,7 +107,7 @@ pub(crate) fn head(core: &Core, name: &str, hash: u64) -> Result<Option<Head>, R
         let known = head_in_memory(&core.state.lock(), name, hash);
         match known {
             Known::Head(head) => return Ok(head),
-            Known::Cold(remembered) => warm(core, name, hash, remembered)?,
+            Known::Cold => warm(core, name, hash)?,
         }
     }
 }

@@ -283,6 +283,8 @@ fn take_over_sealed(core: &Core) -> Result<(), OpenError> {
         sealed.push(Arc::new(SealedSegment::new(&core.dir, core.store, *seal)));
     }
     state.segments.sealed = Arc::new(sealed);
+    // Heads are remembered as of the segments that were sealed before.
+    state.heads.clear();
     *core.manifest.lock() = manifest;
     Ok(())
 }

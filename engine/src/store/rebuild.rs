@@ -18,18 +18,19 @@ pub(crate) fn with_index<T>(
     segment: &SealedSegment,
     look: impl Fn(&Loaded) -> Result<T, BadBlock>,
 ) -> Result<T, ReadError> {
-    let found = segment.index.load(core.disk.as_ref()).and_then(|index| look(&index));
-    if let Ok(found) = found {
+    if let Ok(found) = segment.index.look(core.disk.as_ref(), &look) {
         return Ok(found);
     }
-    let index = rebuild(core, segment)?;
-    look(&index).map_err(|bad| {
-        crate::log::damage_at(&segment.index.path, bad.offset, bad.kind, None).into()
-    })
+    rebuild(core, segment)?;
+    segment.index.look(core.disk.as_ref(), &look).map_err(|bad| damaged_index(segment, bad))
+}
+
+fn damaged_index(segment: &SealedSegment, bad: BadBlock) -> ReadError {
+    crate::log::damage_at(&segment.index.path, bad.offset, bad.kind, None).into()
 }
 
 /// Makes the index anew from the log, uses it, and tries to write it.
-fn rebuild(core: &Core, segment: &SealedSegment) -> Result<Loaded, ReadError> {
+fn rebuild(core: &Core, segment: &SealedSegment) -> Result<(), ReadError> {
     let bytes = segment.log.bytes(core.disk.as_ref())?;
     let seal = &segment.log.seal;
     let frames = Frames {
@@ -62,9 +63,7 @@ fn rebuild(core: &Core, segment: &SealedSegment) -> Result<Loaded, ReadError> {
         // Only a writer writes; without the file the index is made anew at the next use.
         let _ = core.disk.write_new(&segment.index.path, &encoded);
     }
-    segment.index.replace(encoded).map_err(|bad| {
-        crate::log::damage_at(&segment.index.path, bad.offset, bad.kind, None).into()
-    })
+    segment.index.replace(encoded).map_err(|bad| damaged_index(segment, bad))
 }
 
 /// Notes a frame and its events, which were verified.

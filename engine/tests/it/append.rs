@@ -56,3 +56,20 @@ fn what_was_appended_is_read_back_in_order_on_every_disk_and_after_reopening() {
         check(&store);
     }
 }
+
+#[test]
+fn after_a_clean_close_what_is_in_the_block_that_is_written_on_is_read_right() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..20_u64 {
+        let store = Store::open(dir.path()).unwrap();
+        for n in 0..10 {
+            let text = format!("{}", round * 10 + n);
+            store.append(NewEvent::new("numbers", "Counted").json(text)).unwrap().wait().unwrap();
+        }
+        let all: Vec<_> = store.read(Read::stream("numbers")).unwrap().map(Result::unwrap).collect();
+        assert_eq!(all.len() as u64, round * 10 + 10);
+        assert!(all.iter().enumerate().all(|(n, event)| event.data() == n.to_string().as_bytes()));
+        store.close().unwrap();
+    }
+    assert_eq!(Store::open_read_only(dir.path()).unwrap().stat().unwrap().segments, 1);
+}

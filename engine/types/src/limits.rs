@@ -30,4 +30,4 @@ pub const SEGMENT_BYTES_CEILING: u64 = 1 << 30;
 
 const _: () = assert!(DATA_BYTES_MAX + METADATA_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX <= u16::MAX as usize, "a stream's ordinal in its batch is 16 bits");
-const _: () = assert!(BATCH_BYTES_MAX < SEGMENT_BYTES_CEILING as usize);
+const _: () = assert!((BATCH_BYTES_MAX as u64) < SEGMENT_BYTES_CEILING);

@@ -33,8 +33,8 @@ pub struct Settings {
     pub segment_bytes_max: u64,
     /// Bytes of the newest events kept in memory, besides what is not yet durable. Default 16 MiB.
     pub recent_bytes: u64,
-    /// Heads of streams remembered in memory, besides those of the unsealed segments. Default 250,000
-    /// (about 100 bytes each).
+    /// Heads of streams remembered in memory, besides those of the unsealed segments. Default 1,000,000
+    /// (about 60 bytes each, taken as they are used).
     pub cached_heads: usize,
     /// Bodies of batches larger than this, in bytes, are compressed with zstd where it makes them
     /// smaller. Default: none are. Costs about 0.5 µs an event on the appending thread.
@@ -48,7 +48,7 @@ impl Default for Settings {
             segment_bytes_first: 1 << 20,
             segment_bytes_max: 256 << 20,
             recent_bytes: 16 << 20,
-            cached_heads: 250_000,
+            cached_heads: 1_000_000,
             compress_above_bytes: None,
         }
     }

@@ -1,0 +1,320 @@
+//! The command line: every command and option, with its help.
+
+use super::values::{DiskName, Place, Start, parse_expected, parse_place, parse_start};
+use annals::{ExpectedVersion, Uuid};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Annals, an event store: durable, ordered, conditional appends to streams.
+#[derive(Debug, Parser)]
+#[command(
+    name = "annals",
+    version,
+    after_help = "Example:\n  annals import events.jsonl.gz --data ./data\n  annals read --stream order-42 --json"
+)]
+pub(crate) struct Arguments {
+    /// The store, or a directory of stores [default: ./data]
+    // Not global: with `append`, `--data` is the event's data. See `Directory`.
+    #[arg(long, value_name = "DIR", env = "ANNALS_DATA")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Common {
+    /// Which store of a directory of stores [default: default]
+    #[arg(long, global = true, value_name = "NAME", env = "ANNALS_STORE")]
+    pub(crate) store: Option<String>,
+    /// Print for machines: one JSON object a line, errors too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// A TOML file with settings; flags and ANNALS_* variables are stronger
+    #[arg(long, global = true, value_name = "FILE", env = "ANNALS_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Work on a server instead (not there yet)
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "ANNALS_SERVER", hide = true)]
+    pub(crate) server: Option<String>,
+    /// The token for a server (not there yet)
+    #[arg(long, global = true, value_name = "FILE", env = "ANNALS_TOKEN", hide = true)]
+    pub(crate) token: Option<PathBuf>,
+    /// The authority that a server's certificate is checked against (not there yet)
+    #[arg(long, global = true, value_name = "FILE", env = "ANNALS_CA", hide = true)]
+    pub(crate) ca: Option<PathBuf>,
+    /// The client's certificate for a server (not there yet)
+    #[arg(long, global = true, value_name = "FILE", env = "ANNALS_CERT", hide = true)]
+    pub(crate) cert: Option<PathBuf>,
+    /// The client's key for a server (not there yet)
+    #[arg(long, global = true, value_name = "FILE", env = "ANNALS_KEY", hide = true)]
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// `--data DIR` after the name of a command, stronger than before it. `append` has its own.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Directory {
+    /// The store, or a directory of stores [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Append the events of a file of JSON lines, adding nothing twice
+    #[command(after_help = IMPORT_EXAMPLE)]
+    Import(Import),
+    /// Print events as JSON lines that import takes back
+    #[command(after_help = "Example:\n  annals export --stream order-42 > order-42.jsonl")]
+    Export(Export),
+    /// Append one event, or one batch of events
+    #[command(after_help = APPEND_EXAMPLE)]
+    Append(Append),
+    /// Print events
+    #[command(after_help = READ_EXAMPLE)]
+    Read(Read),
+    /// Print events as they come, until interrupted
+    #[command(after_help = "Example:\n  annals follow --from start --json")]
+    Follow(Follow),
+    /// List the streams with their heads
+    #[command(after_help = "Example:\n  annals streams --category order")]
+    Streams(Streams),
+    /// Describe the store
+    #[command(after_help = "Example:\n  annals stat --json")]
+    Stat(Directory),
+    /// Check every checksum, chain and index
+    #[command(after_help = "Example:\n  annals verify --data ./backup && echo sound")]
+    Verify(Directory),
+    /// Run the server (not there yet)
+    #[command(after_help = "Example:\n  annals serve --data ./data --listen 127.0.0.1:4777")]
+    Serve(NotYet),
+    /// Administer snapshots (not there yet)
+    #[command(after_help = "Example:\n  annals snapshot list")]
+    Snapshot(NotYet),
+    /// Administer subscriptions (not there yet)
+    #[command(after_help = "Example:\n  annals subscription list")]
+    Subscription(NotYet),
+    /// Administer the stores of a server (not there yet)
+    #[command(after_help = "Example:\n  annals store create tenant-7")]
+    Store(NotYet),
+    /// Administer the tokens of a server (not there yet)
+    #[command(after_help = "Example:\n  annals token create")]
+    Token(NotYet),
+    /// Make certificates for a server (not there yet)
+    #[command(after_help = "Example:\n  annals tls init")]
+    Tls(NotYet),
+    /// Print an aggregate's events in order, with its snapshot (not there yet)
+    #[command(after_help = "Example:\n  annals replay order-42")]
+    Replay(NotYet),
+    /// Print what an event or correlation caused (not there yet)
+    #[command(after_help = "Example:\n  annals trace 01908a5c-3f1e-7cc0-8000-000000000001")]
+    Trace(NotYet),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  annals completions bash > /etc/bash_completion.d/annals")]
+    Completions(Completions),
+    /// Print the manual page of annals, or of one of its commands
+    #[command(after_help = "Example:\n  annals man > annals.1\n  annals man import > annals-import.1")]
+    Man(Man),
+}
+
+const IMPORT_EXAMPLE: &str = "\
+Each line is an event: {\"stream\":\"order-42\",\"type\":\"OrderPlaced\",\"data\":{…}} with, optionally,
+\"tags\", \"metadata\", \"id\", \"correlation\", \"causation\" and \"time\" (RFC 3339) or \"ts\" (seconds).
+
+Example:
+  annals import events.jsonl.gz
+  zcat events.jsonl.gz | annals import - --batch 5000 --json";
+
+const APPEND_EXAMPLE: &str = "\
+The store's directory goes before the command: annals --data DIR append … A value of --data that
+begins with / or . or is an existing directory is never JSON, and so is the store's directory too.
+Whitespace around the JSON is not part of the data; the rest is stored byte for byte.
+
+Example:
+  annals append order-42 --type OrderPlaced --data '{\"total\":12}' --expect none --tag customer:7
+  annals append --batch batch.json";
+
+const READ_EXAMPLE: &str = "\
+Example:
+  annals read --stream order-42
+  annals read --backwards --limit 10 --json
+  annals read --from 2026-11-22T00:00:00Z --until 2026-11-22T23:59:59Z";
+
+/// Options of `import`.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    /// JSON lines, plain or compressed with gzip or zstd; - for standard input
+    #[arg(value_name = "FILE|-")]
+    pub(crate) file: PathBuf,
+    /// Events a batch, up to 10,000 [default: 1000]
+    #[arg(long, value_name = "COUNT", env = "ANNALS_BATCH")]
+    pub(crate) batch: Option<u64>,
+    /// Count lines that are no events, and go on
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+    #[command(flatten)]
+    pub(crate) tuning: Tuning,
+}
+
+/// Options of `export`.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+}
+
+/// Options of `append`.
+#[derive(Debug, Args)]
+pub(crate) struct Append {
+    /// The stream of the event
+    #[arg(required_unless_present = "batch")]
+    pub(crate) stream: Option<String>,
+    /// What happened
+    #[arg(long = "type", value_name = "TYPE", required_unless_present = "batch")]
+    pub(crate) event_type: Option<String>,
+    /// Its data: JSON, @ and the name of a file with it, or - for standard input
+    #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
+    pub(crate) data: Vec<String>,
+    /// What is expected of the stream, else nothing is written
+    #[arg(long, value_name = "any|none|exists|N", default_value = "any", value_parser = parse_expected)]
+    pub(crate) expect: ExpectedVersion,
+    /// A tag; may be given several times
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// Its id; repeating an append with the same id adds nothing twice
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<Uuid>,
+    /// Its metadata
+    #[arg(long, value_name = "JSON")]
+    pub(crate) metadata: Option<String>,
+    /// One atomic batch {"events":[…],"conditions":[…]} from a file, or - for standard input
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = SINGLE_EVENT)]
+    pub(crate) batch: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tuning: Tuning,
+}
+
+/// What describes one event, and so does not go with a batch.
+const SINGLE_EVENT: [&str; 6] = ["stream", "event_type", "expect", "tag", "id", "metadata"];
+
+/// Options of `read`.
+#[derive(Debug, Args)]
+pub(crate) struct Read {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// First event: a position (with --stream a version) or a time (RFC 3339)
+    #[arg(long, value_name = "N|TIME", value_parser = parse_place)]
+    pub(crate) from: Option<Place>,
+    /// Last event: a position (with --stream a version) or a time (RFC 3339)
+    #[arg(long, value_name = "N|TIME", value_parser = parse_place)]
+    pub(crate) until: Option<Place>,
+    /// Newest first; --from is then the upper end and --until the lower
+    #[arg(long)]
+    pub(crate) backwards: bool,
+    /// At most this many events
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+}
+
+/// Options of `follow`.
+#[derive(Debug, Args)]
+pub(crate) struct Follow {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Where to begin: at the start, at the end, or at a position (with --stream a version)
+    #[arg(long, value_name = "start|end|N", default_value = "end", value_parser = parse_start)]
+    pub(crate) from: Start,
+    /// The durable subscription to follow as (not there yet)
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) subscription: Option<String>,
+}
+
+/// Options of `streams`.
+#[derive(Debug, Args)]
+pub(crate) struct Streams {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    /// Only streams of this category: the part of the name before its first -
+    #[arg(long)]
+    pub(crate) category: Option<String>,
+    /// Only streams whose name begins with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The command whose page is wanted
+    pub(crate) command: Option<String>,
+}
+
+/// Options of a command that is not there yet: taken as they come.
+#[derive(Debug, Args)]
+pub(crate) struct NotYet {
+    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+/// Which events; without any of these, all.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Selection")]
+pub(crate) struct Selection {
+    /// Only events of this stream
+    #[arg(long)]
+    pub(crate) stream: Option<String>,
+    /// Only events of streams of this category (not there yet)
+    #[arg(long)]
+    pub(crate) category: Option<String>,
+    /// Only events of this type, or of any of several (not there yet)
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) event_type: Vec<String>,
+    /// Only events with this tag, or with all of several (not there yet)
+    #[arg(long)]
+    pub(crate) tag: Vec<String>,
+    /// Only events of this conversation (not there yet)
+    #[arg(long, value_name = "UUID")]
+    pub(crate) correlation: Option<Uuid>,
+}
+
+/// Settings of a store that is opened for writing.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Settings of the store")]
+pub(crate) struct Tuning {
+    /// How the log is written
+    #[arg(long, value_enum, env = "ANNALS_DISK")]
+    pub(crate) disk: Option<DiskName>,
+    /// Size of the first log segment
+    #[arg(long, value_name = "BYTES", env = "ANNALS_SEGMENT_BYTES_FIRST")]
+    pub(crate) segment_bytes_first: Option<u64>,
+    /// Size up to which each next log segment doubles
+    #[arg(long, value_name = "BYTES", env = "ANNALS_SEGMENT_BYTES_MAX")]
+    pub(crate) segment_bytes_max: Option<u64>,
+    /// The newest events that are kept in memory
+    #[arg(long, value_name = "BYTES", env = "ANNALS_RECENT_BYTES")]
+    pub(crate) recent_bytes: Option<u64>,
+    /// Heads of streams that are remembered in memory
+    #[arg(long, value_name = "COUNT", env = "ANNALS_CACHED_HEADS")]
+    pub(crate) cached_heads: Option<usize>,
+    /// Compress batches larger than this
+    #[arg(long, value_name = "BYTES", env = "ANNALS_COMPRESS_ABOVE_BYTES")]
+    pub(crate) compress_above_bytes: Option<usize>,
+}

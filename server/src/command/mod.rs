@@ -1,0 +1,138 @@
+//! One command a file, and how one is chosen and its failure told.
+
+mod append;
+pub(crate) mod arguments;
+mod batch;
+mod documents;
+mod export;
+mod follow;
+mod import;
+mod known;
+mod notes;
+mod read;
+mod sending;
+mod stat;
+mod streams;
+mod timing;
+pub(crate) mod values;
+mod verify;
+
+use crate::config::Config;
+use crate::failure::{EXIT_USAGE, Failure};
+use arguments::{Arguments, Command, Directory, Selection};
+use clap::Parser;
+use clap::error::ErrorKind;
+use serde_json::json;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+
+/// Runs the command line (the program's name first) and gives the exit code: 0 done, 1 failed,
+/// 2 wrong usage, 3 a condition did not hold, 4 damage, 5 store in use.
+///
+/// Prints results on standard output and everything else on standard error.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Parsing may fail before it has seen --json, and the message must be right even so.
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let outcome = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => dispatch(&arguments),
+        Err(error) => return answer_parse_error(&error, json),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) if failure.is_closed_pipe() => 0,
+        Err(failure) => {
+            tell(&if json { json_text(&failure) } else { format!("annals: {failure}") });
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
+    let config = |directory: Option<&Path>| {
+        Config::resolve(directory.or(arguments.data.as_deref()), &arguments.common)
+    };
+    let at = |directory: &Directory| config(directory.data.as_deref());
+    match &arguments.command {
+        Command::Import(options) => import::run(&at(&options.directory)?, options),
+        Command::Export(options) => export::run(&at(&options.directory)?, options),
+        Command::Append(options) => append::run(config, options),
+        Command::Read(options) => read::run(&at(&options.directory)?, options),
+        Command::Follow(options) => follow::run(&at(&options.directory)?, options),
+        Command::Streams(options) => streams::run(&at(&options.directory)?, options),
+        Command::Stat(directory) => stat::run(&at(directory)?),
+        Command::Verify(directory) => verify::run(&at(directory)?),
+        Command::Serve(_) => not_yet("serve"),
+        Command::Snapshot(_) => not_yet("snapshot"),
+        Command::Subscription(_) => not_yet("subscription"),
+        Command::Store(_) => not_yet("store"),
+        Command::Token(_) => not_yet("token"),
+        Command::Tls(_) => not_yet("tls"),
+        Command::Replay(_) => not_yet("replay"),
+        Command::Trace(_) => not_yet("trace"),
+        Command::Completions(options) => documents::completions(options),
+        Command::Man(options) => documents::man(options),
+    }
+}
+
+fn not_yet(command: &str) -> Result<(), Failure> {
+    Err(Failure::NotYet(format!("the command {command}")))
+}
+
+/// Help and version are answers; everything else that parsing says is wrong usage.
+fn answer_parse_error(error: &clap::Error, json: bool) -> u8 {
+    let is_answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if json && !is_answer {
+        let text = error.render().to_string();
+        let message = text.trim_end().trim_start_matches("error: ");
+        tell(&json!({"error": "usage", "message": message}).to_string());
+    } else {
+        // Whoever closed the pipe does not want the text.
+        let _ = error.print();
+    }
+    if is_answer { 0 } else { EXIT_USAGE }
+}
+
+/// A failure as one line of JSON, its fields in their order.
+fn json_text(failure: &Failure) -> String {
+    serde_json::to_string(failure).unwrap_or_else(|_| json!({"error": "failed"}).to_string())
+}
+
+/// Writes a line to standard error. Where that is closed, there is nobody left to tell.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// The one stream that is selected, or everything; other selections are not there yet.
+fn selected_stream(selection: &Selection) -> Result<Option<&str>, Failure> {
+    let given = [
+        ("--category", selection.category.is_some()),
+        ("--type", !selection.event_type.is_empty()),
+        ("--tag", !selection.tag.is_empty()),
+        ("--correlation", selection.correlation.is_some()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => Err(Failure::NotYet(format!("selecting by {option}"))),
+        None => Ok(selection.stream.as_deref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help_of_every_command_has_an_example() {
+        for mut command in Arguments::command().get_subcommands().cloned() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example:\n  annals "), "{help}");
+        }
+    }
+}

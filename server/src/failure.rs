@@ -1,0 +1,295 @@
+//! Every way in which a command fails: its exit code, its name and its data for machines.
+
+use annals::{
+    AppendError, Damage, DamageKind, ExpectedVersion, InputError, IoFailure, OpenError, Position, ReadError,
+};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+use std::io;
+use std::path::PathBuf;
+
+/// Failed, for a reason that has no code of its own.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// Wrong usage.
+pub(crate) const EXIT_USAGE: u8 = 2;
+/// A condition did not hold.
+pub(crate) const EXIT_CONDITION: u8 = 3;
+/// Damage was met.
+pub(crate) const EXIT_DAMAGE: u8 = 4;
+/// The store is in use by another writer.
+pub(crate) const EXIT_IN_USE: u8 = 5;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The command line, or what it names, makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Something that the command will have, but does not have yet.
+    #[error("{0} is not there yet in this release")]
+    NotYet(String),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A read stopped.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A batch was not appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// A stream that has no events, and so never was.
+    #[error("there is no stream \"{}\"", stream.escape_debug())]
+    NoStream {
+        /// The stream.
+        stream: String,
+    },
+    /// A line of an import is no event, or one that cannot be stored.
+    #[error("line {line}: {reason}; the lines before it are imported, use --skip-bad to go on without it")]
+    BadLine {
+        /// Its number, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `verify` found damage, and has printed it.
+    #[error("found damage in {count} {}", if *count == 1 { "place" } else { "places" })]
+    Damaged {
+        /// In how many places.
+        count: usize,
+    },
+    /// A signal ended the work early.
+    #[error("interrupted; what had been read is imported, import the same file again to go on")]
+    Interrupted,
+    /// Standard output does not take what is written.
+    #[error("could not write to standard output: {0}")]
+    Output(io::Error),
+    /// The system failed on a file of the user's.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+}
+
+impl Failure {
+    /// Notes what was tried where when `source` happened.
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io(IoFailure::new(action, path, source))
+    }
+
+    /// Whether it only says that the reader of the output has left, which is no failure of ours.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The exit code, as the contract of the command has it.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::NotYet(_) => EXIT_USAGE,
+            Self::Open(OpenError::Input(_))
+            | Self::Read(ReadError::Input(_))
+            | Self::Append(AppendError::Input(_)) => EXIT_USAGE,
+            Self::Append(AppendError::WrongVersion { .. }) => EXIT_CONDITION,
+            Self::Damaged { .. } => EXIT_DAMAGE,
+            _ if self.damage().is_some() => EXIT_DAMAGE,
+            Self::Open(OpenError::InUse { .. }) => EXIT_IN_USE,
+            _ => EXIT_FAILED,
+        }
+    }
+
+    /// The damage that was met, if that is what it was.
+    fn damage(&self) -> Option<&Damage> {
+        match self {
+            Self::Open(OpenError::Damage(damage))
+            | Self::Read(ReadError::Damage(damage))
+            | Self::Append(AppendError::Damage(damage)) => Some(damage),
+            _ => None,
+        }
+    }
+
+    /// Its name for machines.
+    fn name(&self) -> &'static str {
+        match self {
+            _ if self.damage().is_some() => "damage",
+            Self::Usage(_) => "usage",
+            Self::NotYet(_) => "not_there_yet",
+            Self::Open(error) => open_name(error),
+            Self::Append(error) => append_name(error),
+            Self::Read(ReadError::Input(_)) => "input",
+            Self::Read(_) | Self::Io(_) | Self::Output(_) => "io",
+            Self::NoStream { .. } => "no_stream",
+            Self::BadLine { .. } => "bad_line",
+            Self::Damaged { .. } => "damage",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// What it is about, for machines, beside its name and message.
+    fn data(&self) -> Fields {
+        if let Some(damage) = self.damage() {
+            return damage_fields(damage);
+        }
+        match self {
+            Self::Append(AppendError::WrongVersion { stream, expected, actual }) => vec![
+                ("stream", json!(stream)),
+                ("expected", expected_value(*expected)),
+                ("actual", json!(actual.map(|head| head.version.get()))),
+                ("position", json!(actual.map(|head| head.position.get()))),
+            ],
+            Self::Append(AppendError::IdConflict { id, position }) => {
+                vec![("id", json!(id.to_string())), ("position", json!(position.map(Position::get)))]
+            }
+            Self::Append(AppendError::TimeBackwards { given, previous }) => {
+                vec![("given", json!(given.get())), ("previous", json!(previous.get()))]
+            }
+            Self::Append(AppendError::TimeAhead { given, now }) => {
+                vec![("given", json!(given.get())), ("now", json!(now.get()))]
+            }
+            Self::Open(OpenError::NoStore { path }) => vec![("path", path_value(path))],
+            Self::Open(OpenError::NotAStore { path, found }) => {
+                vec![("path", path_value(path)), ("found", json!(found))]
+            }
+            Self::Open(OpenError::InUse { path, holder }) => {
+                vec![("path", path_value(path)), ("holder", json!(holder))]
+            }
+            Self::Open(OpenError::NewerFormat { file, found, supported }) => {
+                vec![("file", path_value(file)), ("found", json!(found)), ("supported", json!(supported))]
+            }
+            Self::NoStream { stream } => vec![("stream", json!(stream))],
+            Self::BadLine { line, reason } => vec![("line", json!(line)), ("reason", json!(reason))],
+            Self::Damaged { count } => vec![("count", json!(count))],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// An object of the form `{"error":"wrong_version","message":…,…data}`.
+impl Serialize for Failure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let head = [("error", json!(self.name())), ("message", json!(self.to_string()))];
+        serializer.collect_map(head.into_iter().chain(self.data()))
+    }
+}
+
+impl From<InputError> for Failure {
+    fn from(error: InputError) -> Self {
+        Self::Append(AppendError::Input(error))
+    }
+}
+
+/// Fields of an object, in the order in which they are printed.
+type Fields = Vec<(&'static str, Value)>;
+
+/// The fields of one damaged place, also as `verify` prints them.
+pub(crate) fn damage_fields(damage: &Damage) -> Fields {
+    vec![
+        ("file", path_value(&damage.file)),
+        ("offset", json!(damage.offset)),
+        ("first_position", json!(damage.first_position.map(Position::get))),
+        ("last_position", json!(damage.last_position.map(Position::get))),
+        ("kind", json!(kind_name(damage.kind))),
+    ]
+}
+
+fn kind_name(kind: DamageKind) -> &'static str {
+    match kind {
+        DamageKind::Checksum => "checksum",
+        DamageKind::Misplaced => "misplaced",
+        DamageKind::Malformed => "malformed",
+        DamageKind::Missing => "missing",
+        DamageKind::Unreadable => "unreadable",
+        DamageKind::Digest => "digest",
+        _ => "other",
+    }
+}
+
+fn path_value(path: &std::path::Path) -> Value {
+    json!(path.to_string_lossy())
+}
+
+/// What was expected, written as it is given: `any`, `none`, `exists` or a number.
+fn expected_value(expected: ExpectedVersion) -> Value {
+    match expected {
+        ExpectedVersion::Any => json!("any"),
+        ExpectedVersion::NoStream => json!("none"),
+        ExpectedVersion::Exists => json!("exists"),
+        ExpectedVersion::Exactly(version) => json!(version.get()),
+    }
+}
+
+fn open_name(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::NoStore { .. } => "no_store",
+        OpenError::NotAStore { .. } => "not_a_store",
+        OpenError::InUse { .. } => "in_use",
+        OpenError::NewerFormat { .. } => "newer_format",
+        OpenError::UnknownFeatures { .. } => "unknown_features",
+        OpenError::Foreign { .. } => "foreign",
+        OpenError::Damage(_) => "damage",
+        OpenError::Input(_) => "input",
+        OpenError::DiskUnavailable { .. } => "disk_unavailable",
+        _ => "io",
+    }
+}
+
+fn append_name(error: &AppendError) -> &'static str {
+    match error {
+        AppendError::Input(_) => "input",
+        AppendError::WrongVersion { .. } => "wrong_version",
+        AppendError::IdConflict { .. } => "id_conflict",
+        AppendError::TimeBackwards { .. } => "time_backwards",
+        AppendError::TimeAhead { .. } => "time_ahead",
+        AppendError::DiskFull(_) => "disk_full",
+        AppendError::Poisoned { .. } => "poisoned",
+        AppendError::UnknownOutcome { .. } => "unknown_outcome",
+        AppendError::ReadOnly => "read_only",
+        AppendError::Damage(_) => "damage",
+        _ => "io",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use annals::{Head, Version};
+
+    #[test]
+    fn a_wrong_version_says_what_was_expected_and_what_is_there() {
+        let failure = Failure::Append(AppendError::WrongVersion {
+            stream: "order-42".to_owned(),
+            expected: ExpectedVersion::NoStream,
+            actual: Some(Head { version: Version::new(3), position: Position::new(17) }),
+        });
+        let text = serde_json::to_string(&failure).unwrap();
+        assert!(text.starts_with(r#"{"error":"wrong_version","message":""#), "{text}");
+        assert!(
+            text.ends_with(r#","stream":"order-42","expected":"none","actual":3,"position":17}"#),
+            "{text}"
+        );
+        assert_eq!(failure.exit_code(), EXIT_CONDITION);
+    }
+
+    #[test]
+    fn damage_has_its_exit_code_wherever_it_is_met() {
+        let damage = Damage {
+            file: PathBuf::from("log"),
+            offset: 64,
+            first_position: None,
+            last_position: None,
+            kind: DamageKind::Checksum,
+        };
+        for failure in [
+            Failure::Open(OpenError::Damage(damage.clone())),
+            Failure::Read(ReadError::Damage(damage.clone())),
+            Failure::Append(AppendError::Damage(damage)),
+            Failure::Damaged { count: 2 },
+        ] {
+            assert_eq!(failure.exit_code(), EXIT_DAMAGE);
+            assert!(serde_json::to_string(&failure).unwrap().starts_with(r#"{"error":"damage""#));
+        }
+    }
+
+    #[test]
+    fn only_a_broken_pipe_is_a_closed_pipe() {
+        assert!(Failure::Output(io::ErrorKind::BrokenPipe.into()).is_closed_pipe());
+        assert!(!Failure::Output(io::ErrorKind::StorageFull.into()).is_closed_pipe());
+        assert!(!Failure::Interrupted.is_closed_pipe());
+    }
+}

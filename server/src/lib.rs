@@ -1,0 +1,23 @@
+//! The command `annals`: the door to an Annals event store from a shell.
+//!
+//! [`run`] takes the arguments of a command line and gives the exit code. Below it, each command
+//! has a file of its own in `command/`; what several of them need lies beside that folder:
+//! `json` (an event as JSON and back), `time` (times as text and back), `lines` (the lines of a
+//! file, decompressed on a thread of their own), `locate` (which directory is the store), `config`
+//! (settings from flags, environment and file), `failure` (every way to fail, and its exit code).
+//!
+//! This crate knows nothing of how a store keeps its events: it uses the crate `annals` only.
+
+mod clock;
+mod command;
+mod config;
+mod failure;
+mod json;
+mod lines;
+mod locate;
+mod output;
+mod progress;
+mod signals;
+mod time;
+
+pub use command::run;

@@ -1,0 +1,135 @@
+//! Which directory is the store: the given one, or one of the stores in it.
+
+use crate::failure::Failure;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The file that makes a directory a store.
+const MANIFEST: &str = "manifest";
+/// The store that is meant where none is named.
+const STORE_DEFAULT: &str = "default";
+/// How many names of stores an error lists; a server may hold thousands.
+const NAMES_SHOWN_MAX: usize = 20;
+
+/// The directory of the store that `data` and `store` mean. Creates nothing and opens nothing: a
+/// directory that is no store yet is for the opening to judge.
+pub(crate) fn locate(data: &Path, store: Option<&str>) -> Result<PathBuf, Failure> {
+    let name = store.unwrap_or(STORE_DEFAULT);
+    check_name(name)?;
+    if data.join(MANIFEST).exists() {
+        return if name == STORE_DEFAULT {
+            Ok(data.to_owned())
+        } else {
+            Err(Failure::Usage(format!(
+                "{} is one store, not a directory of stores; leave out --store {name}",
+                data.display()
+            )))
+        };
+    }
+    let chosen = data.join(name);
+    let names = store_names(data);
+    if names.is_empty() {
+        // Nothing here yet, or nothing that is a store. Only a name of its own makes a directory of stores.
+        return Ok(if name == STORE_DEFAULT { data.to_owned() } else { chosen });
+    }
+    if chosen.is_dir() {
+        return Ok(chosen);
+    }
+    Err(Failure::Usage(format!(
+        "{} is a directory of stores without a store \"{name}\"; choose one with --store NAME: {}",
+        data.display(),
+        listed(&names)
+    )))
+}
+
+/// A name is one ordinary directory below the given one, never a way out of it.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let ordinary = !name.is_empty()
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\\'])
+        && !name.chars().any(char::is_control);
+    if ordinary {
+        Ok(())
+    } else {
+        Err(Failure::Usage(format!(
+            "\"{}\" cannot be the name of a store: it must be the name of a directory",
+            name.escape_debug()
+        )))
+    }
+}
+
+/// Names of the stores in a directory, sorted. A directory that cannot be listed has none: opening
+/// it says why.
+fn store_names(data: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(data) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.path().join(MANIFEST).exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+fn listed(names: &[String]) -> String {
+    let shown = names[..names.len().min(NAMES_SHOWN_MAX)].join(", ");
+    match names.len().saturating_sub(NAMES_SHOWN_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_stores(names: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in names {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join(MANIFEST), b"").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_store_is_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MANIFEST), b"").unwrap();
+        assert_eq!(locate(dir.path(), None).unwrap(), dir.path());
+        assert_eq!(locate(dir.path(), Some("default")).unwrap(), dir.path());
+        assert!(matches!(locate(dir.path(), Some("other")), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn a_directory_of_stores_gives_the_named_one() {
+        let dir = with_stores(&["default", "other"]);
+        assert_eq!(locate(dir.path(), None).unwrap(), dir.path().join("default"));
+        assert_eq!(locate(dir.path(), Some("other")).unwrap(), dir.path().join("other"));
+    }
+
+    #[test]
+    fn a_missing_store_is_refused_with_the_names() {
+        let dir = with_stores(&["b", "a"]);
+        let message = locate(dir.path(), None).unwrap_err().to_string();
+        assert!(message.contains("a, b"), "{message}");
+        assert!(message.contains("\"default\""), "{message}");
+    }
+
+    #[test]
+    fn nothing_there_yet_is_the_directory_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(locate(dir.path(), None).unwrap(), dir.path());
+        let missing = dir.path().join("missing");
+        assert_eq!(locate(&missing, None).unwrap(), missing);
+        assert_eq!(locate(&missing, Some("tenant")).unwrap(), missing.join("tenant"));
+    }
+
+    #[test]
+    fn a_name_never_leads_out_of_the_directory() {
+        for name in ["", ".", "..", "../other", "a/b", "a\nb"] {
+            assert!(matches!(locate(Path::new("data"), Some(name)), Err(Failure::Usage(_))), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The command as its users meet it: the binary, run on directories of its own.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+#![expect(clippy::disallowed_methods, reason = "deadlines of tests that wait for other processes")]
+
+mod append;
+mod follow;
+mod import;
+mod read;
+mod support;
+mod usage;

@@ -1,0 +1,124 @@
+//! Running the binary, and looking at what came of it.
+
+use serde_json::Value;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// What a run of the binary left.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Run {
+    /// The only line of standard output, as JSON.
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.out.lines().count(), 1, "{self:?}");
+        serde_json::from_str(&self.out).unwrap()
+    }
+
+    /// Every line of standard output, as JSON.
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The error object: the last line of standard error.
+    pub(crate) fn error(&self) -> Value {
+        serde_json::from_str(self.err.lines().last().unwrap_or_default())
+            .unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The same run, once it is certain that it ended with this exit code.
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+}
+
+/// A command line for a store in `data`, untouched by the environment's settings.
+pub(crate) fn command(data: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_annals"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ANNALS_") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("--data").arg(data).args(arguments);
+    command
+}
+
+/// Runs the binary without input.
+pub(crate) fn annals(data: &Path, arguments: &[&str]) -> Run {
+    ended(command(data, arguments).stdin(Stdio::null()).output().unwrap())
+}
+
+/// Runs the binary with this input.
+pub(crate) fn annals_fed(data: &Path, arguments: &[&str], input: &[u8]) -> Run {
+    let mut child = command(data, arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The command may end before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    ended(child.wait_with_output().unwrap())
+}
+
+fn ended(output: Output) -> Run {
+    Run {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A directory for one test, and the store in it.
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// A path in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Where the store is, or will be.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// Writes a file and gives its path as an argument.
+    pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Runs the binary on the store.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        annals(&self.data(), arguments)
+    }
+}
+
+/// Lines of a sample: `count` events in seven streams, their times a second apart.
+pub(crate) fn sample(count: usize) -> String {
+    (0..count)
+        .map(|index| {
+            let (stream, ts) = (index % 7, 1_357_020_000 + index);
+            format!(
+                "{{\"ts\":{ts},\"stream\":\"order-{stream}\",\"type\":\"Noted\",\"tags\":[\"n:{}\"],\
+                 \"data\":{{ \"n\": {index}, \"x\":1.50 }}}}\n",
+                index % 3
+            )
+        })
+        .collect()
+}
