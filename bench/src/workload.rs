@@ -3,6 +3,7 @@
 use annals::{Append, ExpectedVersion, NewEvent, Version};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt as _, SeedableRng as _};
+use std::fmt::Write as _;
 use std::time::Instant;
 
 /// Streams that events go to.
@@ -25,6 +26,7 @@ pub(crate) struct Producer {
     /// Events appended to each of its streams.
     versions: Vec<u32>,
     data: Vec<u8>,
+    name: String,
 }
 
 impl Producer {
@@ -32,7 +34,7 @@ impl Producer {
         let mut random = SmallRng::seed_from_u64(u64::from(index) + 1);
         let mut data = vec![0; 256];
         random.fill_bytes(&mut data);
-        Self { random, index, count, versions: vec![0; (STREAMS / count) as usize + 1], data }
+        Self { random, index, count, versions: vec![0; (STREAMS / count) as usize + 1], data, name: String::new() }
     }
 
     /// The next event, with the version that its stream must have.
@@ -44,8 +46,10 @@ impl Producer {
             Some(head) => ExpectedVersion::Exactly(Version::new(u64::from(head))),
         };
         *version += 1;
-        let stream = format!("stream-{}", own * self.count + self.index);
-        (NewEvent::new(stream, EVENT_TYPE).binary(&self.data[..]), expected)
+        self.name.clear();
+        // Writing to a string cannot fail.
+        let _ = write!(self.name, "stream-{}", own * self.count + self.index);
+        (NewEvent::new(self.name.as_str(), EVENT_TYPE).binary(&self.data[..]), expected)
     }
 
     /// An append of `count` events, with exact versions.

@@ -51,7 +51,7 @@ macro_rules! real_disk {
         }
 
         fn lock(&self, path: &Path) -> io::Result<Result<Box<dyn Lock>, Option<u32>>> {
-            real::lock(path)
+            real::lock(path, self.name())
         }
 
         fn lock_holder(&self, path: &Path) -> io::Result<Option<u32>> {

@@ -145,7 +145,7 @@ fn try_lock(file: &std::fs::File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The writer's lock file, locked; its content is the writer's process id.
+/// The writer's lock file, locked; its content is the writer's process id and the name of its disk.
 #[derive(Debug)]
 struct RealLock {
     _file: std::fs::File,
@@ -153,14 +153,14 @@ struct RealLock {
 
 impl Lock for RealLock {}
 
-pub(crate) fn lock(path: &Path) -> io::Result<Result<Box<dyn Lock>, Option<u32>>> {
+pub(crate) fn lock(path: &Path, disk: &str) -> io::Result<Result<Box<dyn Lock>, Option<u32>>> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     if !try_lock(&file)? {
         return Ok(Err(read_pid(&mut file)));
     }
     file.set_len(0)?;
-    file.write_all(std::process::id().to_string().as_bytes())?;
+    file.write_all(format!("{} {disk}\n", std::process::id()).as_bytes())?;
     Ok(Ok(Box::new(RealLock { _file: file })))
 }
 
@@ -180,7 +180,7 @@ pub(crate) fn lock_holder(path: &Path) -> io::Result<Option<u32>> {
 fn read_pid(file: &mut std::fs::File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    text.split_whitespace().next()?.parse().ok()
 }
 
 /// A file of this machine: one descriptor for reading and mapping, one for durable writes.

@@ -36,6 +36,7 @@ use super::event::{self, Event, SaltSeed};
 use super::{crc, le, len_u16, len_u32, to_usize};
 use annals_types::{Append, DamageKind, NewEvent, Uuid, limits};
 use hashbrown::HashMap;
+use smallvec::{SmallVec, smallvec};
 
 /// Length of the fixed part of the header.
 pub(crate) const BATCH_FIXED_BYTES: usize = 96;
@@ -80,7 +81,7 @@ pub(crate) struct Encoded {
     /// Header and body.
     pub(crate) bytes: Vec<u8>,
     /// Events per stream, in the order of the streams' first events.
-    pub(crate) streams: Vec<EncodedStream>,
+    pub(crate) streams: SmallVec<[EncodedStream; 2]>,
     /// The stream's ordinal of each event; empty where there is one stream.
     pub(crate) ordinals: Vec<u16>,
     /// Number of events.
@@ -156,13 +157,13 @@ pub(crate) fn encode(
 }
 
 /// The streams of these events in the order of their first events, and each event's stream.
-fn streams_of(events: &[NewEvent<'_>]) -> (Vec<EncodedStream>, Vec<u16>) {
+fn streams_of(events: &[NewEvent<'_>]) -> (SmallVec<[EncodedStream; 2]>, Vec<u16>) {
     let count = len_u32(events.len());
     if events.iter().all(|event| event.stream == events[0].stream) {
-        return (vec![EncodedStream { first_event: 0, events: count }], Vec::new());
+        return (smallvec![EncodedStream { first_event: 0, events: count }], Vec::new());
     }
     let mut known: HashMap<&str, u16> = HashMap::with_capacity(events.len());
-    let mut streams: Vec<EncodedStream> = Vec::new();
+    let mut streams: SmallVec<[EncodedStream; 2]> = SmallVec::new();
     let mut ordinals = Vec::with_capacity(events.len());
     for (index, event) in events.iter().enumerate() {
         let next = len_u16(streams.len());

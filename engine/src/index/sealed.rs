@@ -5,8 +5,8 @@ use crate::format::index::{BadBlock, IndexOf, Layout};
 use crate::format::prelude::Refusal;
 use annals_types::{DamageKind, Uuid};
 use bytes::Bytes;
-use parking_lot::RwLock;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// See the module.
 #[derive(Debug)]
@@ -14,7 +14,9 @@ pub(crate) struct SealedIndex {
     pub(crate) path: PathBuf,
     store: Uuid,
     of: IndexOf,
-    loaded: RwLock<Option<Loaded>>,
+    loaded: OnceLock<Loaded>,
+    /// Made from the log in place of a file that is missing or damaged.
+    remade: OnceLock<Loaded>,
 }
 
 /// A mapped index with a verified header.
@@ -26,7 +28,7 @@ pub(crate) struct Loaded {
 
 impl SealedIndex {
     pub(crate) fn new(path: PathBuf, store: Uuid, of: IndexOf) -> Self {
-        Self { path, store, of, loaded: RwLock::new(None) }
+        Self { path, store, of, loaded: OnceLock::new(), remade: OnceLock::new() }
     }
 
     /// Which segment it is of.
@@ -40,11 +42,11 @@ impl SealedIndex {
         disk: &dyn Disk,
         look: impl Fn(&Loaded) -> Result<T, BadBlock>,
     ) -> Result<T, BadBlock> {
-        if let Some(loaded) = &*self.loaded.read() {
+        if let Some(loaded) = self.remade.get().or_else(|| self.loaded.get()) {
             return look(loaded);
         }
         let loaded = self.load(disk)?;
-        look(self.loaded.write().insert(loaded))
+        look(self.loaded.get_or_init(|| loaded))
     }
 
     fn load(&self, disk: &dyn Disk) -> Result<Loaded, BadBlock> {
@@ -61,7 +63,8 @@ impl SealedIndex {
     /// Uses these bytes from now on, which were just made from the log.
     pub(crate) fn replace(&self, bytes: Bytes) -> Result<(), BadBlock> {
         let loaded = self.take_apart(bytes).map_err(|kind| BadBlock { offset: 0, kind })?;
-        *self.loaded.write() = Some(loaded);
+        // If another thread was faster, its bytes are the same.
+        let _ = self.remade.set(loaded);
         Ok(())
     }
 

@@ -1,11 +1,14 @@
 //! A group: batches made durable by one device write; and the count of its places that are filled.
 
 use super::unsealed::Unsealed;
+use rustix::thread::futex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Groups that can be filled at once: the open one and those just closed. Two are enough; more cost nothing.
 const COUNTERS: usize = 8;
+/// Looks at a count before sleeping: a copy takes less than a microsecond.
+const SPINS: usize = 200;
 
 /// Frames that go to the device together.
 #[derive(Debug)]
@@ -15,7 +18,7 @@ pub(crate) struct Group {
     /// Its frames: `start..end`, with `start` behind the frame before or at a block.
     pub(crate) start: u64,
     pub(crate) end: u64,
-    pub(crate) frames: u64,
+    pub(crate) frames: u32,
     /// What follows its last batch.
     pub(crate) next_batch: u64,
     pub(crate) next_position: u64,
@@ -27,31 +30,50 @@ pub(crate) struct Group {
 
 /// How many of a group's places are filled.
 #[derive(Debug, Default)]
-pub(crate) struct Fills([AtomicU64; COUNTERS]);
+pub(crate) struct Fills([Counter; COUNTERS]);
+
+#[derive(Debug, Default)]
+struct Counter {
+    filled: AtomicU32,
+    /// Whether the writer sleeps until the count changes.
+    awaited: AtomicBool,
+}
 
 impl Fills {
-    fn counter(&self, group: u64) -> &AtomicU64 {
+    fn counter(&self, group: u64) -> &Counter {
         &self.0[crate::format::to_usize(group % COUNTERS as u64)]
     }
 
     /// One more place of `group` is filled.
     pub(crate) fn add(&self, group: u64) {
-        self.counter(group).fetch_add(1, Ordering::Release);
+        let counter = self.counter(group);
+        counter.filled.fetch_add(1, Ordering::SeqCst);
+        if counter.awaited.load(Ordering::SeqCst) {
+            // Waking cannot fail in a way that matters: the sleeper looks at the count.
+            let _ = futex::wake(&counter.filled, futex::Flags::PRIVATE, 1);
+        }
     }
 
-    /// Waits until all `frames` places of a closed group are filled: copies in progress, each of them
-    /// infallible and short.
-    pub(crate) fn wait_for(&self, group: u64, frames: u64) {
+    /// Waits until all `frames` places of a closed group are filled: copies in progress, each of them infallible
+    /// and short. Sleeps rather than yields: the thread that copies may need this very core.
+    pub(crate) fn wait_for(&self, group: u64, frames: u32) {
         let counter = self.counter(group);
-        let mut spins = 0_u32;
-        while counter.load(Ordering::Acquire) < frames {
-            spins += 1;
-            if spins < 100 {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
+        for _ in 0..SPINS {
+            if counter.filled.load(Ordering::Acquire) >= frames {
+                break;
             }
+            std::hint::spin_loop();
         }
-        counter.store(0, Ordering::Relaxed);
+        counter.awaited.store(true, Ordering::SeqCst);
+        loop {
+            let filled = counter.filled.load(Ordering::SeqCst);
+            if filled >= frames {
+                break;
+            }
+            // Interrupted, or changed meanwhile: look again.
+            let _ = futex::wait(&counter.filled, futex::Flags::PRIVATE, filled, None);
+        }
+        counter.awaited.store(false, Ordering::SeqCst);
+        counter.filled.store(0, Ordering::SeqCst);
     }
 }

@@ -55,16 +55,14 @@ impl Image {
         Self { chunks: RwLock::new(Chunks { first, list: VecDeque::new(), start: offset }) }
     }
 
-    /// Makes sure that there is memory up to `end`.
-    pub(crate) fn reserve(&self, end: u64) {
+    /// Makes sure that there is memory up to `end`; returns up to where there is.
+    pub(crate) fn reserve(&self, end: u64) -> u64 {
         let has = |chunks: &Chunks| (chunks.first + chunks.list.len() as u64) * CHUNK_BYTES as u64;
-        if has(&self.chunks.read()) >= end {
-            return;
-        }
         let mut chunks = self.chunks.write();
         while has(&chunks) < end {
             chunks.list.push_back(take_chunk());
         }
+        has(&chunks)
     }
 
     /// Calls `visit` with the chunk and the range in it for each part of the file's bytes `start..end`; `false`:

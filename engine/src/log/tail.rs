@@ -36,6 +36,8 @@ pub(crate) struct Tail {
     pub(crate) phase: WriterPhase,
     /// All bytes ever reserved since opening; the durable part of it is subtracted by whoever limits it.
     pub(crate) reserved_total: u64,
+    /// Behind the memory that the segment's image has.
+    image_end: u64,
     open: OpenGroup,
     closed: VecDeque<Group>,
     /// The group of the last frame.
@@ -46,7 +48,7 @@ pub(crate) struct Tail {
 struct OpenGroup {
     number: u64,
     start: u64,
-    frames: u64,
+    frames: u32,
     next_batch: u64,
     next_position: u64,
     header: Option<Vec<u8>>,
@@ -62,6 +64,7 @@ impl Tail {
             last_crc,
             phase: WriterPhase::Running,
             reserved_total: 0,
+            image_end: 0,
             open: OpenGroup { start: offset, ..OpenGroup::default() },
             closed: VecDeque::new(),
             last_group: 0,
@@ -82,8 +85,10 @@ impl Tail {
     /// Takes the place for a frame with this checksum; what follows it is `next_batch` at `next_position`.
     pub(crate) fn push(&mut self, frame_bytes: u64, crc: u32, next_batch: u64, next_position: u64) {
         assert!(self.fits(frame_bytes), "the caller made room");
-        self.segment.image().reserve(self.offset + frame_bytes);
         self.offset += frame_bytes;
+        if self.offset > self.image_end {
+            self.image_end = self.segment.image().reserve(self.offset);
+        }
         self.frames_end = self.offset;
         self.reserved_total += frame_bytes;
         self.last_crc = crc;
@@ -103,6 +108,7 @@ impl Tail {
         self.offset = offset;
         self.frames_end = offset;
         self.last_crc = header_crc;
+        self.image_end = 0;
         self.open.start = offset;
         self.open.header = Some(header);
     }

@@ -13,6 +13,10 @@ use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a reader sleeps that came for a frame while it was being copied.
+const FILL_PAUSE: Duration = Duration::from_micros(20);
 
 /// See the module.
 #[derive(Debug)]
@@ -62,7 +66,8 @@ impl Unsealed {
     /// Waits until the frame that was placed at `offset` is filled: an appender is copying it right now.
     pub(crate) fn await_filled(&self, offset: u64) {
         while self.image.is_filled(offset) == Some(false) {
-            std::thread::yield_now();
+            // Rare, and the thread that copies may need this very core.
+            std::thread::sleep(FILL_PAUSE);
         }
     }
 

@@ -5,7 +5,7 @@
 //! ticket settles. What has to touch a sealed segment happens outside the lock, and the judging starts again.
 
 use super::core::{Core, State, is_full};
-use super::lookup::{self, Known, StreamKey};
+use super::lookup::{self, Known, SealedView, StreamKey};
 use super::prepare::Prepared;
 use super::repeat::{self, Repeat};
 use super::ticket::{Decided, Ticket};
@@ -16,6 +16,7 @@ use crate::log::unsealed::Unsealed;
 use annals_types::{
     Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
 };
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,8 +31,8 @@ const BACKLOG_LOOK: Duration = Duration::from_millis(100);
 
 /// Why a batch did not get its place at once.
 enum Obstacle {
-    /// These streams' heads have to be looked up in sealed segments.
-    Cold(Vec<StreamKey>),
+    /// The heads of these streams, by their places, have to be looked up in sealed segments.
+    Cold(Vec<usize>, SealedView),
     /// These streams (by ordinal) already have events of these versions, which the batch would add: it may be a
     /// repeat, or else fails with this.
     Occupied { places: Vec<(usize, u64)>, otherwise: AppendError },
@@ -42,6 +43,8 @@ enum Obstacle {
     /// The answer is no.
     Rejected(AppendError),
 }
+
+type Heads = SmallVec<[Option<Head>; 2]>;
 
 /// Where a placed batch goes in memory.
 struct Placed {
@@ -67,11 +70,9 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
                 return Ok(finish(core, &prepared, placed));
             }
             Err(Obstacle::Rejected(error)) => return Ok(rejected(core, &state, error)),
-            Err(Obstacle::Cold(streams)) => {
+            Err(Obstacle::Cold(streams, view)) => {
                 drop(state);
-                for key in streams {
-                    lookup::warm(core, &key.name, key.hash).map_err(failed_read)?;
-                }
+                look_up(core, &mut prepared, &streams, &view).map_err(failed_read)?;
             }
             Err(Obstacle::Occupied { places, otherwise }) => {
                 drop(state);
@@ -108,7 +109,7 @@ pub(crate) fn try_append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket
             Ok(finish(core, &prepared, placed))
         }
         Err(Obstacle::Rejected(error)) => Ok(rejected(core, &state, error)),
-        Err(Obstacle::Cold(_) | Obstacle::Occupied { .. }) => Err(TryAppendError::Cold),
+        Err(Obstacle::Cold(..) | Obstacle::Occupied { .. }) => Err(TryAppendError::Cold),
         Err(Obstacle::Backlog) => Err(TryAppendError::Busy),
         Err(Obstacle::NoRoom) => {
             state.spare.want(prepared.frame.len() as u64);
@@ -181,7 +182,7 @@ fn place(
     core: &Core,
     state: &mut State,
     append: &Append<'_>,
-    prepared: &mut Prepared,
+    prepared: &mut Prepared<'_>,
 ) -> Result<Placed, Obstacle> {
     let heads = known_heads(state, prepared)?;
     judge(prepared, &heads)?;
@@ -190,20 +191,38 @@ fn place(
     Ok(assign(core, state, prepared, &heads, time))
 }
 
-/// The heads of all streams that are written or conditions are about, in that order.
-fn known_heads(state: &State, prepared: &Prepared) -> Result<Vec<Option<Head>>, Obstacle> {
-    let mut heads = Vec::with_capacity(prepared.streams.len());
-    let mut cold = Vec::new();
-    for key in &prepared.streams {
-        match lookup::head_in_memory(state, &key.name, key.hash) {
-            Known::Head(head) => heads.push(head),
-            Known::Cold => cold.push(key.clone()),
+/// Looks streams up in sealed segments. What is written is in memory afterwards; the rest is remembered.
+fn look_up(
+    core: &Core,
+    prepared: &mut Prepared<'_>,
+    streams: &[usize],
+    view: &SealedView,
+) -> Result<(), ReadError> {
+    for &place in streams {
+        let StreamKey { name, hash } = prepared.streams[place];
+        let found = lookup::find_head(core, view, name, hash)?;
+        if place >= prepared.written {
+            lookup::remember(core, name, hash, found);
         }
+        prepared.found[place] = Some(found);
     }
-    if cold.is_empty() { Ok(heads) } else { Err(Obstacle::Cold(cold)) }
+    Ok(())
 }
 
-fn judge(prepared: &Prepared, heads: &[Option<Head>]) -> Result<(), Obstacle> {
+/// The heads of all streams that are written or conditions are about, in that order.
+fn known_heads(state: &State, prepared: &Prepared<'_>) -> Result<Heads, Obstacle> {
+    let mut heads = Heads::with_capacity(prepared.streams.len());
+    let mut cold = Vec::new();
+    for (place, key) in prepared.streams.iter().enumerate() {
+        match lookup::head_in_memory(state, key.name, key.hash, prepared.found[place]) {
+            Known::Head(head) => heads.push(head),
+            Known::Cold => cold.push(place),
+        }
+    }
+    if cold.is_empty() { Ok(heads) } else { Err(Obstacle::Cold(cold, SealedView::new(state))) }
+}
+
+fn judge(prepared: &Prepared<'_>, heads: &[Option<Head>]) -> Result<(), Obstacle> {
     let mut failed = None;
     let mut occupied = Vec::new();
     for condition in &prepared.conditions {
@@ -235,7 +254,7 @@ fn judge(prepared: &Prepared, heads: &[Option<Head>]) -> Result<(), Obstacle> {
 }
 
 /// The batch's time, and that of its last event.
-fn decide_time(append: &Append<'_>, prepared: &Prepared, last_time: u64) -> Result<(u64, u64), Obstacle> {
+fn decide_time(append: &Append<'_>, prepared: &Prepared<'_>, last_time: u64) -> Result<(u64, u64), Obstacle> {
     let now = prepared.now.get().max(last_time);
     let Some((first, last)) = prepared.given_times else {
         return Ok((now, now));
@@ -273,7 +292,7 @@ fn make_room(core: &Core, state: &mut State, frame_bytes: u64) -> Result<(), Obs
 fn assign(
     core: &Core,
     state: &mut State,
-    prepared: &mut Prepared,
+    prepared: &mut Prepared<'_>,
     heads: &[Option<Head>],
     (time, last_time): (u64, u64),
 ) -> Placed {
@@ -282,11 +301,11 @@ fn assign(
     let active = state.segments.active.as_mut().expect("only a store open for writing appends");
     let tail = state.tail.as_mut().expect("only a store open for writing appends");
     let batch_bytes = &mut prepared.frame[frame::FRAME_FIXED_BYTES..];
-    let mut numbers: Vec<StreamNumber> = Vec::with_capacity(prepared.written);
+    let mut numbers: SmallVec<[StreamNumber; 2]> = SmallVec::with_capacity(prepared.written);
     for (ordinal, key) in prepared.streams[..prepared.written].iter().enumerate() {
         let first_version = heads[ordinal].map_or(0, |head| head.version.get() + 1);
         batch::put_first_version(batch_bytes, ordinal, first_version);
-        numbers.push(active.index.stream_for(key.hash, &key.name, first_version));
+        numbers.push(active.index.stream_for(key.hash, key.name, first_version));
     }
     let crc = batch::decide(
         batch_bytes,
@@ -319,7 +338,7 @@ fn assign(
 }
 
 /// Copies the frame into its place, and has it written.
-fn finish(core: &Arc<Core>, prepared: &Prepared, placed: Placed) -> Ticket {
+fn finish(core: &Arc<Core>, prepared: &Prepared<'_>, placed: Placed) -> Ticket {
     let guard = FillGuard { core, group: placed.group, filled: false };
     fill(&placed.log, placed.offset, &prepared.frame);
     guard.done();

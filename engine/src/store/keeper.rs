@@ -26,6 +26,9 @@ const MARK_PERIOD: Duration = Duration::from_millis(100);
 /// How long a failed seal waits before it is tried again.
 const SEAL_RETRY: Duration = Duration::from_millis(500);
 
+/// How far the sealing thread stands back behind those that append.
+const SEAL_NICENESS: i32 = 5;
+
 /// A segment file that is ready to be begun.
 #[derive(Debug)]
 pub(crate) struct ReadySpare {
@@ -194,8 +197,15 @@ impl Pace {
     }
 }
 
+/// Lets other threads go first: sealing can wait, up to the bound on closed segments, and appends cannot.
+fn yield_to_appends() {
+    // It is a matter of speed alone.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), SEAL_NICENESS);
+}
+
 /// Seals closed segments and syncs the mark until the store closes; what is closed by then is still sealed.
 pub(crate) fn keep_sealed(core: &Arc<Core>) {
+    yield_to_appends();
     loop {
         let closing = core.is_closing();
         if core.watermark.poison().is_some() {

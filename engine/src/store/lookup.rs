@@ -12,10 +12,17 @@ use std::sync::Arc;
 pub(crate) const POSTINGS_MAX: u64 = 128;
 
 /// A stream's name with its hash.
-#[derive(Clone, Debug)]
-pub(crate) struct StreamKey {
-    pub(crate) name: Box<str>,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamKey<'a> {
+    pub(crate) name: &'a str,
     pub(crate) hash: u64,
+}
+
+/// A head that a look into sealed segments found. It holds as long as no segment was closed since it began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FoundHead {
+    pub(crate) head: Option<Head>,
+    begun: Option<u64>,
 }
 
 /// What is known of a head without touching a sealed segment.
@@ -26,8 +33,8 @@ pub(crate) enum Known {
     Cold,
 }
 
-/// Looks at the unsealed segments and the remembered heads.
-pub(crate) fn head_in_memory(state: &State, name: &str, hash: u64) -> Known {
+/// Looks at the unsealed segments and the remembered heads. `found`: what a look into the sealed ones gave.
+pub(crate) fn head_in_memory(state: &State, name: &str, hash: u64, found: Option<FoundHead>) -> Known {
     let find = |index: &MemoryIndex| index.find(hash, name).map(|number| index.head(number));
     if let Some(head) = state.segments.active.as_ref().and_then(|active| find(&active.index)) {
         return Known::Head(Some(head));
@@ -38,34 +45,46 @@ pub(crate) fn head_in_memory(state: &State, name: &str, hash: u64) -> Known {
     if state.segments.sealed.is_empty() {
         return Known::Head(None);
     }
+    if let Some(found) = found.filter(|found| found.begun == last_begun(state)) {
+        return Known::Head(found.head);
+    }
     state.heads.get(hash, name).map_or(Known::Cold, Known::Head)
 }
 
-/// Looks at the sealed segments, and remembers the result, unless a segment was closed meanwhile: then what was
-/// found may be old, and the caller looks again.
-pub(crate) fn warm(core: &Core, name: &str, hash: u64) -> Result<(), ReadError> {
-    let (sealed, begun) = {
-        let state = core.state.lock();
-        if head_in_memory(&state, name, hash) != Known::Cold {
-            return Ok(());
-        }
-        (Arc::clone(&state.segments.sealed), last_begun(&state))
-    };
+/// The sealed segments at one moment, for a look outside the lock.
+#[derive(Clone, Debug)]
+pub(crate) struct SealedView {
+    sealed: Arc<Vec<Arc<SealedSegment>>>,
+    begun: Option<u64>,
+}
+
+impl SealedView {
+    pub(crate) fn new(state: &State) -> Self {
+        Self { sealed: Arc::clone(&state.segments.sealed), begun: last_begun(state) }
+    }
+}
+
+/// Looks for a stream's head in sealed segments.
+pub(crate) fn find_head(core: &Core, view: &SealedView, name: &str, hash: u64) -> Result<FoundHead, ReadError> {
     let mut head = None;
-    for segment in sealed.iter().rev() {
+    for segment in view.sealed.iter().rev() {
         if let Some((entry, last)) = find_sealed(core, segment, name, hash)? {
             let version = entry.first_version + u64::from(entry.postings) - 1;
             head = Some(Head { version: Version::new(version), position: Position::new(last) });
             break;
         }
     }
+    Ok(FoundHead { head, begun: view.begun })
+}
+
+/// Remembers a head that was found, if it still holds: else the caller looks again.
+pub(crate) fn remember(core: &Core, name: &str, hash: u64, found: FoundHead) {
     let mut state = core.state.lock();
-    if last_begun(&state) == begun && state.heads.get(hash, name).is_none() {
-        let forgotten = state.heads.insert(hash, name, head);
+    if found.begun == last_begun(&state) && state.heads.get(hash, name).is_none() {
+        let forgotten = state.heads.insert(hash, name, found.head);
         drop(state);
         drop(forgotten);
     }
-    Ok(())
 }
 
 fn last_begun(state: &State) -> Option<u64> {
@@ -104,11 +123,15 @@ fn find_sealed(
 /// The stream's last event, durable or not.
 pub(crate) fn head(core: &Core, name: &str, hash: u64) -> Result<Option<Head>, ReadError> {
     loop {
-        let known = head_in_memory(&core.state.lock(), name, hash);
-        match known {
-            Known::Head(head) => return Ok(head),
-            Known::Cold => warm(core, name, hash)?,
-        }
+        let view = {
+            let state = core.state.lock();
+            if let Known::Head(head) = head_in_memory(&state, name, hash, None) {
+                return Ok(head);
+            }
+            SealedView::new(&state)
+        };
+        let found = find_head(core, &view, name, hash)?;
+        remember(core, name, hash, found);
     }
 }
 
@@ -122,14 +145,15 @@ pub(crate) struct Run {
 /// Finds a stream's events by version; remembers where the last ones were.
 #[derive(Debug)]
 pub(crate) struct StreamLookup {
-    pub(crate) key: StreamKey,
+    pub(crate) name: Box<str>,
+    pub(crate) hash: u64,
     /// The sealed segment that was found last, with the stream's part of it.
     last: Option<(usize, StreamEntry)>,
 }
 
 impl StreamLookup {
     pub(crate) fn new(core: &Core, name: &str) -> Self {
-        Self { key: StreamKey { name: name.into(), hash: core.hash(name) }, last: None }
+        Self { name: name.into(), hash: core.hash(name), last: None }
     }
 
     /// A run of at most [`POSTINGS_MAX`] events with `version` at its start, or at its end where `backwards`. Empty:
@@ -138,7 +162,7 @@ impl StreamLookup {
         let state = core.state.lock();
         let indexes = state.segments.active.iter().map(|active| &active.index);
         for index in indexes.chain(state.segments.closed.iter().rev().map(|closed| &closed.index)) {
-            if let Some(run) = run_in_memory(index, &self.key, version, backwards) {
+            if let Some(run) = run_in_memory(index, StreamKey { name: &self.name, hash: self.hash }, version, backwards) {
                 return Ok(run);
             }
         }
@@ -171,7 +195,7 @@ impl StreamLookup {
             (entry.first_version..entry.first_version + u64::from(entry.postings)).contains(&version)
         };
         let find = |number: usize| {
-            let found = find_sealed(core, &sealed[number], &self.key.name, self.key.hash)?;
+            let found = find_sealed(core, &sealed[number], &self.name, self.hash)?;
             Ok::<_, ReadError>(found.map(|(entry, _)| entry))
         };
         // Reading on upwards: from the segment of the last part, which was before.
@@ -182,8 +206,10 @@ impl StreamLookup {
                 return Ok(Some((number, entry)));
             }
             for number in number + 1..sealed.len() {
-                if let Some(entry) = find(number)? {
-                    return Ok(holds(&entry).then_some((number, entry)));
+                match find(number)? {
+                    Some(entry) if holds(&entry) => return Ok(Some((number, entry))),
+                    Some(entry) if version < entry.first_version => return Ok(None),
+                    _ => {}
                 }
             }
             return Ok(None);
@@ -208,8 +234,8 @@ impl StreamLookup {
     }
 }
 
-fn run_in_memory(index: &MemoryIndex, key: &StreamKey, version: u64, backwards: bool) -> Option<Run> {
-    let number = index.find(key.hash, &key.name)?;
+fn run_in_memory(index: &MemoryIndex, key: StreamKey<'_>, version: u64, backwards: bool) -> Option<Run> {
+    let number = index.find(key.hash, key.name)?;
     let (first_version, count) = index.versions(number);
     if version < first_version {
         return None;

@@ -198,7 +198,7 @@ fn go_on(core: &Core, last: Last) {
     let place = last.place;
     let log = last.log;
     let block = align_down(place.offset, BLOCK_BYTES);
-    log.image().reserve(place.offset);
+    let _ = log.image().reserve(place.offset);
     fill(&log, block, &last.bytes[to_usize(block)..to_usize(place.offset)]);
     let mut state = core.state.lock();
     core.begun.store(log.header.ordinal, Ordering::Release);

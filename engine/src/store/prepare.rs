@@ -1,12 +1,17 @@
 //! What of an append can be done before its place in the order is known: checks, ids, encoding, checksums.
 
 use super::core::Core;
-use super::lookup::StreamKey;
+use super::lookup::{FoundHead, StreamKey};
 use crate::format::batch;
 use crate::format::frame;
 use annals_types::{Append, AppendError, Condition, ExpectedVersion, InputError, Timestamp, Uuid, limits};
 use hashbrown::{HashMap, HashSet};
 use rand::Rng as _;
+use smallvec::{SmallVec, smallvec};
+use std::cell::Cell;
+
+/// With more conditions than this, their streams are found by a map.
+const CONDITIONS_SEARCHED_MAX: usize = 8;
 
 /// A condition on a stream, by its place among the streams.
 #[derive(Clone, Copy, Debug)]
@@ -17,26 +22,44 @@ pub(crate) struct StreamCondition {
 
 /// An append, encoded, with all that judging it needs.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct Prepared<'a> {
     /// The frame, complete but for what is decided with its place.
     pub(crate) frame: Vec<u8>,
     /// The streams that are written, then those that only conditions are about.
-    pub(crate) streams: Vec<StreamKey>,
+    pub(crate) streams: SmallVec<[StreamKey<'a>; 2]>,
+    /// What a look into sealed segments found of these streams.
+    pub(crate) found: SmallVec<[Option<FoundHead>; 2]>,
     /// How many of the streams are written.
     pub(crate) written: usize,
     /// The stream of each event; empty where one stream is written.
     pub(crate) ordinals: Vec<u16>,
-    pub(crate) conditions: Vec<StreamCondition>,
+    pub(crate) conditions: SmallVec<[StreamCondition; 2]>,
     pub(crate) events: u32,
-    pub(crate) ids: Vec<Uuid>,
+    pub(crate) ids: SmallVec<[Uuid; 2]>,
     /// Whether the caller gave the ids: only then can the batch be a repeat.
     pub(crate) ids_given: bool,
     pub(crate) given_times: Option<(u64, u64)>,
     pub(crate) now: Timestamp,
 }
 
-impl Prepared {
-    pub(crate) fn new(core: &Core, append: &Append<'_>) -> Result<Self, AppendError> {
+/// The bytes of frames are copied into the image; their buffer serves the thread's next append, too.
+const REUSED_BUFFER_BYTES_MAX: usize = 1 << 20;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Drop for Prepared<'_> {
+    fn drop(&mut self) {
+        if self.frame.capacity() <= REUSED_BUFFER_BYTES_MAX {
+            // The thread may be ending: then there is nothing to reuse it.
+            let _ = BUFFER.try_with(|buffer| buffer.set(std::mem::take(&mut self.frame)));
+        }
+    }
+}
+
+impl<'a> Prepared<'a> {
+    pub(crate) fn new(core: &Core, append: &'a Append<'_>) -> Result<Self, AppendError> {
         append.validate()?;
         let bytes = batch::encoded_bytes(append);
         if bytes > limits::BATCH_BYTES_MAX {
@@ -47,16 +70,18 @@ impl Prepared {
         let now = core.clock.now();
         let (ids, salt) = draw(append, now)?;
         let room = frame::FRAME_FIXED_BYTES;
-        let buffer = Vec::with_capacity(room + bytes);
+        let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+        buffer.reserve(room + bytes);
         let mut encoded = batch::encode(append, core.store, salt, &ids, room, buffer);
         frame::wrap(&mut encoded.bytes, core.settings.compress_above_bytes);
-        let key = |name: &str| StreamKey { name: name.into(), hash: core.hash(name) };
-        let mut streams: Vec<StreamKey> =
+        let key = |name: &'a str| StreamKey { name, hash: core.hash(name) };
+        let mut streams: SmallVec<[StreamKey<'a>; 2]> =
             encoded.streams.iter().map(|stream| key(&append.events[stream.first_event as usize].stream)).collect();
         let written = streams.len();
         let conditions = conditions_of(append, &mut streams, key);
         Ok(Self {
             frame: encoded.bytes,
+            found: smallvec![None; streams.len()],
             streams,
             written,
             ordinals: encoded.ordinals,
@@ -71,27 +96,29 @@ impl Prepared {
 }
 
 /// Finds or adds the stream of each condition.
-fn conditions_of(
-    append: &Append<'_>,
-    streams: &mut Vec<StreamKey>,
-    key: impl Fn(&str) -> StreamKey,
-) -> Vec<StreamCondition> {
+fn conditions_of<'a>(
+    append: &'a Append<'_>,
+    streams: &mut SmallVec<[StreamKey<'a>; 2]>,
+    key: impl Fn(&'a str) -> StreamKey<'a>,
+) -> SmallVec<[StreamCondition; 2]> {
     // Few conditions are found by looking at each stream; many need a map.
-    let mut places: HashMap<Box<str>, usize> = HashMap::new();
-    if append.conditions.len() > 8 {
-        places = streams.iter().enumerate().map(|(index, stream)| (stream.name.clone(), index)).collect();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    if append.conditions.len() > CONDITIONS_SEARCHED_MAX {
+        places = streams.iter().enumerate().map(|(index, stream)| (stream.name, index)).collect();
     }
-    let mut conditions = Vec::with_capacity(append.conditions.len());
+    let mut conditions = SmallVec::with_capacity(append.conditions.len());
     for condition in &append.conditions {
         let Condition::Stream { stream: name, expected } = condition else { continue };
-        let known = if append.conditions.len() > 8 {
+        let known = if append.conditions.len() > CONDITIONS_SEARCHED_MAX {
             places.get(name.as_ref()).copied()
         } else {
-            streams.iter().position(|stream| *stream.name == **name)
+            streams.iter().position(|stream| stream.name == name)
         };
         let stream = known.unwrap_or_else(|| {
             streams.push(key(name));
-            places.insert(name.as_ref().into(), streams.len() - 1);
+            if append.conditions.len() > CONDITIONS_SEARCHED_MAX {
+                places.insert(name, streams.len() - 1);
+            }
             streams.len() - 1
         });
         conditions.push(StreamCondition { stream, expected: *expected });
@@ -100,7 +127,7 @@ fn conditions_of(
 }
 
 /// An id for each event, and the batch's salt.
-fn draw(append: &Append<'_>, now: Timestamp) -> Result<(Vec<Uuid>, [u8; 16]), AppendError> {
+fn draw(append: &Append<'_>, now: Timestamp) -> Result<(SmallVec<[Uuid; 2]>, [u8; 16]), AppendError> {
     let mut random = rand::rng();
     let milliseconds = now.get() / 1_000_000;
     let mut draw_id = || {
@@ -108,7 +135,7 @@ fn draw(append: &Append<'_>, now: Timestamp) -> Result<(Vec<Uuid>, [u8; 16]), Ap
         random.fill_bytes(&mut bytes);
         uuid::Builder::from_unix_timestamp_millis(milliseconds, &bytes).into_uuid()
     };
-    let ids: Vec<Uuid> = append.events.iter().map(|event| event.id.unwrap_or_else(&mut draw_id)).collect();
+    let ids: SmallVec<[Uuid; 2]> = append.events.iter().map(|event| event.id.unwrap_or_else(&mut draw_id)).collect();
     if append.events.len() > 1 && append.events.iter().any(|event| event.id.is_some()) {
         let mut seen = HashSet::with_capacity(ids.len());
         if let Some(&id) = ids.iter().find(|id| !seen.insert(**id)) {

@@ -4,7 +4,7 @@ use super::core::Core;
 use super::locate::{Locator, Order};
 use super::lookup::{self, Run, StreamLookup};
 use super::read_only;
-use annals_types::{Bound, Damage, Read, ReadError, Record};
+use annals_types::{Bound, Damage, DamageKind, Read, ReadError, Record};
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,7 +65,10 @@ impl Reader {
                     None => match lookup.run(&self.core, version, backwards) {
                         Ok(found) => {
                             *run = found;
-                            within(run)?
+                            match within(run) {
+                                Some(position) => position,
+                                None => return Some(Err(missing_version(&self.core, &lookup.name, version))),
+                            }
                         }
                         Err(error) => return Some(Err(error)),
                     },
@@ -74,6 +77,12 @@ impl Reader {
             }
         }
     }
+}
+
+/// A version below the stream's head that no index has: what held it is damaged.
+fn missing_version(core: &Core, stream: &str, version: u64) -> ReadError {
+    let what = core.dir.join(format!("(version {version} of stream {stream})"));
+    crate::log::damage_at(&what, 0, DamageKind::Missing, None).into()
 }
 
 fn rank_of(rank: u64) -> usize {
@@ -157,7 +166,7 @@ fn all(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> 
 
 fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result<Cursor, ReadError> {
     let mut lookup = StreamLookup::new(core, stream);
-    let Some(head) = lookup::head(core, stream, lookup.key.hash)? else {
+    let Some(head) = lookup::head(core, stream, lookup.hash)? else {
         return Ok(Cursor::Ended);
     };
     let count = head.version.get() + 1;

@@ -21,11 +21,11 @@ pub(crate) enum Repeat {
 pub(crate) fn find(
     core: &Core,
     append: &Append<'_>,
-    prepared: &Prepared,
+    prepared: &Prepared<'_>,
     places: &[(usize, u64)],
 ) -> Result<Repeat, ReadError> {
     for &(stream, version) in places {
-        let mut lookup = StreamLookup::new(core, &prepared.streams[stream].name);
+        let mut lookup = StreamLookup::new(core, prepared.streams[stream].name);
         let Some(position) = lookup.position(core, version)? else { continue };
         let mut locator = Locator::default();
         let frame = locator.frame(core, position)?;
@@ -43,7 +43,7 @@ pub(crate) fn find(
 }
 
 /// The first result, if the stored batch has exactly the events of this one.
-fn same_batch(frame: &Frame, append: &Append<'_>, prepared: &Prepared) -> Result<Option<Appended>, ReadError> {
+fn same_batch(frame: &Frame, append: &Append<'_>, prepared: &Prepared<'_>) -> Result<Option<Appended>, ReadError> {
     if frame.header.events != prepared.events {
         return Ok(None);
     }

@@ -4,13 +4,12 @@ use super::core::{Closed, Core, SealedSegment};
 use crate::disk::Piece;
 use crate::format::digest::{self, Digest};
 use crate::format::index::IndexOf;
-use crate::format::segment::Seal;
+use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
+use crate::log::scan::{Frames, Place};
 use crate::format::{BLOCK_BYTES, align_up};
 use crate::log::{damage_at, index_name};
-use crate::store::locate::Frame;
 use annals_types::{Damage, DamageKind, IoFailure, ReadError};
 use std::io::IoSlice;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -54,7 +53,7 @@ pub(crate) fn seal_next(core: &Core) -> Result<bool, SealError> {
         let before = state.segments.sealed.last().map(|segment| segment.log.seal.chain);
         (Arc::clone(closed), before.unwrap_or_else(|| digest::chain_start(core.store)))
     };
-    let seal = seal_of(&closed, chain_before)?;
+    let seal = seal_of(core, &closed, chain_before)?;
     write_index(core, &closed, &seal)?;
     write_seal(core, &closed, &seal)?;
     core.change_manifest(|manifest| manifest.sealed.push(seal))?;
@@ -82,15 +81,29 @@ fn remember_heads(core: &Core, closed: &Closed) {
 }
 
 /// Reads the whole segment once more, verifying it, and works out its seal.
-fn seal_of(closed: &Closed, chain_before: Digest) -> Result<Seal, SealError> {
+fn seal_of(core: &Core, closed: &Closed, chain_before: Digest) -> Result<Seal, SealError> {
     let header = &closed.log.header;
-    let path: Arc<Path> = closed.log.path.as_path().into();
+    let path = &closed.log.path;
+    let bytes = closed.log.file.map().map_err(|error| IoFailure::new("map", path, error))?;
+    let frames = Frames {
+        bytes: &bytes,
+        store: core.store,
+        seed: closed.log.seed,
+        limit: closed.end,
+        until_batch: u64::MAX,
+    };
     let mut chain = chain_before;
-    for entry in closed.index.frames() {
-        let (envelope, bytes) = closed.log.frame(entry.offset)?;
-        let frame = Frame::new(&envelope, bytes, &path).map_err(SealError::Damage)?;
-        chain = chain_behind(&chain, &frame)
-            .map_err(|kind| SealError::Damage(damage_at(&path, entry.offset, kind, None)))?;
+    let start = Place::first(header, SegmentHeader::crc(&bytes));
+    let walked = frames.walk(start, |_, view| {
+        chain = digest::chain_next(&chain, &digest::batch_digest(view)?);
+        Ok(())
+    });
+    let damaged = |offset, kind| SealError::Damage(damage_at(path, offset, kind, None));
+    let (behind, wrong) = walked.map_err(|kind| damaged(FRAMES_START, kind))?;
+    let complete = (behind.batch, behind.position, behind.crc)
+        == (closed.next_batch, closed.next_position, closed.last_crc);
+    if wrong.is_some() || !complete {
+        return Err(damaged(behind.offset, wrong.unwrap_or(DamageKind::Missing)));
     }
     Ok(Seal {
         ordinal: header.ordinal,
@@ -106,13 +119,6 @@ fn seal_of(closed: &Closed, chain_before: Digest) -> Result<Seal, SealError> {
         chain_before,
         chain,
     })
-}
-
-/// The chain behind a frame's batch, whose body is verified on the way.
-pub(crate) fn chain_behind(before: &Digest, frame: &Frame) -> Result<Digest, DamageKind> {
-    let view = frame.view();
-    view.verify_body()?;
-    Ok(digest::chain_next(before, &digest::batch_digest(&view)?))
 }
 
 fn write_index(core: &Core, closed: &Closed, seal: &Seal) -> Result<(), IoFailure> {

@@ -26,11 +26,22 @@ pub struct Stat {
     /// Number of the present or last writer's reign.
     pub epoch: u64,
     /// How the log is written: `ring`, `direct`, `buffered`, `simulated`.
-    pub disk: &'static str,
+    pub disk: String,
     /// Version of the format.
     pub format: u32,
     /// Process id of the writer, if there is one.
     pub writer: Option<u32>,
+}
+
+/// How the present or last writer writes the log: it says so in its lock file.
+fn writers_disk(core: &Core) -> String {
+    let own = || core.disk.name().to_owned();
+    if core.follower.get().is_none() {
+        return own();
+    }
+    let said = core.disk.read(&core.dir.join(LOCK_NAME)).ok();
+    let said = said.and_then(|said| String::from_utf8(said).ok());
+    said.and_then(|said| said.split_whitespace().nth(1).map(str::to_owned)).unwrap_or_else(own)
 }
 
 pub(crate) fn stat(core: &Arc<Core>) -> Result<Stat, ReadError> {
@@ -73,7 +84,7 @@ pub(crate) fn stat(core: &Arc<Core>) -> Result<Stat, ReadError> {
         disk_bytes,
         index_bytes,
         epoch: core.epoch,
-        disk: core.disk.name(),
+        disk: writers_disk(core),
         format: FORMAT_VERSION,
         writer,
     })

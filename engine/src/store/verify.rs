@@ -1,9 +1,7 @@
 //! Verifying: everything is read once more and checked against its checksums, the chain and itself.
 
 use super::core::{Core, MANIFEST_NAME, MARK_NAME, SealedSegment};
-use super::locate::Frame;
 use super::read_only;
-use super::seal::chain_behind;
 use crate::disk::Access;
 use crate::format::digest::{self, Digest};
 use crate::format::manifest::Manifest;
@@ -160,7 +158,7 @@ impl Check<'_> {
             until_batch: u64::MAX,
         };
         let damage_before = self.verified.damage.len();
-        let chain = self.frames(path, &frames, &bytes, start, seal.next_position, chain_before, &mut index);
+        let chain = self.frames(path, &frames, start, seal.next_position, chain_before, &mut index);
         let intact = self.verified.damage.len() == damage_before;
         if intact && (chain != seal.chain || chain_before != seal.chain_before) {
             self.note(path, FRAMES_START, DamageKind::Digest, positions_of(seal));
@@ -224,7 +222,7 @@ impl Check<'_> {
         let start = Place::first(header, SegmentHeader::crc(&bytes));
         let mut index = MemoryIndex::new(self.core.store, header.first_position);
         let chain = digest::chain_start(self.core.store);
-        self.frames(&log.path, &frames, &bytes, start, self.total, chain, &mut index);
+        self.frames(&log.path, &frames, start, self.total, chain, &mut index);
         Ok(())
     }
 
@@ -234,21 +232,16 @@ impl Check<'_> {
         &mut self,
         path: &Path,
         frames: &Frames<'_>,
-        bytes: &Bytes,
         mut place: Place,
         next_position: u64,
         mut chain: Digest,
         index: &mut MemoryIndex,
     ) -> Digest {
-        let shared: Arc<Path> = path.into();
         loop {
             let mut bad_event = Vec::new();
             let walked = frames.walk(place, |envelope, view| {
-                let range = to_usize(envelope.offset)..to_usize(envelope.offset + envelope.frame_bytes());
                 let first = view.header.first_position;
-                let chained = Frame::new(envelope, bytes.slice(range), &shared)
-                    .map_err(|damage| damage.kind)
-                    .and_then(|frame| chain_behind(&chain, &frame));
+                let chained = digest::batch_digest(view).map(|batch| digest::chain_next(&chain, &batch));
                 for ordinal in 0..view.header.events {
                     if let Err(kind) = view.event(ordinal) {
                         let position = first + u64::from(ordinal);

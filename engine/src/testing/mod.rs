@@ -1,10 +1,20 @@
-//! For tests, fuzzing and benchmarks: the simulated disk and opening on it.
+//! For tests, fuzzing and benchmarks: the simulated disk and opening on it, a real directory with a clock set by
+//! hand, the model and the operations that both are compared by.
 
+mod bodies;
+mod model;
+mod operations;
+
+pub use bodies::scan_bytes;
+pub use model::{Model, ModelEvent, is_same_outcome};
+pub use operations::{Operation, Operations};
 pub use crate::clock::Clock;
 pub use crate::disk::simulated::{Fault, Repeat, SimulatedDisk};
 
+use crate::disk::{self, Disk as _};
 use crate::{OpenError, Settings, Store};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Opens a store for writing on a simulated disk.
@@ -26,4 +36,23 @@ pub fn open_simulated(
 /// As [`Store::open_read_only`].
 pub fn open_simulated_read_only(disk: &SimulatedDisk, dir: &Path) -> Result<Store, OpenError> {
     Store::open_read_only_on(dir, Arc::new(disk.clone()))
+}
+
+/// Opens a store for writing in a real directory, which exists, with this clock.
+///
+/// # Errors
+/// As [`Store::open_with`].
+pub fn open_with_clock(dir: &Path, settings: Settings, clock: Clock) -> Result<Store, OpenError> {
+    let disk = disk::choose(settings.disk, dir, true)?;
+    Store::open_on(dir, settings, disk, clock)
+}
+
+/// All files of a simulated disk, as reads see them: synced or not.
+///
+/// # Panics
+/// When a file vanishes meanwhile.
+#[must_use]
+pub fn visible_files(disk: &SimulatedDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    let read = |path: &PathBuf| disk.read(path).expect("nobody else uses the disk");
+    disk.paths().into_iter().map(|path| (path.clone(), read(&path))).collect()
 }

@@ -2,3 +2,5 @@
 #![allow(missing_docs)]
 
 mod append;
+mod model;
+mod support;

@@ -32,7 +32,7 @@ impl From<Stat> for Figures {
             disk_bytes: stat.disk_bytes,
             index_bytes: stat.index_bytes,
             epoch: stat.epoch,
-            disk: stat.disk,
+            disk: &stat.disk,
             format: stat.format,
             writer: stat.writer,
         }

@@ -104,7 +104,8 @@ fn write_uuid(out: &mut impl Write, id: Uuid) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::json::parse_event;
-    use annals::{NewEvent, Position, RecordParts, Timestamp, Version};
+    use annals::{NewEvent, Position, Timestamp, Version};
+    use annals_types::RecordParts;
     use std::ops::Range;
 
     /// The record that an event becomes.

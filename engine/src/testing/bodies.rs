@@ -1,0 +1,48 @@
+//! Bodies of fuzz targets: what parses bytes that anybody may have written. They never panic.
+
+use crate::format::frame::FrameSeed;
+use crate::format::manifest::Manifest;
+use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
+use crate::format::{frame, mark};
+use crate::log::scan::{Frames, Place};
+use crate::{DamageKind, Uuid};
+
+/// Scans `bytes` as the first segment of the store with the nil id: by its header if that is intact, else as frames
+/// of a segment with salt 0 that begin at byte 0. Returns the number of good frames, those behind damage included.
+#[must_use]
+pub fn scan_bytes(bytes: &[u8]) -> usize {
+    let store = Uuid::nil();
+    let header = SegmentHeader::decode(bytes, 1, store).ok();
+    let _ = Seal::decode(bytes, store);
+    let _ = Manifest::decode(bytes);
+    let _ = mark::decode(bytes, store);
+    let mut place = match &header {
+        Some(header) => Place::first(header, SegmentHeader::crc(bytes)),
+        None => Place { offset: 0, crc: 0, batch: 0, position: 0, epoch: 0, time: 0 },
+    };
+    debug_assert!(header.is_none() || place.offset == FRAMES_START);
+    let seed = FrameSeed::new(header.map_or(0, |header| header.salt));
+    let frames = Frames { bytes, store, seed, limit: bytes.len() as u64, until_batch: u64::MAX };
+    let mut count = 0;
+    loop {
+        let walked = frames.walk(place, |envelope, view| {
+            count += 1;
+            debug_assert!(frame::candidates(envelope.offset)[0] == envelope.offset);
+            for ordinal in 0..view.header.events {
+                let _ = view.event(ordinal);
+                let _ = view.time(ordinal);
+            }
+            for stream in 0..view.header.streams {
+                let _ = view.name(stream);
+            }
+            let _ = view.versions();
+            crate::format::digest::batch_digest(view).map(drop)
+        });
+        let behind = walked.map_or(place, |(behind, _): (Place, Option<DamageKind>)| behind);
+        let _ = frames.witnessed(behind.offset);
+        match frames.resume(behind.offset + 1) {
+            Some(next) if next.offset > place.offset => place = next,
+            _ => return count,
+        }
+    }
+}

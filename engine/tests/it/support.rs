@@ -1,0 +1,87 @@
+//! What the tests of several subjects need.
+
+use annals::testing::{Model, ModelEvent};
+use annals::{DiskChoice, Position, Read, ReadError, Record, Settings, Store};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How many cases to try: `default`, times what the environment variable `ANNALS_CASES` says.
+pub(crate) fn cases(default: u64) -> u64 {
+    default * scale()
+}
+
+/// Every how manieth case to try where there are many: `default`, divided by `ANNALS_CASES`.
+pub(crate) fn stride(default: usize) -> usize {
+    let scale = usize::try_from(scale()).unwrap_or(usize::MAX);
+    (default / scale).max(1)
+}
+
+fn scale() -> u64 {
+    std::env::var("ANNALS_CASES").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1)
+}
+
+/// Settings with segments so small that a few events fill one.
+pub(crate) fn small(disk: DiskChoice) -> Settings {
+    Settings { disk, segment_bytes_first: 16 << 10, segment_bytes_max: 64 << 10, ..Settings::default() }
+}
+
+/// Runs `work` on a thread of its own; panics where it panics, or takes too long.
+pub(crate) fn within<T: Send + 'static>(seconds: u64, label: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = mpsc::channel();
+    let thread = std::thread::spawn(move || drop(done.send(work())));
+    match result.recv_timeout(Duration::from_secs(seconds)) {
+        Ok(value) => value,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{label}: hangs for {seconds} s"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("the result was sent"),
+        },
+    }
+}
+
+/// Everything in a store, which is intact.
+pub(crate) fn read_all(store: &Store) -> Result<Vec<Record>, ReadError> {
+    store.read(Read::all())?.collect()
+}
+
+/// Whether the records are the first of the model's events: at least `least` of them, whole batches alone.
+pub(crate) fn check_prefix(model: &Model, records: &[Record], least: usize) -> Result<(), String> {
+    check_same(records, model.events())?;
+    if records.len() < least {
+        return Err(format!("{} events are there, of {least} that were seen or acknowledged", records.len()));
+    }
+    if !model.is_boundary(records.len()) {
+        return Err(format!("a batch is torn at position {}", records.len()));
+    }
+    Ok(())
+}
+
+/// Whether the records are the first of these events.
+fn check_same(records: &[Record], events: &[ModelEvent]) -> Result<(), String> {
+    if records.len() > events.len() {
+        return Err(format!("{} events are there, of {} that were appended", records.len(), events.len()));
+    }
+    for (position, (record, event)) in records.iter().zip(events).enumerate() {
+        if !event.is(Position::new(position as u64), record) {
+            return Err(format!("position {position} is {record:?} instead of {:?}", summary(event)));
+        }
+    }
+    Ok(())
+}
+
+fn summary(stored: &ModelEvent) -> String {
+    let event = &stored.event;
+    format!("{} {} {:?} {} bytes, id {:?}", event.stream, stored.version, event.time, event.data.len(), event.id)
+}
+
+/// Copies a store's files as they are to read now, to where nothing is: what the end of its process would leave. The
+/// manifest goes first, for the files that it speaks of are there before it does.
+pub(crate) fn copy_store(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    let mut names: Vec<_> = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort_by_key(|name| name != "manifest");
+    for name in names.into_iter().filter(|name| name != "manifest.tmp") {
+        std::fs::copy(from.join(&name), to.join(&name)).unwrap();
+    }
+}
