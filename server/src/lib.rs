@@ -21,3 +21,8 @@ mod signals;
 mod time;
 
 pub use command::run;
+
+/// The example of the page that newcomers read first compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadMe;

@@ -13,7 +13,7 @@ pub(crate) const ALIGNMENT: usize = 4096;
 /// A zeroed, aligned piece of memory whose disjoint parts are filled once each, by whoever reserved them,
 /// and read by anybody afterwards.
 #[derive(Debug)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     memory: NonNull<u8>,
     len: usize,
 }
@@ -111,7 +111,7 @@ impl Drop for Chunk {
 
 /// A filled part of a chunk; keeps the chunk alive. What a device writes from, and what readers borrow.
 #[derive(Clone, Debug)]
-pub struct Piece {
+pub(crate) struct Piece {
     chunk: Arc<Chunk>,
     range: Range<usize>,
 }

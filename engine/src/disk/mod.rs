@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 
 /// A file system, or a simulation of one. Names and their removal are durable only after
 /// [`Disk::sync_dir`]; contents only after [`File::sync`] or [`File::write_durable`].
-pub trait Disk: Send + Sync + Debug {
+pub(crate) trait Disk: Send + Sync + Debug {
     /// What `stat` calls it: `ring`, `direct`, `buffered` or `simulated`.
     fn name(&self) -> &'static str;
     /// Creates this directory and those above it where they are missing, readable by their owner alone,
@@ -59,11 +59,11 @@ pub trait Disk: Send + Sync + Debug {
 }
 
 /// A lock that is given back when dropped.
-pub trait Lock: Send + Sync + Debug {}
+pub(crate) trait Lock: Send + Sync + Debug {}
 
 /// What a file is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
+pub(crate) enum Access {
     /// Reading alone.
     Read,
     /// Reading and durable writes; refused with `WouldBlock` while another process has it open so.
@@ -73,7 +73,7 @@ pub enum Access {
 }
 
 /// An open file.
-pub trait File: Send + Sync + Debug {
+pub(crate) trait File: Send + Sync + Debug {
     /// Its length.
     fn len(&self) -> io::Result<u64>;
     /// Reads as much as there is at `offset`; short only at the end of the file.
@@ -99,18 +99,16 @@ pub trait File: Send + Sync + Debug {
 }
 
 /// A small file that is mapped by its writer and its readers.
-pub trait SharedMap: Send + Sync + Debug {
+pub(crate) trait SharedMap: Send + Sync + Debug {
     /// Copies bytes in; readers may see them half written.
     fn store(&mut self, at: usize, bytes: &[u8]);
-    /// Copies everything out; may be half written.
-    fn load(&self) -> Vec<u8>;
     /// Makes it durable.
     fn sync(&self) -> io::Result<()>;
 }
 
 /// A durable write on its way.
 #[derive(Debug)]
-pub struct Write {
+pub(crate) struct Write {
     /// Given back with its completion.
     pub token: u64,
     /// To which file.
@@ -122,7 +120,7 @@ pub struct Write {
 }
 
 /// Where the writer thread submits durable writes, several at a time where the disk can.
-pub trait Submitter: Debug {
+pub(crate) trait Submitter: Debug {
     /// How many writes may be in flight.
     fn depth(&self) -> usize;
     /// Begins a write. It may complete here and now. `alone`: nothing else is in flight, nor soon will be.

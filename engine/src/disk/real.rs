@@ -60,9 +60,18 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<String>> {
 }
 
 pub(crate) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = create_anew(path)?;
     file.write_all(content)?;
     file.sync_all()
+}
+
+/// A new file under this name. One that was there is unlinked and not truncated: readers may have it mapped.
+fn create_anew(path: &Path) -> io::Result<std::fs::File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
@@ -75,9 +84,7 @@ pub(crate) fn preallocate(
     cache: Cache,
     zeroed: &mut dyn FnMut(u64) -> bool,
 ) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let file = options.open(path)?;
+    let file = create_anew(path)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, len) {
         // Some file systems cannot allocate; zero-filling all of it then reserves the space.
         Err(rustix::io::Errno::OPNOTSUPP) => {
@@ -85,7 +92,7 @@ pub(crate) fn preallocate(
             let mut at = 0;
             while at < len {
                 let count = (len - at).min(zeros.len() as u64);
-                file.write_all_at(&zeros[..super::super::format::to_usize(count)], at)?;
+                file.write_all_at(&zeros[..usize_of(count)], at)?;
                 at += count;
             }
         }
@@ -110,7 +117,7 @@ fn zero_fill(path: &Path, len: u64, cache: Cache, zeroed: &mut dyn FnMut(u64) ->
     let mut at = 0;
     while at < len {
         let count = (len - at).min(zeros.len() as u64);
-        file.write_all_at(&zeros[..super::super::format::to_usize(count)], at)?;
+        file.write_all_at(&zeros[..usize_of(count)], at)?;
         at += count;
         if !zeroed(count) {
             break;
@@ -252,18 +259,9 @@ impl File for RealFile {
     }
 
     fn map_shared(&self) -> io::Result<Box<dyn SharedMap>> {
-        // SAFETY: as above; readers of this map expect half-written bytes and check them.
-        let map = unsafe { MmapMut::map_mut(&self.plain) };
-        match map {
-            Ok(map) => Ok(Box::new(RealSharedMap { map })),
-            // A read-only descriptor: map it for reading alone.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                // SAFETY: as above.
-                let map = unsafe { Mmap::map(&self.plain)? };
-                Ok(Box::new(RealSharedView { map }))
-            }
-            Err(error) => Err(error),
-        }
+        // SAFETY: as above; readers of this file expect half-written bytes and check them.
+        let map = unsafe { MmapMut::map_mut(&self.plain)? };
+        Ok(Box::new(RealSharedMap { map }))
     }
 
     fn release(&self) {
@@ -327,30 +325,12 @@ impl SharedMap for RealSharedMap {
         self.map[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn load(&self) -> Vec<u8> {
-        self.map.to_vec()
-    }
-
     fn sync(&self) -> io::Result<()> {
         self.map.flush()
     }
 }
 
-#[derive(Debug)]
-struct RealSharedView {
-    map: Mmap,
-}
-
-impl SharedMap for RealSharedView {
-    fn store(&mut self, _at: usize, _bytes: &[u8]) {
-        unreachable!("only the writer stores, and it maps for writing");
-    }
-
-    fn load(&self) -> Vec<u8> {
-        self.map.to_vec()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
+/// A length that was cut to that of a buffer.
+fn usize_of(count: u64) -> usize {
+    usize::try_from(count).expect("the length of a buffer")
 }

@@ -33,7 +33,7 @@
 //! part, is complete and checksummed before.
 
 use super::event::{self, Event, SaltSeed};
-use super::{crc, le, len_u16, len_u32, to_usize};
+use super::{crc, le, len_u16, len_u32};
 use annals_types::{Append, DamageKind, NewEvent, Uuid, limits};
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
@@ -62,18 +62,15 @@ pub(crate) const SECTION_FIXED_BYTES: usize = 8;
 /// Flag of a section that a reader must understand.
 pub(crate) const SECTION_MUST_UNDERSTAND: u16 = 1;
 
-/// Kinds of sections. Those after `Times` are reserved for what later releases write.
+/// Kinds of sections. Reserved for what later releases write, so that nobody gives the numbers another meaning:
+/// 2 snapshot reference, 3 cursor advance, 4 control, 5 encryption key id, 6 event salts (of a batch from which
+/// an event was erased), 7 digests of erased events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub(crate) enum SectionKind {
     /// A time for each event (8 bytes each), ascending.
     Times = 1,
 }
-
-/// Kinds that this release does not write; listed so that nobody gives the numbers another meaning:
-/// 2 snapshot reference, 3 cursor advance, 4 control, 5 encryption key id, 6 event salts (of a batch
-/// from which an event was erased), 7 digests of erased events.
-pub(crate) const SECTION_KINDS_RESERVED: std::ops::RangeInclusive<u16> = 2..=7;
 
 /// A batch that was encoded for appending and waits for its place.
 #[derive(Debug)]
@@ -469,14 +466,4 @@ pub(crate) fn encoded_bytes(append: &Append<'_>) -> usize {
             + event.metadata.len() + stream
     };
     BATCH_FIXED_BYTES + SECTION_FIXED_BYTES + append.events.iter().map(per_event).sum::<usize>()
-}
-
-/// The header's checksum, as stored; for whoever holds the batch's bytes.
-pub(crate) fn stored_crc(batch: &[u8]) -> u32 {
-    le::u32_at(batch, AT_CRC)
-}
-
-/// Body length as stored.
-pub(crate) fn stored_body_length(batch: &[u8]) -> usize {
-    to_usize(u64::from(le::u32_at(batch, AT_BODY_LENGTH)))
 }

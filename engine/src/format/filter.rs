@@ -20,12 +20,12 @@ pub(crate) fn blocks_for(hashes: usize) -> usize {
 }
 
 fn block_of(hash: u64, blocks: usize) -> usize {
-    to_usize((hash >> 32) * blocks as u64 >> 32)
+    to_usize(((hash >> 32) * blocks as u64) >> 32)
 }
 
 fn bits_of(hash: u64) -> [usize; 6] {
     let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    std::array::from_fn(|probe| to_usize((mixed >> (10 * probe) & 1023) * BITS / 1024))
+    std::array::from_fn(|probe| to_usize(((mixed >> (10 * probe)) & 1023) * BITS / 1024))
 }
 
 /// Encodes a filter over these hashes.
@@ -56,7 +56,7 @@ pub(crate) fn may_hold(bytes: &[u8], seed: u32, hash: u64) -> Result<bool, usize
     if crc(seed.wrapping_add(len_u32(number)), &block[..BLOCK_CRC_AT]) != le::u32_at(block, BLOCK_CRC_AT) {
         return Err(number);
     }
-    Ok(bits_of(hash).into_iter().all(|bit| block[bit / 8] & 1 << (bit % 8) != 0))
+    Ok(bits_of(hash).into_iter().all(|bit| block[bit / 8] & (1 << (bit % 8)) != 0))
 }
 
 #[cfg(test)]

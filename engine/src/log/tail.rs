@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A group at least this large ends at a block's end, so that the next can be written while it is in
 /// flight. Wastes half a block on average, so 3 % of space at the most.
-const PADDED_GROUP_BYTES_MIN: u64 = 64 << 10;
+const PADDED_GROUP_BYTES_MIN: u64 = 256 << 10;
 /// A group is put in flight beside others only when it is at least this large: less gains nothing.
 const PIPELINED_GROUP_BYTES_MIN: u64 = 16 << 10;
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Notify;
 
 /// A group of at least this size is not written alone on the writer thread: more will follow it.
-const ALONE_BYTES_MAX: u64 = 64 << 10;
+const ALONE_BYTES_MAX: u64 = 256 << 10;
 
 /// Wakes the writer thread: from its sleep, or from waiting for writes in flight.
 #[derive(Debug, Default)]

@@ -86,8 +86,8 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
             Err(Obstacle::NoRoom) => {
                 state.spare.want(prepared.frame.len() as u64);
                 let seen = *failures_seen.get_or_insert(state.spare.failures());
-                core.work.notify_all();
-                core.room.wait(&mut state);
+                core.work.ring();
+                state = core.room.wait(state);
                 let debt = state.segments.closed.len() >= CLOSED_SEGMENTS_MAX;
                 let unsealed = state.seal_failure.as_ref().filter(|_| debt);
                 if let Some(failure) = state.spare.failure_after(seen).or(unsealed) {
@@ -113,7 +113,7 @@ pub(crate) fn try_append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket
         Err(Obstacle::Backlog) => Err(TryAppendError::Busy),
         Err(Obstacle::NoRoom) => {
             state.spare.want(prepared.frame.len() as u64);
-            core.work.notify_all();
+            core.work.ring();
             Err(TryAppendError::Busy)
         }
     }
@@ -327,7 +327,7 @@ fn assign(
     state.next_position = next_position;
     state.last_time = last_time;
     if state.spare.is_due(tail.offset, tail.segment.header.capacity) {
-        core.work.notify_all();
+        core.work.ring();
     }
     let appended = Appended {
         positions: Position::new(first_position)..Position::new(next_position),

@@ -1,5 +1,6 @@
 //! What an open store consists of, and who may touch what.
 
+use super::gate::{Bell, Gate};
 use super::keeper::Spare;
 use super::read_only::Follower;
 use crate::clock::Clock;
@@ -20,7 +21,7 @@ use crate::log::unsealed::Unsealed;
 use crate::log::watermark::Watermark;
 use crate::log::writer::{Alarm, Feed};
 use annals_types::{IoFailure, Settings, Uuid};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -115,11 +116,11 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) store: Uuid,
     pub(crate) epoch: u64,
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Gate<State>,
     /// Rung when room was made: a spare is ready, a segment was sealed, or that failed.
-    pub(crate) room: Condvar,
+    pub(crate) room: Bell,
     /// Rung when the keepers have something to do.
-    pub(crate) work: Condvar,
+    pub(crate) work: Bell,
     pub(crate) watermark: Watermark,
     pub(crate) fills: Fills,
     pub(crate) alarm: Alarm,
@@ -217,7 +218,7 @@ impl Feed for Core {
     fn begun(&self, segment: &Arc<Unsealed>) {
         self.begun.store(segment.header.ordinal, Ordering::Release);
         let _state = self.state.lock();
-        self.work.notify_all();
+        self.work.ring();
     }
 
     fn durable(&self, group: &Group) {
@@ -229,7 +230,7 @@ impl Feed for Core {
     fn poisoned(&self) {
         // Whoever waits for room must not wait for ever.
         let _state = self.state.lock();
-        self.room.notify_all();
-        self.work.notify_all();
+        self.room.ring();
+        self.work.ring();
     }
 }

@@ -59,10 +59,6 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
-    pub(crate) fn new(ready: Option<ReadySpare>) -> Self {
-        Self { ready, ..Self::default() }
-    }
-
     /// A frame of this length waits for it.
     pub(crate) fn want(&mut self, frame_bytes: u64) {
         if !self.holds(frame_bytes) {
@@ -105,7 +101,7 @@ pub(crate) fn keep_spare(core: &Arc<Core>) {
     loop {
         let mut state = core.state.lock();
         while state.spare.wanted.is_none() && !core.is_closing() && core.watermark.poison().is_none() {
-            core.work.wait(&mut state);
+            state = core.work.wait(state);
         }
         let Some(wanted) = state.spare.wanted else { return };
         if core.is_closing() || core.watermark.poison().is_some() {
@@ -129,7 +125,7 @@ pub(crate) fn keep_spare(core: &Arc<Core>) {
                 state.spare.last_failure = Some(failure);
             }
         }
-        core.room.notify_all();
+        core.room.ring();
     }
 }
 
@@ -216,32 +212,32 @@ pub(crate) fn keep_sealed(core: &Arc<Core>) {
         match sealed {
             Ok(true) => {
                 state.seal_failure = None;
-                core.room.notify_all();
+                core.room.ring();
                 continue;
             }
             Ok(false) if closing => return,
             Ok(false) => {
-                core.work.wait_for(&mut state, MARK_PERIOD);
+                state = core.work.wait_for(state, MARK_PERIOD);
             }
             Err(seal::SealError::Io(failure)) => {
                 state.seal_failure = Some(failure);
-                core.room.notify_all();
+                core.room.ring();
                 if closing {
                     return;
                 }
-                core.work.wait_for(&mut state, SEAL_RETRY);
+                state = core.work.wait_for(state, SEAL_RETRY);
             }
             Err(seal::SealError::Damage(damage)) => {
                 drop(state);
                 core.watermark.poison_with(&format!("a closed segment is damaged: {damage}"));
-                core.room.notify_all();
+                core.room.ring();
                 return;
             }
         }
         drop(state);
         if let Err(failure) = core.sync_mark() {
             core.watermark.poison_with(&failure.to_string());
-            core.room.notify_all();
+            core.room.ring();
             return;
         }
     }

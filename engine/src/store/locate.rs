@@ -6,6 +6,7 @@ use crate::format::batch::{Header, Shape, View};
 use crate::format::frame::{self, Envelope, FRAME_FIXED_BYTES};
 use crate::format::index::FrameEntry;
 use crate::format::len_u32;
+use crate::format::segment::FRAMES_START;
 use crate::log::damage_at;
 use crate::log::unsealed::Unsealed;
 use annals_types::{Damage, DamageKind, Position, ReadError, Record, RecordParts, Timestamp, Version};
@@ -151,7 +152,7 @@ impl Window {
 
     /// The positions that an entry's frame should hold.
     fn positions(&self, index: usize) -> Option<(u64, u64)> {
-        let first = self.first_position + u64::from(self.entries[index].position);
+        let first = self.first_position + u64::from(self.entries.get(index)?.position);
         let next = match self.entries.get(index + 1) {
             Some(next) => self.first_position + u64::from(next.position),
             None => self.end_position,
@@ -190,7 +191,11 @@ impl Locator {
             damage.last_position = Some(Position::new(positions.1));
             damage
         };
-        let offset = window.entries.get(index).map_or(0, |entry| entry.offset);
+        let Some(offset) = window.entries.get(index).map(|entry| entry.offset) else {
+            // No frame of the segment is intact.
+            let positions = (position, window.end_position.max(position + 1) - 1);
+            return Err(damage_at(&window.path, FRAMES_START, DamageKind::Missing, Some(positions)).into());
+        };
         let (envelope, bytes) = read_frame(core, &window.home, offset).map_err(|error| match error {
             ReadError::Damage(damage) => ReadError::Damage(with_positions(damage)),
             other => other,

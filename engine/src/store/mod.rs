@@ -3,6 +3,7 @@
 pub(crate) mod commit;
 pub(crate) mod core;
 mod examine;
+mod gate;
 mod keeper;
 mod locate;
 mod lookup;
@@ -268,8 +269,8 @@ impl Handle {
             // Under the lock, so that no append is between its check and its place.
             let _state = core.state.lock();
             core.closing.store(true, Ordering::Release);
-            core.work.notify_all();
-            core.room.notify_all();
+            core.work.ring();
+            core.room.ring();
         }
         core.alarm.ring();
         for thread in self.threads.lock().drain(..) {

@@ -4,6 +4,7 @@ use super::core::{
     Active, Closed, Core, LOCK_NAME, MANIFEST_NAME, MANIFEST_TEMPORARY_NAME, MARK_NAME, Segments, State, write_manifest,
 };
 use super::examine::{Examined, Last, Look, read_manifest, read_mark};
+use super::gate::{Bell, Gate};
 use super::keeper::{ReadySpare, Spare, make_spare};
 use super::roll::begin;
 use crate::clock::Clock;
@@ -92,12 +93,27 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Lock>, OpenError> {
 
 /// Writes the manifest of a store without segments: an empty store, which is complete once it is opened.
 fn create(disk: &dyn Disk, dir: &Path) -> Result<Manifest, OpenError> {
+    sync_ancestors(disk, dir)?;
     let mut bytes = [0; 16];
     rand::rng().fill_bytes(&mut bytes);
     let store = uuid::Builder::from_random_bytes(bytes).into_uuid();
     let manifest = Manifest { store, generation: 1, epoch: 0, last_made: 0, sealed: Vec::new() };
     write_manifest(disk, dir, &manifest)?;
     Ok(manifest)
+}
+
+/// The directory may have been made by an opening that was cut short before it had synced what is above it.
+fn sync_ancestors(disk: &dyn Disk, dir: &Path) -> Result<(), IoFailure> {
+    let failed = |error| IoFailure::new("sync what is above", dir, error);
+    let absolute = std::path::absolute(dir).map_err(failed)?;
+    for (distance, ancestor) in absolute.ancestors().skip(1).enumerate() {
+        match disk.sync_dir(ancestor) {
+            // Directories further up may be closed to this process; then it has not made them either.
+            Err(error) if distance == 0 || error.kind() != ErrorKind::PermissionDenied => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "an open store has this many parts")]
@@ -137,9 +153,9 @@ fn core_of(
         settings,
         store: manifest.store,
         epoch: manifest.epoch + 1,
-        state: Mutex::new(state),
-        room: parking_lot::Condvar::new(),
-        work: parking_lot::Condvar::new(),
+        state: Gate::new(state),
+        room: Bell::default(),
+        work: Bell::default(),
         watermark: Watermark::new(next_batch, next_position),
         fills: crate::log::group::Fills::default(),
         alarm: crate::log::writer::Alarm::default(),
@@ -167,19 +183,15 @@ fn open_mark(disk: &dyn Disk, dir: &Path, store: Uuid, mark: Option<Mark>) -> Re
 }
 
 /// Makes durable what was accepted without a proof that it is, before anybody sees it: after a kill it may have
-/// been in a cache alone. A cleanly closed store has nothing of the kind. Sets a torn tail aside.
+/// been in a cache alone. A cleanly closed store has nothing of the kind.
 fn make_witnessed(last: &Last, witnessed: u64) -> Result<(), OpenError> {
-    if last.outcome == Outcome::GoesOn || last.place.batch <= witnessed {
+    // A frame that is proved to be durable proves that its segment's header is; else the header is doubtful, too.
+    let header_proved = witnessed > last.log.header.first_batch;
+    if last.outcome == Outcome::GoesOn || (header_proved && last.place.batch <= witnessed) {
         return Ok(());
     }
-    let frames = last.index.frames();
-    let number_of = |offset: u64| {
-        let frame = &last.bytes[to_usize(offset)..];
-        Envelope::decode(frame, offset, last.log.seed).and_then(|envelope| envelope.header(frame)).map(|header| header.number)
-    };
-    let first = frames.partition_point(|entry| number_of(entry.offset).is_ok_and(|number| number < witnessed));
-    let Some(first) = frames.get(first) else { return Ok(()) };
-    let (start, end) = (align_down(first.offset, BLOCK_BYTES), align_up(last.place.offset, BLOCK_BYTES));
+    let start = if header_proved { first_doubtful(last, witnessed) } else { 0 };
+    let (start, end) = (align_down(start, BLOCK_BYTES), align_up(last.place.offset, BLOCK_BYTES));
     let accepted = &last.bytes[to_usize(start)..to_usize(end)];
     let failed = |action| move |error| IoFailure::new(action, &last.log.path, error);
     last.log.file.sync().map_err(failed("sync"))?;
@@ -191,6 +203,19 @@ fn make_witnessed(last: &Last, witnessed: u64) -> Result<(), OpenError> {
     let piece = Piece::copied(accepted);
     last.log.file.write_durable(start, &[IoSlice::new(piece.as_ref())]).map_err(failed("write"))?;
     Ok(())
+}
+
+/// Where the first frame is that nothing proves to be durable.
+fn first_doubtful(last: &Last, witnessed: u64) -> u64 {
+    let frames = last.index.frames();
+    let number_of = |offset: u64| {
+        let frame = &last.bytes[to_usize(offset)..];
+        Envelope::decode(frame, offset, last.log.seed)
+            .and_then(|envelope| envelope.header(frame))
+            .map(|header| header.number)
+    };
+    let first = frames.partition_point(|entry| number_of(entry.offset).is_ok_and(|number| number < witnessed));
+    frames.get(first).map_or(last.place.offset, |entry| entry.offset)
 }
 
 /// After a clean close: the writer goes on right behind the last frame.

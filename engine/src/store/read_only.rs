@@ -2,6 +2,7 @@
 
 use super::core::{Active, Closed, Core, LOCK_NAME, MARK_NAME, SealedSegment, Segments, State};
 use super::examine::{self, Last, Look, read_manifest, read_mark};
+use super::gate::{Bell, Gate};
 use super::keeper::Spare;
 use crate::clock::Clock;
 use crate::disk::{Access, Disk};
@@ -135,9 +136,9 @@ fn core_of(
         settings,
         store: manifest.store,
         epoch: manifest.epoch,
-        state: Mutex::new(state),
-        room: parking_lot::Condvar::new(),
-        work: parking_lot::Condvar::new(),
+        state: Gate::new(state),
+        room: Bell::default(),
+        work: Bell::default(),
         watermark: Watermark::new(0, 0),
         fills: crate::log::group::Fills::default(),
         alarm: crate::log::writer::Alarm::default(),
@@ -187,8 +188,10 @@ fn show_what_is_proved(last: &mut Last, witnessed: u64) -> Result<(), IoFailure>
 /// Catches up with the writer, where there is one in another process. Nothing to do for the writer itself.
 pub(crate) fn refresh(core: &Core) -> Result<(), ReadError> {
     let Some(follower) = core.follower.get() else { return Ok(()) };
-    let bytes = match core.disk.read(&core.dir.join(MARK_NAME)) {
-        Ok(bytes) => bytes,
+    let mut bytes = [0; mark::MARK_BYTES];
+    let opened = core.disk.open(&core.dir.join(MARK_NAME), Access::Read);
+    match opened.and_then(|file| file.read_at(&mut bytes, 0)) {
+        Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(IoFailure::new("read", core.dir.join(MARK_NAME), error).into()),
     };

@@ -12,7 +12,7 @@ use crate::index::memory::MemoryIndex;
 use crate::log::scan::{Frames, Place};
 use crate::log::unsealed::Unsealed;
 use crate::log::{damage_at, index_name};
-use annals_types::{Damage, DamageKind, Position, ReadError};
+use annals_types::{Damage, DamageKind, ReadError};
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
@@ -227,7 +227,6 @@ impl Check<'_> {
     }
 
     /// Every frame and event from `place` on; goes on behind damage. Returns the chain.
-    #[expect(clippy::too_many_arguments, reason = "what a segment consists of")]
     fn frames(
         &mut self,
         path: &Path,
@@ -282,6 +281,7 @@ fn positions_of(seal: &Seal) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use annals_types::Position;
 
     #[test]
     fn a_report_without_damage_is_ok() {

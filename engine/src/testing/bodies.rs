@@ -7,11 +7,11 @@ use crate::format::{frame, mark};
 use crate::log::scan::{Frames, Place};
 use crate::{DamageKind, Uuid};
 
-/// Scans `bytes` as the first segment of the store with the nil id: by its header if that is intact, else as frames
+/// Scans `bytes` as the first segment of the store that they say they are of: by its header if that is intact, else as frames
 /// of a segment with salt 0 that begin at byte 0. Returns the number of good frames, those behind damage included.
 #[must_use]
 pub fn scan_bytes(bytes: &[u8]) -> usize {
-    let store = Uuid::nil();
+    let store = bytes.get(32..48).and_then(|id| Uuid::from_slice(id).ok()).unwrap_or_default();
     let header = SegmentHeader::decode(bytes, 1, store).ok();
     let _ = Seal::decode(bytes, store);
     let _ = Manifest::decode(bytes);

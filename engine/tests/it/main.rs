@@ -2,5 +2,8 @@
 #![allow(missing_docs)]
 
 mod append;
+mod format_document;
+mod fuzz_bodies;
+mod crash;
 mod model;
 mod support;

@@ -17,7 +17,7 @@ struct Figures {
     disk_bytes: u64,
     index_bytes: u64,
     epoch: u64,
-    disk: &'static str,
+    disk: String,
     format: u32,
     writer: Option<u32>,
 }
@@ -32,7 +32,7 @@ impl From<Stat> for Figures {
             disk_bytes: stat.disk_bytes,
             index_bytes: stat.index_bytes,
             epoch: stat.epoch,
-            disk: &stat.disk,
+            disk: stat.disk,
             format: stat.format,
             writer: stat.writer,
         }

@@ -45,7 +45,13 @@ pub(super) fn run(config: &Config) -> Result<(), Failure> {
 
 /// Damage that ends the check early, or even prevents opening, is a finding like any other.
 fn verify(config: &Config) -> Result<Verified, Failure> {
-    let only = |damage| Verified { events: 0, segments: 0, torn_tail_bytes: 0, chain: String::new(), damage: vec![damage] };
+    let only = |damage| Verified {
+        events: 0,
+        segments: 0,
+        torn_tail_bytes: 0,
+        chain: String::new(),
+        damage: vec![damage],
+    };
     let store = match config.open_for_reading() {
         Err(Failure::Open(OpenError::Damage(damage))) => return Ok(only(damage)),
         opened => opened?,
@@ -72,6 +78,7 @@ fn findings(verified: &Verified) -> Findings<'_> {
 fn write_readable(out: &mut impl Write, verified: &Verified) -> std::io::Result<()> {
     let verdict = if verified.damage.is_empty() { "sound" } else { "DAMAGED" };
     writeln!(out, "{verdict}: {} events in {} segments checked", verified.events, verified.segments)?;
+    writeln!(out, "chain of digests behind the sealed segments: {}", verified.chain)?;
     if verified.torn_tail_bytes > 0 {
         let bytes = verified.torn_tail_bytes;
         writeln!(out, "torn tail: {bytes} bytes that were never acknowledged (no damage)")?;
@@ -86,7 +93,8 @@ mod tests {
 
     #[test]
     fn findings_are_printed_as_the_contract_has_them() {
-        let mut verified = Verified { events: 3, segments: 1, torn_tail_bytes: 8, chain: String::new(), damage: Vec::new() };
+        let mut verified =
+            Verified { events: 3, segments: 1, torn_tail_bytes: 8, chain: String::new(), damage: Vec::new() };
         assert_eq!(
             serde_json::to_string(&findings(&verified)).unwrap(),
             r#"{"ok":true,"events":3,"segments":1,"torn_tail_bytes":8,"damage":[]}"#

@@ -123,7 +123,10 @@ fn what_another_process_appends_is_printed_within_milliseconds_whatever_becomes_
     expect(last);
     latencies.sort();
     let (median, greatest) = (latencies[latencies.len() / 2], latencies[latencies.len() - 1]);
-    println!("{} appends of {last} events followed in {median:?} (median), {greatest:?} (greatest)", latencies.len());
+    println!(
+        "{} appends of {last} events followed in {median:?} (median), {greatest:?} (greatest)",
+        latencies.len()
+    );
     assert!(last > 2 * KILLS * APPENDS_A_KILL, "the floods brought nothing");
     assert!(median <= LATENCY_MEDIAN_MAX, "{median:?}");
     assert_eq!(following.interrupt(), Some(0));

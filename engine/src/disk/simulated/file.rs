@@ -170,12 +170,6 @@ impl SharedMap for SimulatedSharedMap {
         }
     }
 
-    fn load(&self) -> Vec<u8> {
-        let mut bytes = self.disk.state().content(self.id).cached().to_vec();
-        bytes.resize(self.len, 0);
-        bytes
-    }
-
     fn sync(&self) -> io::Result<()> {
         if self.writable { self.disk.state().sync(self.id) } else { Ok(()) }
     }

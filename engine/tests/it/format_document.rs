@@ -1,0 +1,543 @@
+//! `docs/format.md` is right: a store is taken apart by its tables alone, and what is found is what the library reads.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+use annals::{Append, ContentKind, NewEvent, Read, Record, Settings, Store, Timestamp, Uuid};
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::path::Path;
+
+const DOCUMENT: &str = include_str!("../../../docs/format.md");
+
+/// The tables of the document.
+#[derive(Default)]
+struct Format {
+    /// Where a field of a table is, and how many bytes it has.
+    fields: HashMap<(&'static str, &'static str), (usize, usize)>,
+    constants: HashMap<&'static str, u64>,
+    magics: HashMap<&'static str, &'static str>,
+}
+
+impl Format {
+    fn parse(text: &'static str) -> Self {
+        let mut format = Self::default();
+        let mut table = "";
+        for line in text.lines() {
+            if let Some(heading) = line.strip_prefix("### ") {
+                table = heading.trim_matches('`');
+            }
+            let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            let is_name =
+                |at: usize| line.split('|').nth(at).is_some_and(|cell| cell.trim().starts_with('`'));
+            match cells[..] {
+                ["", at, bytes, field, ..] if is_name(3) => {
+                    if let (Ok(at), Ok(bytes)) = (at.parse(), bytes.parse()) {
+                        let twice = format.fields.insert((table, field), (at, bytes));
+                        assert!(twice.is_none() || field == "zero", "{table} has two fields {field}");
+                    }
+                }
+                ["", name, value, ..] if is_name(1) => {
+                    if let Ok(number) = value.parse() {
+                        format.constants.insert(name, number);
+                    } else if is_name(2) {
+                        format.magics.insert(name, value);
+                    }
+                }
+                _ => {}
+            }
+        }
+        format
+    }
+
+    fn place(&self, table: &'static str, field: &'static str) -> (usize, usize) {
+        *self
+            .fields
+            .get(&(table, field))
+            .unwrap_or_else(|| panic!("the document has no field {field} of {table}"))
+    }
+
+    /// The bytes of a field of the thing at the start of `bytes`.
+    fn bytes<'a>(&self, table: &'static str, field: &'static str, bytes: &'a [u8]) -> &'a [u8] {
+        let (at, count) = self.place(table, field);
+        &bytes[at..at + count]
+    }
+
+    fn number(&self, table: &'static str, field: &'static str, bytes: &[u8]) -> u64 {
+        number(self.bytes(table, field, bytes))
+    }
+
+    fn size(&self, table: &'static str, field: &'static str, bytes: &[u8]) -> usize {
+        self.number(table, field, bytes).try_into().unwrap()
+    }
+
+    fn start(&self, table: &'static str, field: &'static str) -> usize {
+        self.place(table, field).0
+    }
+
+    fn constant(&self, name: &'static str) -> usize {
+        self.constants[name].try_into().unwrap()
+    }
+
+    /// The header of this kind at the start of `bytes`, verified.
+    fn header<'a>(&self, kind: &str, bytes: &'a [u8]) -> &'a [u8] {
+        let own = self.start("prelude", "checksum");
+        assert_eq!(self.number("prelude", "checksum", bytes), u64::from(crc(0, &bytes[..own])), "{kind}");
+        assert_eq!(self.bytes("prelude", "magic", bytes), self.magics[kind].as_bytes());
+        assert_eq!(self.number("prelude", "version", bytes), 1);
+        let header = &bytes[..self.size("prelude", "header length", bytes)];
+        let rest = crc(0, &header[own + 4..]);
+        assert_eq!(self.number("prelude", "header checksum", bytes), u64::from(rest), "{kind}");
+        header
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+fn crc(seed: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+fn hash(parts: &[&[u8]]) -> Vec<u8> {
+    parts.iter().fold(Sha256::new(), |hasher, part| hasher.chain_update(part)).finalize().to_vec()
+}
+
+fn align_up(at: usize, unit: usize) -> usize {
+    at.div_ceil(unit) * unit
+}
+
+/// An event, as the document says that it is read, and as the library reads it.
+#[derive(PartialEq, Eq, Debug)]
+struct Found {
+    position: u64,
+    version: u64,
+    stream: String,
+    event_type: String,
+    time: u64,
+    id: Uuid,
+    tags: Vec<String>,
+    correlation: Option<Uuid>,
+    causation: Option<Uuid>,
+    is_json: bool,
+    data: Vec<u8>,
+    metadata: Vec<u8>,
+}
+
+impl From<Record> for Found {
+    fn from(record: Record) -> Self {
+        Self {
+            position: record.position().get(),
+            version: record.version().get(),
+            stream: record.stream().to_owned(),
+            event_type: record.event_type().to_owned(),
+            time: record.time().get(),
+            id: record.id(),
+            tags: record.tags().map(str::to_owned).collect(),
+            correlation: record.correlation(),
+            causation: record.causation(),
+            is_json: record.content() == ContentKind::Json,
+            data: record.data().to_vec(),
+            metadata: record.metadata().to_vec(),
+        }
+    }
+}
+
+/// A reader written after the document.
+struct Reader<'f> {
+    format: &'f Format,
+    store: Vec<u8>,
+    events: Vec<Found>,
+    /// Of each frame of the segment that is read: first position and offset.
+    frames: Vec<(u64, usize)>,
+    chain: Vec<u8>,
+    previous: u64,
+    next_batch: u64,
+    compressed: usize,
+}
+
+impl Reader<'_> {
+    /// Reads the frames of a segment and returns where they end.
+    fn segment(&mut self, ordinal: u64, bytes: &[u8]) -> usize {
+        let format = self.format;
+        let header = format.header("segment", bytes);
+        assert_eq!(format.number("segment header", "ordinal", header), ordinal);
+        assert_eq!(format.number("segment header", "first batch", header), self.next_batch);
+        assert_eq!(format.number("segment header", "first position", header), self.events.len() as u64);
+        if ordinal > 1 {
+            assert_eq!(format.number("segment header", "predecessor checksum", header), self.previous);
+        }
+        let seed = crc(0, format.bytes("segment header", "salt", header));
+        self.previous = format.number("prelude", "checksum", bytes);
+        self.frames.clear();
+        let mut end = format.constant("frames start");
+        loop {
+            let candidates = [end, align_up(end, format.constant("block"))];
+            match candidates.into_iter().find(|&at| self.is_next_frame(bytes, at, seed)) {
+                Some(at) => end = self.frame(bytes, at),
+                None => return end,
+            }
+        }
+    }
+
+    fn is_next_frame(&self, bytes: &[u8], at: usize, seed: u32) -> bool {
+        let format = self.format;
+        let Some(frame) = bytes.get(at..at + format.start("frame", "batch")) else { return false };
+        format.bytes("frame", "magic", frame) == b"anfr"
+            && format.number("frame", "checksum", frame)
+                == u64::from(crc(seed, &frame[format.start("frame", "offset")..]))
+            && format.size("frame", "offset", frame) == at
+            && format.number("frame", "previous", frame) == self.previous
+    }
+
+    /// Reads the frame that is at `at` and returns where it ends.
+    fn frame(&mut self, bytes: &[u8], at: usize) -> usize {
+        let format = self.format;
+        let frame = &bytes[at..];
+        let start = format.start("frame", "batch");
+        let body_start = start + format.size("frame", "header length", frame);
+        let end = body_start + format.size("frame", "stored length", frame);
+        let (batch, stored) = (&frame[start..body_start], &frame[body_start..end]);
+        assert_eq!(
+            format.number("batch", "checksum", batch),
+            format.number("frame", "batch checksum", frame)
+        );
+        assert!(format.number("frame", "not durable", frame) <= format.number("batch", "number", batch));
+        let length = format.size("batch", "body length", batch);
+        let body = match format.number("frame", "codec", frame) {
+            0 => stored.to_vec(),
+            1 => {
+                assert_eq!(format.number("frame", "stored checksum", frame), u64::from(crc(0, stored)));
+                self.compressed += 1;
+                zstd::bulk::decompress(stored, length).unwrap()
+            }
+            other => panic!("the document has no codec {other}"),
+        };
+        assert_eq!(body.len(), length);
+        self.frames.push((format.number("batch", "first position", batch), at));
+        self.previous = format.number("frame", "checksum", frame);
+        self.batch(batch, &body);
+        at + align_up(end, format.constant("frame alignment"))
+    }
+
+    fn batch(&mut self, batch: &[u8], body: &[u8]) {
+        let format = self.format;
+        let of = |field| format.number("batch", field, batch);
+        let (own, versions) = (format.start("batch", "checksum"), format.start("batch", "first versions"));
+        assert_eq!(of("checksum"), u64::from(crc(crc(0, &batch[..own]), &batch[versions..])));
+        assert_eq!(of("body checksum"), u64::from(crc(0, body)));
+        assert_eq!(format.bytes("batch", "store", batch), self.store);
+        assert_eq!((of("number"), of("first position")), (self.next_batch, self.events.len() as u64));
+        let (events, streams) =
+            (format.size("batch", "events", batch), format.size("batch", "streams", batch));
+        let events_start = format.size("batch", "directory length", batch);
+        assert_eq!(of("directory checksum"), u64::from(crc(0, &body[..events_start])));
+        let end_at = |index: usize| usize::try_from(number(&body[4 * index..4 * index + 4])).unwrap();
+        let names_start = 4 * (events + streams);
+        let part = |first: usize, index: usize| {
+            let start = if index == first { 0 } else { end_at(index - 1) };
+            start..end_at(index)
+        };
+        let names: Vec<&[u8]> =
+            (events..events + streams).map(|index| &body[names_start..][part(events, index)]).collect();
+        let sections_start = names_start + names.iter().map(|name| name.len()).sum::<usize>();
+        let (times, section_digests) =
+            self.sections(&body[sections_start..events_start], format.size("batch", "sections", batch));
+        let first_versions: Vec<u64> = batch[versions..].chunks(8).map(number).collect();
+        assert_eq!(first_versions.len(), streams);
+        let mut next_versions = first_versions.clone();
+        let mut event_digests = Vec::new();
+        for ordinal in 0..events {
+            let event = &body[events_start..][part(0, ordinal)];
+            let time = times.get(ordinal).copied().unwrap_or(0).max(of("time"));
+            event_digests.extend(self.event(batch, event, ordinal, &names, &mut next_versions, time));
+        }
+        let stream_parts: Vec<u8> = names
+            .iter()
+            .zip(&first_versions)
+            .flat_map(|(name, first)| {
+                [&first.to_le_bytes(), &u32::try_from(name.len()).unwrap().to_le_bytes()[..], name].concat()
+            })
+            .collect();
+        let numbers: Vec<u8> = ["epoch", "number", "first position", "time"]
+            .iter()
+            .flat_map(|field| of(field).to_le_bytes())
+            .collect();
+        let counts =
+            [u32::try_from(events).unwrap().to_le_bytes(), u32::try_from(streams).unwrap().to_le_bytes()]
+                .concat();
+        let digest =
+            hash(&[&[2], &self.store, &numbers, &counts, &stream_parts, &event_digests, &section_digests]);
+        self.chain = hash(&[&[3], &self.chain, &digest]);
+        self.next_batch += 1;
+    }
+
+    /// The times that the sections give, and the digests of the sections.
+    fn sections(&self, mut bytes: &[u8], count: usize) -> (Vec<u64>, Vec<u8>) {
+        let format = self.format;
+        let (mut times, mut digests) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            let start = format.start("section", "content");
+            let (section, rest) = bytes.split_at(start + format.size("section", "length", bytes));
+            assert_eq!(
+                (format.number("section", "kind", section), format.number("section", "flags", section)),
+                (1, 1)
+            );
+            times = section[start..].chunks(8).map(number).collect();
+            digests.extend(hash(&[&[4], format.bytes("section", "kind", section), &section[start..]]));
+            bytes = rest;
+        }
+        assert_eq!(bytes.len(), 0);
+        (times, digests)
+    }
+
+    /// Reads an event and returns its digest.
+    fn event(
+        &mut self,
+        batch: &[u8],
+        event: &[u8],
+        ordinal: usize,
+        names: &[&[u8]],
+        next_versions: &mut [u64],
+        time: u64,
+    ) -> Vec<u8> {
+        let format = self.format;
+        let of = |field| format.size("event", field, event);
+        let ordinal = u32::try_from(ordinal).unwrap();
+        let salt = format.bytes("batch", "salt", batch);
+        let seed = crc(0, salt).wrapping_add(ordinal);
+        assert_eq!(format.number("event", "checksum", event), u64::from(crc(seed, &event[4..])));
+        let mut at = format.start("event", "variable");
+        let mut take = |count: usize| {
+            at += count;
+            &event[at - count..at]
+        };
+        let flags = of("flags");
+        let mut id_if = |flag| (flags & flag != 0).then(|| Uuid::from_slice(take(16)).unwrap());
+        let (correlation, causation) = (id_if(2), id_if(4));
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let event_type = text(take(of("type length")));
+        let mut tag_bytes = take(of("tags length"));
+        let mut tags = Vec::new();
+        while let Some((length, rest)) = tag_bytes.split_first_chunk::<2>() {
+            let (tag, rest) = rest.split_at(u16::from_le_bytes(*length).into());
+            tags.push(text(tag));
+            tag_bytes = rest;
+        }
+        assert_eq!(tags.len(), of("tags"));
+        let (data, metadata) = (take(of("data length")).to_vec(), take(of("metadata length")).to_vec());
+        assert_eq!(at, event.len());
+        let stream = of("stream");
+        next_versions[stream] += 1;
+        self.events.push(Found {
+            position: self.events.len() as u64,
+            version: next_versions[stream] - 1,
+            stream: text(names[stream]),
+            event_type,
+            time,
+            id: Uuid::from_slice(format.bytes("event", "id", event)).unwrap(),
+            tags,
+            correlation,
+            causation,
+            is_json: flags & 1 == 0,
+            data,
+            metadata,
+        });
+        let salt = hash(&[&[5], salt, &ordinal.to_le_bytes()]);
+        hash(&[&[1], &salt[..16], &event[4..]])
+    }
+
+    /// Checks the seal of the segment that was just read, and its fields in the manifest.
+    fn seal(&self, bytes: &[u8], end: usize, in_manifest: &[u8], chain_before: &[u8]) {
+        let format = self.format;
+        let seal = format.header("seal", &bytes[align_up(end, format.constant("block"))..]);
+        assert_eq!(&seal[format.start("seal", "ordinal")..], in_manifest);
+        assert_eq!(format.size("seal", "end", seal), end);
+        assert_eq!(format.number("seal", "next batch", seal), self.next_batch);
+        assert_eq!(format.number("seal", "next position", seal), self.events.len() as u64);
+        assert_eq!(format.number("seal", "last checksum", seal), self.previous);
+        assert_eq!(format.bytes("seal", "chain before", seal), chain_before);
+        assert_eq!(format.bytes("seal", "chain", seal), self.chain);
+        let last = self.events.last().unwrap();
+        assert_eq!(format.number("seal", "greatest time", seal), last.time);
+    }
+
+    /// Checks the index of the segment that was just read, which began with the event at `first`.
+    fn index(&self, bytes: &[u8], salt: &[u8], first: usize) {
+        let format = self.format;
+        let header = format.header("index", bytes);
+        assert_eq!(format.size("index header", "first position", header), first);
+        assert_eq!(format.bytes("index header", "salt", header), salt);
+        assert_eq!(format.number("index header", "last checksum", header), self.previous);
+        let (at, length) = format.place("index header", "first table");
+        let tables = &header[at..];
+        assert_eq!(tables.len(), length * format.size("index header", "tables", header));
+        let table = |kind| {
+            let table = tables
+                .chunks(length)
+                .find(|table| format.number("index table", "kind", table) == kind)
+                .unwrap();
+            self.records(bytes, table, crc(0, salt))
+        };
+        let frames: Vec<(u64, usize)> = table(1)
+            .iter()
+            .map(|record| {
+                let position = first as u64 + format.number("index frame", "position", record);
+                (position, 8 * format.size("index frame", "offset", record))
+            })
+            .collect();
+        assert_eq!(frames, self.frames);
+        let (postings, filter) = (table(3), table(4));
+        let mut found = 0;
+        let mut hash_before = 0;
+        for record in table(2) {
+            let of = |field| format.number("index stream", field, record);
+            let range = format.size("index stream", "first posting", record)..;
+            for (rank, posting) in (0..of("postings")).zip(&postings[range]) {
+                let event = &self.events[first + format.size("index posting", "position", posting)];
+                let seed = number(&self.store[..8]);
+                assert_eq!(
+                    twox_hash::XxHash3_64::oneshot_with_seed(seed, event.stream.as_bytes()),
+                    of("hash")
+                );
+                assert_eq!(event.version, of("first version") + rank);
+                found += 1;
+            }
+            assert!(hash_before <= of("hash"));
+            hash_before = of("hash");
+            assert!(self.is_in_filter(&filter, of("hash"), crc(0, salt)));
+        }
+        assert_eq!(found, self.events.len() - first);
+    }
+
+    fn records<'a>(&self, bytes: &'a [u8], table: &[u8], seed: u32) -> Vec<&'a [u8]> {
+        let format = self.format;
+        let of = |field| format.size("index table", field, table);
+        let (block, payload) = (format.constant("block"), format.constant("index block payload"));
+        if of("kind") == 4 {
+            return bytes[of("first block") * block..]
+                .chunks(of("record bytes"))
+                .take(of("records"))
+                .collect();
+        }
+        let per_block = payload / of("record bytes");
+        let blocks = of("first block")..of("first block") + of("records").div_ceil(per_block);
+        for number_of_block in blocks.clone() {
+            let bytes = &bytes[number_of_block * block..][..block];
+            let own = crc(seed.wrapping_add(u32::try_from(number_of_block).unwrap()), &bytes[..payload]);
+            assert_eq!(number(&bytes[payload..]), u64::from(own));
+        }
+        let records = blocks.flat_map(|at| bytes[at * block..][..payload].chunks_exact(of("record bytes")));
+        records.take(of("records")).collect()
+    }
+
+    fn is_in_filter(&self, filter: &[&[u8]], hash: u64, seed: u32) -> bool {
+        let format = self.format;
+        let at = usize::try_from(((hash >> 32) * filter.len() as u64) >> 32).unwrap();
+        let bits = format.bytes("index filter block", "bits", filter[at]);
+        let own = crc(seed.wrapping_add(u32::try_from(at).unwrap()), bits);
+        assert_eq!(format.number("index filter block", "checksum", filter[at]), u64::from(own));
+        let mixed = hash.wrapping_mul(format.constants["filter multiplier"]);
+        (0..6).all(|probe| {
+            let bit = usize::try_from(mixed >> (10 * probe) & 1023).unwrap() * format.constant("filter bits")
+                / 1024;
+            bits[bit / 8] >> (bit % 8) & 1 == 1
+        })
+    }
+}
+
+/// A store with everything that the format has: several streams a batch, given times, sections, compression, ids,
+/// tags, empty and binary data, segments that are sealed and one that is not.
+fn write_store(dir: &Path) {
+    let settings = Settings {
+        segment_bytes_first: 16 << 10,
+        segment_bytes_max: 64 << 10,
+        compress_above_bytes: Some(500),
+        ..Settings::default()
+    };
+    let store = Store::open_with(dir, settings).unwrap();
+    for number in 0..250_u32 {
+        let data = format!(r#"{{"number":{number},"text":"{}"}}"#, "x".repeat(number as usize % 97 * 10));
+        let id = Uuid::from_u128(u128::from(number) + 1);
+        let streams = [format!("order-{}", number % 31), format!("customer-{}", number % 7)];
+        let mut events = vec![NewEvent::new(streams[0].clone(), "OrderPlaced").json(data)];
+        if number % 3 == 0 {
+            let noted = NewEvent::new(streams[1].clone(), "OrderNoted").tag("customer:é").tag("n");
+            events.push(noted.correlation(id).causation(id));
+            let scanned =
+                NewEvent::new(streams[0].clone(), "Scanned").binary(vec![0xff; 40]).metadata(&b"m"[..]);
+            events.push(scanned.causation(id));
+        }
+        // Later ones lie before the clock's times that others got by then, and are raised.
+        if number < 100 || number % 5 == 0 {
+            let first = u64::MAX / 64 + u64::from(number) * 1000;
+            events = events
+                .into_iter()
+                .zip(first..)
+                .map(|(event, time)| event.time(Timestamp::new(time)))
+                .collect();
+        }
+        let append: Append<'_> = events.into_iter().collect();
+        store.append(append.raise_times()).unwrap().wait().unwrap();
+    }
+    store.close().unwrap();
+}
+
+#[test]
+fn a_store_is_read_by_what_the_format_document_says() {
+    let dir = tempfile::tempdir().unwrap();
+    write_store(dir.path());
+    let format = Format::parse(DOCUMENT);
+    let file = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
+
+    let manifest = file("manifest");
+    let manifest = format.header("manifest", &manifest);
+    let of = |field| format.number("manifest", field, manifest);
+    let (seals_at, seal_bytes) = format.place("manifest", "first seal");
+    let seals: Vec<&[u8]> = manifest[seals_at..].chunks(seal_bytes).collect();
+    assert!(seals.len() > 2 && of("sealed") == seals.len() as u64, "{} sealed segments", seals.len());
+
+    let store = format.bytes("prelude", "store", manifest).to_vec();
+    let chain = hash(&[&[0], &store]);
+    let (events, frames) = (Vec::new(), Vec::new());
+    let mut reader =
+        Reader { format: &format, store, events, frames, chain, previous: 0, next_batch: 0, compressed: 0 };
+    let mut last_segment = (0, 0);
+    for ordinal in 1..=of("last made") {
+        let bytes = file(&format!("{ordinal:010}.log"));
+        if bytes[..format.constant("block")].iter().all(|&byte| byte == 0) {
+            break;
+        }
+        let (first, chain_before) = (reader.events.len(), reader.chain.clone());
+        let end = reader.segment(ordinal, &bytes);
+        last_segment = (ordinal, end);
+        if let Some(in_manifest) = seals.get(usize::try_from(ordinal).unwrap() - 1) {
+            reader.seal(&bytes, end, in_manifest, &chain_before);
+            let salt = format.bytes("segment header", "salt", &bytes);
+            reader.index(&file(&format!("{ordinal:010}.index")), salt, first);
+        }
+    }
+
+    assert!(reader.compressed > 0 && reader.compressed < 250);
+    check_mark(&format, &file("mark"), &reader, of("epoch"), last_segment);
+    let expected = Store::open_read_only(dir.path()).unwrap().read(Read::all()).unwrap();
+    let expected: Vec<Found> = expected.map(|record| record.unwrap().into()).collect();
+    assert!(expected[0].time < expected[1].time && expected[100].time < expected[400].time);
+    assert_eq!(reader.events, expected);
+}
+
+/// The newest slot says that the store was closed in order behind its last frame.
+fn check_mark(format: &Format, mark: &[u8], reader: &Reader<'_>, epoch: u64, last_segment: (u64, usize)) {
+    format.header("mark", mark);
+    let slots = ["mark slot 0", "mark slot 1"].map(|slot| &mark[format.constant(slot)..]);
+    let newest = usize::from(slots.map(|slot| format.number("mark slot", "sequence", slot)).is_sorted());
+    let of = |field| format.number("mark slot", field, slots[newest]);
+    let own = format.start("mark slot", "checksum");
+    assert_eq!(of("checksum"), u64::from(crc(crc(0, &reader.store), &slots[newest][..own])));
+    assert_eq!(usize::from(of("sequence") % 2 == 1), newest);
+    assert_eq!((of("epoch"), of("watermark"), of("clean")), (epoch, reader.next_batch, 1));
+    assert_eq!(of("position"), reader.events.len() as u64);
+    assert_eq!((of("segment"), of("offset")), (last_segment.0, last_segment.1 as u64));
+}
