@@ -3,7 +3,7 @@
 use crate::disk::{Access, Disk};
 use crate::format::index::{BadBlock, IndexOf, Layout};
 use crate::format::prelude::Refusal;
-use annals_types::{DamageKind, Uuid};
+use annals_types::{Damage, DamageKind, Uuid};
 use bytes::Bytes;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -17,6 +17,8 @@ pub(crate) struct SealedIndex {
     loaded: OnceLock<Loaded>,
     /// Made from the log in place of a file that is missing or damaged.
     remade: OnceLock<Loaded>,
+    /// What of the log could not be read when it was made: events there are missing from it.
+    holes: OnceLock<Vec<Damage>>,
 }
 
 /// A mapped index with a verified header.
@@ -28,7 +30,7 @@ pub(crate) struct Loaded {
 
 impl SealedIndex {
     pub(crate) fn new(path: PathBuf, store: Uuid, of: IndexOf) -> Self {
-        Self { path, store, of, loaded: OnceLock::new(), remade: OnceLock::new() }
+        Self { path, store, of, loaded: OnceLock::new(), remade: OnceLock::new(), holes: OnceLock::new() }
     }
 
     /// Which segment it is of.
@@ -61,11 +63,17 @@ impl SealedIndex {
     }
 
     /// Uses these bytes from now on, which were just made from the log.
-    pub(crate) fn replace(&self, bytes: Bytes) -> Result<(), BadBlock> {
+    pub(crate) fn replace(&self, bytes: Bytes, holes: Vec<Damage>) -> Result<(), BadBlock> {
         let loaded = self.take_apart(bytes).map_err(|kind| BadBlock { offset: 0, kind })?;
+        let _ = self.holes.set(holes);
         // If another thread was faster, its bytes are the same.
         let _ = self.remade.set(loaded);
         Ok(())
+    }
+
+    /// What is missing from the index: that a stream is not found means nothing then.
+    pub(crate) fn holes(&self) -> &[Damage] {
+        self.holes.get().map_or(&[], Vec::as_slice)
     }
 
     fn take_apart(&self, bytes: Bytes) -> Result<Loaded, DamageKind> {

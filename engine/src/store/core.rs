@@ -20,7 +20,7 @@ use crate::log::tail::{Tail, WriterPhase};
 use crate::log::unsealed::Unsealed;
 use crate::log::watermark::Watermark;
 use crate::log::writer::{Alarm, Feed};
-use annals_types::{IoFailure, Settings, Uuid};
+use annals_types::{Damage, IoFailure, Settings, Uuid};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -82,6 +82,9 @@ pub(crate) struct Segments {
     pub(crate) sealed: Arc<Vec<Arc<SealedSegment>>>,
     pub(crate) closed: VecDeque<Arc<Closed>>,
     pub(crate) active: Option<Active>,
+    /// What of the unsealed segments could not be read: events there are missing from their indexes. Only a store
+    /// that is open for reading alone has any.
+    pub(crate) holes: Vec<Damage>,
 }
 
 impl Segments {

@@ -216,6 +216,8 @@ pub(crate) fn keep_sealed(core: &Arc<Core>) {
                 continue;
             }
             Ok(false) if closing => return,
+            // Closing is rung under the lock: looked at here, it is not slept through.
+            Ok(false) if core.is_closing() => {}
             Ok(false) => {
                 state = core.work.wait_for(state, MARK_PERIOD);
             }
@@ -224,6 +226,9 @@ pub(crate) fn keep_sealed(core: &Arc<Core>) {
                 core.room.ring();
                 if closing {
                     return;
+                }
+                if core.is_closing() {
+                    continue;
                 }
                 state = core.work.wait_for(state, SEAL_RETRY);
             }

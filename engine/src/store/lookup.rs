@@ -5,7 +5,7 @@ use super::locate::Locator;
 use super::rebuild;
 use crate::format::index::StreamEntry;
 use crate::index::memory::MemoryIndex;
-use annals_types::{Head, Position, ReadError, Version};
+use annals_types::{Damage, Head, Position, ReadError, Version};
 use std::sync::Arc;
 
 /// Postings fetched at a time.
@@ -64,17 +64,43 @@ impl SealedView {
     }
 }
 
-/// Looks for a stream's head in sealed segments.
+/// The damage, if any, that may hide a later event of a stream whose last known one is `head`.
+fn hides(holes: &[Damage], head: Option<Head>) -> Option<&Damage> {
+    let is_behind = |hole: &&Damage| match (hole.last_position, head) {
+        (Some(last), Some(head)) => last > head.position,
+        _ => true,
+    };
+    holes.iter().find(is_behind)
+}
+
+/// Looks for a stream's head in sealed segments; fails where damage may hide it.
 pub(crate) fn find_head(core: &Core, view: &SealedView, name: &str, hash: u64) -> Result<FoundHead, ReadError> {
-    let mut head = None;
+    let (head, hidden) = known_head_in_sealed(core, view, name, hash)?;
+    match hidden {
+        Some(damage) => Err(damage.into()),
+        None => Ok(FoundHead { head, begun: view.begun }),
+    }
+}
+
+/// The last event of a stream that sealed segments show, and the damage that may hide a later one.
+fn known_head_in_sealed(
+    core: &Core,
+    view: &SealedView,
+    name: &str,
+    hash: u64,
+) -> Result<(Option<Head>, Option<Damage>), ReadError> {
+    let mut hidden = None;
     for segment in view.sealed.iter().rev() {
-        if let Some((entry, last)) = find_sealed(core, segment, name, hash)? {
-            let version = entry.first_version + u64::from(entry.postings) - 1;
-            head = Some(Head { version: Version::new(version), position: Position::new(last) });
-            break;
+        let found = find_sealed(core, segment, name, hash)?.map(|(entry, last)| Head {
+            version: Version::new(entry.first_version + u64::from(entry.postings) - 1),
+            position: Position::new(last),
+        });
+        hidden = hidden.or_else(|| hides(segment.index.holes(), found).cloned());
+        if found.is_some() {
+            return Ok((found, hidden));
         }
     }
-    Ok(FoundHead { head, begun: view.begun })
+    Ok((None, hidden))
 }
 
 /// Remembers a head that was found, if it still holds: else the caller looks again.
@@ -120,18 +146,26 @@ fn find_sealed(
     Ok(None)
 }
 
-/// The stream's last event, durable or not.
-pub(crate) fn head(core: &Core, name: &str, hash: u64) -> Result<Option<Head>, ReadError> {
+/// The stream's last known event, durable or not, and the damage that may hide a later one.
+pub(crate) fn known_head(
+    core: &Core,
+    name: &str,
+    hash: u64,
+) -> Result<(Option<Head>, Option<Damage>), ReadError> {
     loop {
         let view = {
             let state = core.state.lock();
             if let Known::Head(head) = head_in_memory(&state, name, hash, None) {
-                return Ok(head);
+                return Ok((head, hides(&state.segments.holes, head).cloned()));
             }
             SealedView::new(&state)
         };
-        let found = find_head(core, &view, name, hash)?;
-        remember(core, name, hash, found);
+        let (head, hidden) = known_head_in_sealed(core, &view, name, hash)?;
+        let hidden = hidden.or_else(|| hides(&core.state.lock().segments.holes, head).cloned());
+        if hidden.is_some() {
+            return Ok((head, hidden));
+        }
+        remember(core, name, hash, FoundHead { head, begun: view.begun });
     }
 }
 
@@ -221,7 +255,7 @@ impl StreamLookup {
                     return Ok(Some((number, entry)));
                 }
                 if version >= entry.first_version {
-                    return Ok(None);
+                    break;
                 }
             }
         }

@@ -135,7 +135,7 @@ fn core_of(
     };
     let heads = HeadCache::new(settings.cached_heads);
     let segments =
-        Segments { sealed: Arc::new(examined.sealed), closed: examined.closed.into(), active: None };
+        Segments { sealed: Arc::new(examined.sealed), closed: examined.closed.into(), active: None, holes: Vec::new() };
     let state = State {
         segments,
         heads,
@@ -174,7 +174,8 @@ fn open_mark(disk: &dyn Disk, dir: &Path, store: Uuid, mark: Option<Mark>) -> Re
     let path = dir.join(MARK_NAME);
     let failed = |error| IoFailure::new("map", &path, error);
     let last = mark.unwrap_or_default();
-    if mark.is_none() {
+    let whole = disk.open(&path, Access::Read).and_then(|file| file.len()).is_ok_and(|len| len == mark::MARK_BYTES as u64);
+    if mark.is_none() || !whole {
         disk.write_new(&path, &mark::encode_file(store, &last)).and_then(|()| disk.sync_dir(dir)).map_err(failed)?;
     }
     let file = disk.open(&path, Access::Shared).map_err(failed)?;

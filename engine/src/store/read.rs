@@ -22,7 +22,7 @@ enum Cursor {
     /// Positions `next..end`.
     All { locator: Locator, next: u64, end: u64 },
     /// Versions `next..end` of a stream.
-    Stream { locator: Locator, lookup: StreamLookup, next: u64, end: u64, run: Run },
+    Stream { locator: Locator, lookup: StreamLookup, next: u64, end: u64, run: Run, hidden: Option<Damage> },
     Ended,
 }
 
@@ -55,8 +55,13 @@ impl Reader {
                 }
                 Some(record)
             }
-            Cursor::Stream { locator, lookup, next, end, run } => {
-                let version = take(next, end, backwards)?;
+            Cursor::Stream { locator, lookup, next, end, run, hidden } => {
+                if backwards && let Some(damage) = hidden.take() {
+                    return Some(Err(damage.into()));
+                }
+                let Some(version) = take(next, end, backwards) else {
+                    return hidden.take().map(|damage| Err(damage.into()));
+                };
                 let within = |run: &Run| {
                     version.checked_sub(run.first_version).and_then(|rank| run.positions.get(rank_of(rank)).copied())
                 };
@@ -166,10 +171,8 @@ fn all(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> 
 
 fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result<Cursor, ReadError> {
     let mut lookup = StreamLookup::new(core, stream);
-    let Some(head) = lookup::head(core, stream, lookup.hash)? else {
-        return Ok(Cursor::Ended);
-    };
-    let count = head.version.get() + 1;
+    let (head, mut hidden) = lookup::known_head(core, stream, lookup.hash)?;
+    let count = head.map_or(0, |head| head.version.get() + 1);
     let mut locator = Locator::default();
     let mut first_version = |reached: &mut dyn FnMut(u64) -> Result<bool, ReadError>| {
         first_where(0, count, |version| match lookup.position(core, version)? {
@@ -180,7 +183,7 @@ fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result
     let mut time_reached =
         |position: u64, time: u64| Ok(locator.frame(core, position)?.time(position) >= time);
     // The head may be on its way to the device still.
-    let visible = if head.position.get() < durable {
+    let visible = if head.is_none_or(|head| head.position.get() < durable) {
         count
     } else {
         first_version(&mut |position| Ok(position >= durable))?
@@ -200,8 +203,12 @@ fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result
             first_version(&mut |position| time_reached(position, time.get().saturating_add(1)))?
         }
     };
+    // Events that damage may hide are behind the last one that is known.
+    if end < visible {
+        hidden = None;
+    }
     let run = Run { first_version: 0, positions: Vec::new() };
-    Ok(Cursor::Stream { locator: Locator::default(), lookup, next, end: end.min(visible), run })
+    Ok(Cursor::Stream { locator: Locator::default(), lookup, next, end: end.min(visible), run, hidden })
 }
 
 /// The first of `low..high` for which `reached` holds, given that it holds for all behind it; `high`: none.

@@ -95,6 +95,7 @@ pub(crate) fn open(
         state.segments.sealed = Arc::new(examined.sealed);
         state.segments.closed = examined.closed.into();
         state.segments.active = last.map(|last| Active { log: last.log, index: last.index });
+        state.segments.holes.clone_from(&examined.damage);
         state.next_batch = batch;
         state.next_position = position;
         core.watermark.advance(batch, position, 0..0);
@@ -118,7 +119,12 @@ fn core_of(
     manifest: crate::format::manifest::Manifest,
 ) -> Core {
     let heads = HeadCache::new(settings.cached_heads);
-    let segments = Segments { sealed: Arc::default(), closed: std::collections::VecDeque::new(), active: None };
+    let segments = Segments {
+        sealed: Arc::default(),
+        closed: std::collections::VecDeque::new(),
+        active: None,
+        holes: Vec::new(),
+    };
     let state = State {
         segments,
         heads,

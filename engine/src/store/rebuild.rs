@@ -49,21 +49,29 @@ fn rebuild(core: &Core, segment: &SealedSegment) -> Result<(), ReadError> {
         epoch: 0,
         time: 0,
     };
+    let mut holes = Vec::new();
     loop {
         let walked = frames.walk(place, |envelope, view| add(&mut index, envelope, view));
         let (behind, wrong) = walked.map_err(|kind| crate::log::damage_at(&segment.log.path, place.offset, kind, None))?;
         // Over damage, to the next good frame: positions between are missing from the index, and reading them says so.
-        match wrong.and_then(|_| frames.resume(behind.offset + 8)) {
+        let Some(kind) = wrong else { break };
+        let next = frames.resume(behind.offset + 8).filter(|next| next.position >= behind.position);
+        let until = next.map_or(seal.next_position, |next| next.position);
+        if until > behind.position {
+            let positions = Some((behind.position, until - 1));
+            holes.push(crate::log::damage_at(&segment.log.path, behind.offset, kind, positions));
+        }
+        match next {
             Some(next) => place = next,
             None => break,
         }
     }
     let encoded = Bytes::from(index.encode(segment.index.of()));
-    if core.marker.is_some() {
+    if core.marker.is_some() && holes.is_empty() {
         // Only a writer writes; without the file the index is made anew at the next use.
         let _ = core.disk.write_new(&segment.index.path, &encoded);
     }
-    segment.index.replace(encoded).map_err(|bad| damaged_index(segment, bad))
+    segment.index.replace(encoded, holes).map_err(|bad| damaged_index(segment, bad))
 }
 
 /// Notes a frame and its events, which were verified.

@@ -5,7 +5,7 @@ use super::locate::Locator;
 use super::lookup;
 use super::rebuild;
 use crate::format::index::StreamEntry;
-use annals_types::{Head, ReadError};
+use annals_types::{Damage, Head, ReadError};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct Streams {
     sealed: Vec<SealedStreams>,
     /// Names that share the hash that is reached, and were not given yet.
     ready: Vec<Box<str>>,
+    /// What may hide streams; told at the end.
+    holes: Vec<Damage>,
 }
 
 /// Walks a sealed segment's streams by hash.
@@ -50,7 +52,7 @@ impl Streams {
             first: 0,
             next: 0,
         });
-        Ok(Self { core: Arc::clone(core), recent, sealed: sealed.collect(), ready: Vec::new() })
+        Ok(Self { core: Arc::clone(core), recent, sealed: sealed.collect(), ready: Vec::new(), holes: state.segments.holes.clone() })
     }
 
     /// The names of the next greater hash; empty: no more.
@@ -80,11 +82,14 @@ impl Streams {
             let Some(name) = self.ready.pop() else {
                 self.ready = self.next_names()?;
                 if self.ready.is_empty() {
-                    return Ok(None);
+                    for sealed in std::mem::take(&mut self.sealed) {
+                        self.holes.extend_from_slice(sealed.segment.index.holes());
+                    }
+                    return self.holes.pop().map_or(Ok(None), |damage| Err(damage.into()));
                 }
                 continue;
             };
-            let head = lookup::head(&self.core, &name, self.core.hash(&name))?;
+            let (head, _) = lookup::known_head(&self.core, &name, self.core.hash(&name))?;
             // What is on its way to the device is not there yet: the head that is, is the last event before.
             let head = match head {
                 Some(head) if head.position.get() >= durable => durable_head(&self.core, &name)?,

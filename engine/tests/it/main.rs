@@ -5,5 +5,8 @@ mod append;
 mod format_document;
 mod fuzz_bodies;
 mod crash;
+mod damage;
+mod floors;
 mod model;
+mod promises;
 mod support;

@@ -13,6 +13,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../bench/data/flights-sample.jsonl.gz");
 /// What an import may take of anonymous memory at the most, whatever the size of its file.
 const ANONYMOUS_BYTES_MAX: u64 = 400 << 20;
@@ -34,7 +35,8 @@ macro_rules! on_sample_and_whole_file {
             $(#[test]
             fn $behaviour() {
                 match std::env::var_os("ANNALS_FLIGHTS") {
-                    Some(path) => super::$behaviour(&super::imported(path.as_ref())),
+                    // Relative to the repository, where whoever set it most likely was.
+                    Some(path) => super::$behaviour(&super::imported(&super::Path::new(super::ROOT).join(path))),
                     None => super::skip(concat!("flights::whole_file::", stringify!($behaviour))),
                 }
             })*

@@ -1,0 +1,602 @@
+//! Damage: whatever is changed in a store's files, nobody is served a wrong event, and nothing is missing unsaid.
+//!
+//! `ANNALS_CASES` makes the steps between the bits and blocks that are tried smaller.
+
+use crate::support::{read_all, small, stride};
+use annals::testing::{Clock, Model, ModelEvent, SimulatedDisk, open_simulated, open_simulated_read_only};
+use annals::{
+    Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, OpenError, Position, Read, ReadError, Record, Settings, Store, Timestamp, Uuid,
+};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+const NOW: u64 = 1_700_000_000_000_000_000;
+const BLOCK: usize = 4096;
+const SECTOR: usize = 512;
+
+fn open(disk: &SimulatedDisk) -> Result<Store, OpenError> {
+    let clock = Clock::Manual(Arc::new(AtomicU64::new(NOW)));
+    let settings = Settings { segment_bytes_max: 16 << 10, ..small(DiskChoice::Auto) };
+    open_simulated(disk, Path::new("/store"), settings, clock)
+}
+
+fn open_read_only(disk: &SimulatedDisk) -> Result<Store, OpenError> {
+    open_simulated_read_only(disk, Path::new("/store"))
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/store").join(name)
+}
+
+/// A store and what is in it.
+struct Sample {
+    disk: SimulatedDisk,
+    model: Model,
+}
+
+impl Sample {
+    fn append(&mut self, store: &Store, streams: &[&str], bytes: usize) {
+        let mut append = Append::new();
+        for (index, stream) in streams.iter().enumerate() {
+            let id = Uuid::from_u128((self.model.len() + index + 1) as u128);
+            let data = vec![u8::try_from(id.as_u128() % 251).unwrap(); bytes];
+            append = append.event(NewEvent::new((*stream).to_owned(), "Made").id(id).binary(data).tag("a"));
+        }
+        self.model.append(&append, Timestamp::new(NOW)).unwrap();
+        store.append(append).unwrap().wait().unwrap();
+    }
+
+    /// A copy, to be damaged.
+    fn copy(&self) -> SimulatedDisk {
+        self.disk.kill()
+    }
+
+    fn bytes(&self, file: &Path) -> Vec<u8> {
+        self.disk.contents(file).unwrap()
+    }
+}
+
+/// A store of several sealed segments of 16 KiB and one that is written, closed cleanly.
+fn closed_store() -> Sample {
+    let mut sample = Sample { disk: SimulatedDisk::new(7), model: Model::new() };
+    let store = open(&sample.disk).unwrap();
+    sample.append(&store, &["s"], 20);
+    sample.append(&store, &["t", "early", "s"], 10);
+    for n in 0..14 {
+        sample.append(&store, &["s", "t", "u"][..1 + n % 3], 900);
+    }
+    sample.append(&store, &["last"], 3_000);
+    store.close().unwrap();
+    let sealed = sample.disk.paths().iter().filter(|path| path.extension().is_some_and(|kind| kind == "index")).count();
+    assert!(sealed >= 2, "the sample has sealed segments");
+    sample
+}
+
+/// Reads the whole store and each stream; whether damage was reported. Wrong or silently missing events are an error.
+fn check_reads(store: &Store, model: &Model) -> Result<bool, String> {
+    let everything = model.events().iter().enumerate().map(|(at, event)| (at as u64, at as u64, event));
+    let mut reported = check_read(store, Read::all(), |record| record.position().get(), everything)?;
+    let streams: BTreeSet<_> = model.events().iter().map(|stored| stored.event.stream.clone()).collect();
+    for stream in streams {
+        let of_stream = model.events().iter().enumerate().filter(|(_, stored)| stored.event.stream == stream);
+        let numbered = of_stream.map(|(at, stored)| (stored.version.get(), at as u64, stored));
+        reported |= check_read(store, Read::stream(stream.clone()), |record| record.version().get(), numbered)
+            .map_err(|problem| format!("stream {stream}: {problem}"))?;
+        match store.head(&stream) {
+            Ok(head) if head == model.head(&stream) => {}
+            Ok(head) => return Err(format!("the head of {stream} is said to be {head:?}")),
+            Err(ReadError::Damage(_)) => reported = true,
+            Err(error) => return Err(format!("head: {error}")),
+        }
+    }
+    Ok(reported)
+}
+
+/// Compares a read with the events that it should give, each with its number in the read and its position.
+fn check_read<'a>(
+    store: &Store,
+    read: Read<'_>,
+    number: impl Fn(&Record) -> u64,
+    expected: impl Iterator<Item = (u64, u64, &'a ModelEvent)>,
+) -> Result<bool, String> {
+    let mut reported = false;
+    let reader = match store.read(read) {
+        Ok(reader) => reader,
+        Err(ReadError::Damage(_)) => return Ok(true),
+        Err(error) => return Err(format!("read: {error}")),
+    };
+    let mut expected = expected.peekable();
+    let mut gap = false;
+    for (count, item) in reader.enumerate() {
+        match item {
+            Err(ReadError::Damage(_)) => gap = true,
+            Err(error) => return Err(format!("read: {error}")),
+            Ok(record) => {
+                while let Some((missing, ..)) = expected.next_if(|(at, ..)| *at < number(&record)) {
+                    if !gap {
+                        return Err(format!("number {missing} is silently missing"));
+                    }
+                }
+                match expected.next() {
+                    Some((_, position, event)) if event.is(Position::new(position), &record) => {}
+                    _ => return Err(format!("a wrong event is served: {record:?}")),
+                }
+                reported |= gap;
+                gap = false;
+            }
+        }
+        if count > 10_000 {
+            return Err("the read does not end".to_owned());
+        }
+    }
+    match expected.next() {
+        Some((missing, ..)) if !gap => Err(format!("number {missing} and all behind it is silently missing")),
+        _ => Ok(reported || gap),
+    }
+}
+
+/// The rules for a damaged store that is read alone; `is_seen`: the damage must be reported.
+fn check_alone(disk: &SimulatedDisk, model: &Model, is_seen: bool) -> Result<(), String> {
+    let store = match open_read_only(disk) {
+        Ok(store) => store,
+        Err(error) => return check_refusal(&error),
+    };
+    let reported = check_reads(&store, model)?;
+    let verified = store.verify(&mut |_, _| {}).map_err(|error| format!("verify: {error}"))?;
+    if verified.is_ok() && (is_seen || reported) {
+        return Err("verify does not report it".to_owned());
+    }
+    Ok(())
+}
+
+/// The rules for opening a damaged store for writing.
+fn check_writing(disk: &SimulatedDisk, model: &Model) -> Result<(), String> {
+    match open(disk) {
+        Ok(store) => check_reads(&store, model).map(drop).map_err(|problem| format!("for writing: {problem}")),
+        Err(error) => check_refusal(&error),
+    }
+}
+
+fn check_refusal(error: &OpenError) -> Result<(), String> {
+    match error {
+        OpenError::Damage(_) | OpenError::NewerFormat { .. } | OpenError::UnknownFeatures { .. } => Ok(()),
+        OpenError::Foreign { .. } => Ok(()),
+        error => Err(format!("opening is refused with {error}")),
+    }
+}
+
+/// Collects what goes wrong, with a few examples of it.
+#[derive(Default)]
+struct Problems {
+    cases: usize,
+    count: usize,
+    examples: Vec<String>,
+}
+
+impl Problems {
+    fn check(&mut self, label: impl Fn() -> String, check: impl FnOnce() -> Result<(), String>) {
+        self.cases += 1;
+        let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err("panics".to_owned()));
+        if let Err(problem) = result {
+            self.count += 1;
+            if self.examples.len() < 8 {
+                self.examples.push(format!("{}: {problem}", label()));
+            }
+        }
+    }
+
+    fn none(self) {
+        println!("{} cases", self.cases);
+        assert_eq!(self.count, 0, "of {} cases:\n{}", self.cases, self.examples.join("\n"));
+    }
+}
+
+/// The ranges of a log file that hold something: header, frames, seal.
+fn used_ranges(log: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let number = |at: usize| u32::from_le_bytes(log[at..at + 4].try_into().unwrap()) as usize;
+    let mut ranges = vec![0..136];
+    let mut at = BLOCK;
+    while log[at..].starts_with(b"anfr") {
+        let end = at + 48 + number(at + 16) + number(at + 20);
+        ranges.push(at..end);
+        at = end.next_multiple_of(8);
+    }
+    let seal = at.next_multiple_of(BLOCK);
+    if log[seal..].starts_with(b"annalssl") {
+        ranges.push(seal..seal + 208);
+    }
+    ranges
+}
+
+/// Flips these bits, one at a time.
+fn flip(sample: &Sample, file: &Path, bits: impl Iterator<Item = usize>, is_seen: bool, problems: &mut Problems) {
+    let writing = stride(7);
+    for (count, bit) in bits.enumerate() {
+        let label = || format!("{} bit {} of byte {}", file.display(), bit % 8, bit / 8);
+        let damaged = sample.copy();
+        damaged.flip_bit(file, bit as u64);
+        problems.check(label, || check_alone(&damaged, &sample.model, is_seen));
+        if count % writing == 0 {
+            problems.check(label, || check_writing(&damaged, &sample.model));
+        }
+    }
+}
+
+fn bits_of(range: &std::ops::Range<usize>, step: usize) -> impl Iterator<Item = usize> + use<> {
+    (range.start * 8..range.end * 8).step_by(step)
+}
+
+fn flip_log(ordinal: usize) {
+    let sample = closed_store();
+    let file = path(&format!("{ordinal:010}.log"));
+    let mut problems = Problems::default();
+    for (index, range) in used_ranges(&sample.bytes(&file)).iter().enumerate() {
+        let step = if index < 3 { stride(3) } else { stride(101) };
+        flip(&sample, &file, bits_of(range, step), true, &mut problems);
+    }
+    problems.none();
+}
+
+fn active(sample: &Sample) -> usize {
+    let begun = |ordinal: &usize| sample.disk.contents(&path(&format!("{ordinal:010}.log"))).is_some_and(|log| log[0] != 0);
+    (1..).take_while(begun).last().unwrap()
+}
+
+#[test]
+fn a_flipped_bit_of_a_sealed_segment_is_found_and_never_served() {
+    flip_log(1);
+}
+
+#[test]
+fn a_flipped_bit_of_the_active_segment_is_found_and_never_served() {
+    flip_log(active(&closed_store()));
+}
+
+#[test]
+fn a_flipped_bit_of_a_segment_in_the_middle_is_found_and_never_served() {
+    let sample = closed_store();
+    let file = path("0000000002.log");
+    let mut problems = Problems::default();
+    for range in used_ranges(&sample.bytes(&file)) {
+        flip(&sample, &file, bits_of(&range, stride(151)), true, &mut problems);
+    }
+    problems.none();
+}
+
+#[test]
+fn a_flipped_bit_of_manifest_mark_or_index_is_found_and_changes_no_answer() {
+    let sample = closed_store();
+    let mut problems = Problems::default();
+    for (name, ranges, step) in [
+        ("manifest", vec![0..sample.bytes(&path("manifest")).len()], stride(3)),
+        ("mark", vec![0..64, 512..576, 1024..1088], stride(2)),
+        ("0000000001.index", vec![0..sample.bytes(&path("0000000001.index")).len()], stride(149)),
+        ("0000000001.index", vec![0..200], stride(7)),
+    ] {
+        for range in ranges {
+            flip(&sample, &path(name), bits_of(&range, step), true, &mut problems);
+        }
+    }
+    problems.none();
+}
+
+#[test]
+fn a_flipped_bit_of_what_is_not_used_harms_nothing() {
+    let sample = closed_store();
+    let mut problems = Problems::default();
+    for file in sample.disk.paths() {
+        let bytes = sample.bytes(&file);
+        let zero = (0..bytes.len()).filter(|&at| bytes[at] == 0).step_by(stride(997));
+        flip(&sample, &file, zero.map(|at| at * 8), false, &mut problems);
+    }
+    problems.none();
+}
+
+/// Checks a damaged copy in all ways.
+fn check_both(sample: &Sample, damaged: &SimulatedDisk, label: &str, is_seen: bool, problems: &mut Problems) {
+    problems.check(|| label.to_owned(), || check_alone(damaged, &sample.model, is_seen));
+    problems.check(|| label.to_owned(), || check_writing(damaged, &sample.model));
+}
+
+#[test]
+fn a_missing_cut_or_zeroed_file_is_named_or_made_anew() {
+    let sample = closed_store();
+    let mut problems = Problems::default();
+    for file in sample.disk.paths() {
+        let bytes = sample.bytes(&file);
+        let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let damaged = sample.copy();
+        damaged.remove_raw(&file);
+        check_both(&sample, &damaged, &format!("{} removed", file.display()), used > 0, &mut problems);
+        for len in [0, 1, 63, SECTOR, BLOCK, BLOCK + 100, used / 2, used.saturating_sub(1), bytes.len() - 1] {
+            if len >= bytes.len() {
+                continue;
+            }
+            let damaged = sample.copy();
+            damaged.truncate(&file, len as u64);
+            check_both(&sample, &damaged, &format!("{} cut at {len}", file.display()), len < used, &mut problems);
+        }
+        let damaged = sample.copy();
+        damaged.overwrite(&file, 0, &vec![0; bytes.len()]);
+        check_both(&sample, &damaged, &format!("{} zeroed", file.display()), used > 0, &mut problems);
+    }
+    problems.none();
+}
+
+#[test]
+fn files_and_blocks_that_are_swapped_or_doubled_are_never_taken_for_each_other() {
+    let sample = closed_store();
+    let mut problems = Problems::default();
+    let files: Vec<_> = sample.disk.paths();
+    for (at, one) in files.iter().enumerate() {
+        for other in &files[at + 1..] {
+            // Who loses both the last segment and the mark has lost what proves that there was more.
+            if other.ends_with("mark") && one.extension().is_some_and(|kind| kind == "log") {
+                continue;
+            }
+            let (first, second) = (sample.bytes(one), sample.bytes(other));
+            let swapped = sample.copy();
+            swapped.put_raw(one, &second);
+            swapped.put_raw(other, &first);
+            let label = format!("{} and {} swapped", one.display(), other.display());
+            check_both(&sample, &swapped, &label, first != second, &mut problems);
+            let doubled = sample.copy();
+            doubled.put_raw(other, &first);
+            let is_seen = second.iter().any(|&byte| byte != 0);
+            check_both(&sample, &doubled, &format!("{} as {}", one.display(), other.display()), is_seen, &mut problems);
+        }
+    }
+    problems.none();
+}
+
+#[test]
+fn zeroed_swapped_and_misdirected_blocks_are_found() {
+    let sample = closed_store();
+    let mut problems = Problems::default();
+    let logs: Vec<_> = sample.disk.paths().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "log")).collect();
+    for unit in [BLOCK, SECTOR] {
+        let mut blocks = Vec::new();
+        for file in &logs {
+            let bytes = sample.bytes(file);
+            let used = bytes.chunks(unit).enumerate().filter(|(_, block)| block.iter().any(|&byte| byte != 0));
+            blocks.extend(used.map(|(index, block)| (file.clone(), index * unit, block.to_vec())));
+        }
+        let step = if unit == BLOCK { 1 } else { stride(3) };
+        for (file, at, _) in blocks.iter().step_by(step) {
+            let damaged = sample.copy();
+            damaged.overwrite(file, *at as u64, &vec![0; unit]);
+            let label = format!("{} {unit} bytes at {at} zeroed", file.display());
+            check_both(&sample, &damaged, &label, true, &mut problems);
+        }
+        let step = if unit == BLOCK { stride(2) } else { stride(41) };
+        let pairs = blocks.iter().enumerate().flat_map(|(at, one)| blocks[at + 1..].iter().map(move |other| (one, other)));
+        for ((file, at, bytes), (other, there, others)) in pairs.step_by(step).filter(|(one, other)| one.2 != other.2) {
+            let damaged = sample.copy();
+            damaged.overwrite(other, *there as u64, bytes);
+            let label = format!("{unit} bytes at {at} of {} misdirected to {there} of {}", file.display(), other.display());
+            check_both(&sample, &damaged, &label, true, &mut problems);
+            damaged.overwrite(file, *at as u64, others);
+            check_both(&sample, &damaged, &label.replace("misdirected to", "swapped with"), true, &mut problems);
+        }
+    }
+    problems.none();
+}
+
+#[test]
+fn an_index_made_anew_over_damage_never_means_absent() {
+    let sample = closed_store();
+    let mut problems = Problems::default();
+    for ordinal in 1..active(&sample) {
+        let log = path(&format!("{ordinal:010}.log"));
+        let ranges = used_ranges(&sample.bytes(&log));
+        for frame in &ranges[1..ranges.len() - 1] {
+            let damaged = sample.copy();
+            damaged.remove_raw(&path(&format!("{ordinal:010}.index")));
+            damaged.overwrite(&log, frame.start as u64, &vec![0; frame.len()]);
+            let label = format!("no index {ordinal}, and no frame at {}", frame.start);
+            let conditions = damaged.kill();
+            problems.check(|| label.clone(), || check_conditions(&conditions, &sample.model));
+            check_both(&sample, &damaged, &label, true, &mut problems);
+        }
+    }
+    problems.none();
+}
+
+/// No stream that exists is taken for one that does not.
+fn check_conditions(disk: &SimulatedDisk, model: &Model) -> Result<(), String> {
+    let Ok(store) = open(disk) else { return Ok(()) };
+    for stream in ["s", "t", "u", "early", "last"] {
+        let append = Append::from(NewEvent::new(stream, "Again")).expect(stream, ExpectedVersion::NoStream);
+        match store.append(append).and_then(annals::Ticket::wait) {
+            Err(AppendError::WrongVersion { actual, .. }) if actual == model.head(stream) => {}
+            Err(AppendError::Damage(_)) => {}
+            other => return Err(format!("a stream with events, expected to have none: {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_older_copy_of_a_file_harms_nothing_or_is_named() {
+    let mut sample = Sample { disk: SimulatedDisk::new(8), model: Model::new() };
+    let mut older = Vec::new();
+    for round in 0..4 {
+        let store = open(&sample.disk).unwrap();
+        for _ in 0..6 {
+            sample.append(&store, &["s", "t"], 600);
+        }
+        if round == 1 {
+            drop(store);
+        } else {
+            store.close().unwrap();
+        }
+        older.push(sample.copy());
+    }
+    older.pop();
+    let mut problems = Problems::default();
+    for (round, older) in older.iter().enumerate() {
+        for file in older.paths() {
+            let Some(now) = sample.disk.contents(&file) else { continue };
+            let then = older.contents(&file).unwrap();
+            if then == now {
+                continue;
+            }
+            let damaged = sample.copy();
+            damaged.put_raw(&file, &then);
+            let is_log = file.extension().is_some_and(|kind| kind == "log");
+            check_both(&sample, &damaged, &format!("{} as of round {round}", file.display()), is_log, &mut problems);
+        }
+    }
+    problems.none();
+}
+
+/// A store whose process was killed; what its mark was before its last appends, and where its frames are.
+struct Killed {
+    sample: Sample,
+    log: PathBuf,
+    mark_before: Vec<u8>,
+    frames: Vec<std::ops::Range<usize>>,
+}
+
+fn killed_store(last_bytes: usize) -> Killed {
+    let mut sample = Sample { disk: SimulatedDisk::new(9), model: Model::new() };
+    let store = open(&sample.disk).unwrap();
+    let mark_before = sample.disk.contents(&path("mark")).unwrap();
+    for n in 0..4 {
+        sample.append(&store, &["s", "t"][..1 + n % 2], 100);
+    }
+    sample.append(&store, &["s", "u"], last_bytes);
+    // The mark follows what was acknowledged, a moment later.
+    let last = Position::new(sample.model.len() as u64 - 1);
+    assert!(open_read_only(&sample.disk).unwrap().wait_for(last, Duration::from_secs(10)).unwrap());
+    sample.disk = sample.disk.kill();
+    drop(store);
+    let log = path("0000000001.log");
+    let frames = used_ranges(&sample.bytes(&log))[1..].to_vec();
+    assert_eq!(frames.len(), 5);
+    assert!(sample.bytes(&log)[frames[4].start..].starts_with(b"anfr"), "all is in one segment");
+    Killed { sample, log, mark_before, frames }
+}
+
+impl Killed {
+    /// The same store after a longer absence of syncs: its mark proves nothing of the last appends.
+    fn without_mark(&self) -> SimulatedDisk {
+        let disk = self.sample.copy();
+        disk.put_raw(&path("mark"), &self.mark_before);
+        disk
+    }
+
+    /// Events in the first `frames` batches.
+    fn events_in(&self, frames: usize) -> usize {
+        (0..=self.sample.model.len()).filter(|&events| self.sample.model.is_boundary(events)).nth(frames).unwrap()
+    }
+
+    /// The prefix of `frames` batches is there, exactly, and the rest was set aside where it was `torn`.
+    fn check_cut(&self, disk: &SimulatedDisk, frames: usize, torn: bool) -> Result<(), String> {
+        let expected = self.events_in(frames);
+        let exact = |store: &Store| {
+            let records = read_all(store).map_err(|error| format!("read: {error}"))?;
+            let same = records.iter().zip(self.sample.model.events()).enumerate();
+            let same = same.into_iter().all(|(at, (record, event))| event.is(Position::new(at as u64), record));
+            if same && records.len() == expected { Ok(()) } else { Err(format!("{} of {expected} events", records.len())) }
+        };
+        exact(&open_read_only(disk).map_err(|error| format!("open to read alone: {error}"))?)?;
+        let store = open(disk).map_err(|error| format!("open: {error}"))?;
+        exact(&store)?;
+        let aside = disk.paths().iter().any(|path| path.to_string_lossy().contains("torn"));
+        if aside == torn { Ok(()) } else { Err(format!("a torn tail was set aside: {aside}")) }
+    }
+
+    /// Opening for writing is refused, and reading alone says what is missing.
+    fn check_refused(&self, disk: &SimulatedDisk) -> Result<(), String> {
+        check_alone(disk, &self.sample.model, true)?;
+        match open(disk) {
+            Err(OpenError::Damage(_)) => Ok(()),
+            other => Err(format!("opened in spite of it: {:?}", other.map(|store| store.next_position()))),
+        }
+    }
+}
+
+#[test]
+fn a_tail_cut_anywhere_is_refused_where_the_mark_knows_better() {
+    let killed = killed_store(1_000);
+    let mut problems = Problems::default();
+    let end = killed.frames[4].end;
+    for at in (BLOCK..end).step_by(stride(40)) {
+        let disk = killed.sample.copy();
+        disk.overwrite(&killed.log, at as u64, &vec![0; end - at]);
+        problems.check(|| format!("zero from {at}"), || killed.check_refused(&disk));
+        let disk = killed.sample.copy();
+        disk.truncate(&killed.log, at as u64);
+        problems.check(|| format!("cut at {at}"), || killed.check_refused(&disk));
+    }
+    problems.none();
+}
+
+#[test]
+fn a_tail_cut_anywhere_is_a_torn_tail_where_nothing_witnesses_it() {
+    let killed = killed_store(1_000);
+    let mut problems = Problems::default();
+    let end = killed.frames[4].end;
+    for at in (BLOCK..=end).step_by(stride(24)).chain(killed.frames.iter().map(|frame| frame.end)) {
+        let whole = killed.frames.iter().take_while(|frame| frame.end <= at).count();
+        let disk = killed.without_mark();
+        let part = &killed.sample.bytes(&killed.log)[killed.frames.get(whole).map_or(at, |next| next.start.min(at))..at];
+        let torn = part.iter().any(|&byte| byte != 0);
+        disk.overwrite(&killed.log, at as u64, &vec![0; end - at]);
+        // A frame's header without its body witnesses what it was written after, and that is all there.
+        problems.check(|| format!("zero from {at}"), || killed.check_cut(&disk, whole, torn));
+    }
+    problems.none();
+}
+
+#[test]
+fn every_subset_of_the_last_batch_s_blocks_is_whole_or_a_torn_tail() {
+    let mut problems = Problems::default();
+    for (unit, last_bytes) in [(SECTOR, 1_300), (BLOCK, 3_000)] {
+        let killed = killed_store(last_bytes);
+        let last = &killed.frames[4];
+        let first = last.start / unit * unit;
+        let mark = marked(&killed.sample);
+        let blocks: Vec<_> = (first..last.end).step_by(unit).collect();
+        assert!((2..=8).contains(&blocks.len()), "{}", blocks.len());
+        for subset in (1..1_u32 << blocks.len()).step_by(stride(if unit == SECTOR { 3 } else { 1 })) {
+            let disk = killed.without_mark();
+            for (_, block) in blocks.iter().enumerate().filter(|(index, _)| subset & (1 << index) != 0) {
+                // What lies before the last batch in its first block was durable before: a sector is old or new.
+                let start = (*block).max(last.start);
+                disk.overwrite(&killed.log, start as u64, &vec![0; (block + unit).min(last.end) - start]);
+            }
+            let left = disk.contents(&killed.log).unwrap()[last.start..last.end].iter().any(|&byte| byte != 0);
+            let label = || format!("blocks of {unit}, subset {subset:b}");
+            let witnessed = disk.kill();
+            witnessed.put_raw(&path("mark"), &mark);
+            problems.check(label, || killed.check_refused(&witnessed));
+            problems.check(label, || killed.check_cut(&disk, 4, left));
+        }
+    }
+    problems.none();
+}
+
+/// The mark as the process that was killed left it.
+fn marked(sample: &Sample) -> Vec<u8> {
+    annals::testing::visible_files(&sample.disk).remove(&path("mark")).unwrap()
+}
+
+#[test]
+fn damage_in_front_of_an_intact_batch_is_refused_without_a_mark_too() {
+    let killed = killed_store(1_000);
+    let mut problems = Problems::default();
+    for frame in &killed.frames[..4] {
+        for bit in bits_of(frame, stride(31)) {
+            let disk = killed.without_mark();
+            disk.flip_bit(&killed.log, bit as u64);
+            problems.check(|| format!("bit {} of byte {}", bit % 8, bit / 8), || killed.check_refused(&disk));
+        }
+    }
+    problems.none();
+}
