@@ -433,18 +433,16 @@ impl<'a> View<'a> {
         self.body
     }
 
-    /// The version of each event, for a batch of several streams: what lies before it in the batch counts.
-    pub(crate) fn versions(&self) -> Result<Vec<u64>, DamageKind> {
+    /// The version of each event, up to the first that is not intact: what lies before it in the batch counts.
+    pub(crate) fn versions(&self) -> Vec<u64> {
+        let whole = self.verify_body().is_ok();
         let mut next: Vec<u64> = (0..self.header.streams).map(|stream| self.first_version(stream)).collect();
         (0..self.header.events)
-            .map(|ordinal| {
-                let bytes = &self.body[self.event_range(ordinal)?];
-                if bytes.len() < event::EVENT_FIXED_BYTES {
-                    return Err(DamageKind::Malformed);
-                }
-                let version = next.get_mut(usize::from(event::stream_of(bytes))).ok_or(DamageKind::Malformed)?;
+            .map_while(|ordinal| {
+                let stream = if whole { self.stream_of(ordinal) } else { self.event(ordinal).map(|(event, _)| event.stream) };
+                let version = next.get_mut(usize::from(stream.ok()?))?;
                 *version += 1;
-                Ok(*version - 1)
+                Some(*version - 1)
             })
             .collect()
     }

@@ -11,6 +11,7 @@ use crate::log::damage_at;
 use crate::log::unsealed::Unsealed;
 use annals_types::{Damage, DamageKind, Position, ReadError, Record, RecordParts, Timestamp, Version};
 use bytes::Bytes;
+use std::cell::OnceCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,8 +35,8 @@ pub(crate) struct Frame {
     shape: Shape,
     frame: Bytes,
     body: Bytes,
-    /// Of a batch of several streams, the version of each event.
-    versions: Vec<u64>,
+    /// Of a batch of several streams, the version of each event, up to the first that is not intact.
+    versions: OnceCell<Vec<u64>>,
     path: Arc<Path>,
     offset: u64,
 }
@@ -54,9 +55,8 @@ impl Frame {
             Bytes::from(envelope.body(&header, &frame)?.into_owned())
         };
         let view = frame::view(header, &frame, &body)?;
-        let versions = if header.streams > 1 { view.versions()? } else { Vec::new() };
         let shape = view.shape;
-        Ok(Self { header, shape, frame, body, versions, path: Arc::clone(path), offset: envelope.offset })
+        Ok(Self { header, shape, frame, body, versions: OnceCell::new(), path: Arc::clone(path), offset: envelope.offset })
     }
 
     pub(crate) fn view(&self) -> View<'_> {
@@ -78,21 +78,40 @@ impl Frame {
         len_u32(crate::format::to_usize(position - self.header.first_position))
     }
 
-    /// The record at a position that this frame holds.
-    pub(crate) fn record(&self, position: u64) -> Result<Record, Damage> {
-        self.try_record(position)
+    /// The record at a position that this frame holds. `version`: its version, where the caller knows it.
+    pub(crate) fn record(&self, position: u64, version: Option<u64>) -> Result<Record, Damage> {
+        self.try_record(position, version)
             .map_err(|kind| damage_at(&self.path, self.offset, kind, Some((position, position))))
     }
 
-    fn try_record(&self, position: u64) -> Result<Record, DamageKind> {
+    /// The stream of the event at a position that this frame holds.
+    pub(crate) fn stream(&self, position: u64) -> Result<&str, Damage> {
+        let view = self.view();
+        view.event(self.ordinal(position))
+            .and_then(|(event, _)| view.name_range(event.stream))
+            .and_then(|range| std::str::from_utf8(&self.body[range]).map_err(|_| DamageKind::Malformed))
+            .map_err(|kind| damage_at(&self.path, self.offset, kind, Some((position, position))))
+    }
+
+    /// An event's version counts those before it in the batch: all of them must be intact.
+    fn version(&self, ordinal: u32, stream: u16) -> Result<u64, DamageKind> {
+        let view = self.view();
+        if self.header.streams == 1 {
+            return Ok(view.first_version(stream) + u64::from(ordinal));
+        }
+        let versions = self.versions.get_or_init(|| view.versions());
+        versions.get(ordinal as usize).copied().ok_or(DamageKind::Checksum)
+    }
+
+    fn try_record(&self, position: u64, version: Option<u64>) -> Result<Record, DamageKind> {
         let view = self.view();
         let ordinal = self.ordinal(position);
         let (event, at) = view.event(ordinal)?;
         let range = |range: &std::ops::Range<usize>| len_u32(at.start + range.start)..len_u32(at.start + range.end);
         let name = view.name_range(event.stream)?;
-        let version = match self.versions.get(ordinal as usize) {
-            Some(&version) => version,
-            None => view.first_version(event.stream) + u64::from(ordinal),
+        let version = match version {
+            Some(version) => version,
+            None => self.version(ordinal, event.stream)?,
         };
         let parts = RecordParts {
             position: Position::new(position),

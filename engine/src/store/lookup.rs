@@ -139,7 +139,7 @@ fn find_sealed(
     })?;
     for (entry, last) in entries {
         // The hash may be another name's: the log has the name.
-        if Locator::default().frame(core, last)?.record(last)?.stream() == name {
+        if Locator::default().frame(core, last)?.stream(last)? == name {
             return Ok(Some((entry, last)));
         }
     }

@@ -277,19 +277,23 @@ impl Handle {
             // A thread that panicked has poisoned the store or aborted the process.
             let _ = thread.join();
         }
-        let end = core.state.lock().tail.as_ref().map(|tail| (tail.segment.header.ordinal, tail.frames_end));
-        let Some((segment, offset)) = end else { return Ok(()) };
-        if let Some(reason) = core.watermark.poison() {
-            core.lock.lock().take();
-            return Err(AppendError::Poisoned { reason: Arc::clone(reason) });
-        }
-        let first = core.lock.lock().is_some();
-        if first {
-            core.mark_clean(segment, offset)?;
-            core.state.lock().segments.release_files();
-            core.lock.lock().take();
-        }
-        Ok(())
+        // Whoever closes first gives the store up to the next writer, whatever comes of it.
+        let Some(lock) = core.lock.lock().take() else { return Ok(()) };
+        let (segment, offset) = {
+            let state = core.state.lock();
+            let tail = state.tail.as_ref().expect("only a store open for writing holds the lock");
+            (tail.segment.header.ordinal, tail.frames_end)
+        };
+        let closed = match core.watermark.poison() {
+            Some(reason) => Err(AppendError::Poisoned { reason: Arc::clone(reason) }),
+            None => core.mark_clean(segment, offset).map_err(AppendError::Io),
+        };
+        let mut state = core.state.lock();
+        state.segments.release_files();
+        drop(state.spare.take());
+        drop(state);
+        drop(lock);
+        closed
     }
 }
 

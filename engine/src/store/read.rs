@@ -49,7 +49,7 @@ impl Reader {
             Cursor::Ended => None,
             Cursor::All { locator, next, end } => {
                 let position = take(next, end, backwards)?;
-                let record = record_at(&self.core, locator, position);
+                let record = record_at(&self.core, locator, position, None);
                 if let Err(ReadError::Damage(damage)) = &record {
                     skip(damage, next, end, backwards);
                 }
@@ -78,7 +78,14 @@ impl Reader {
                         Err(error) => return Some(Err(error)),
                     },
                 };
-                Some(record_at(&self.core, locator, position))
+                let record = record_at(&self.core, locator, position, Some(version));
+                match record {
+                    // The index led to another stream's event: not what was written.
+                    Ok(record) if record.stream() != &*lookup.name => {
+                        Some(Err(missing_version(&self.core, &lookup.name, version)))
+                    }
+                    record => Some(record),
+                }
             }
         }
     }
@@ -94,8 +101,8 @@ fn rank_of(rank: u64) -> usize {
     crate::format::to_usize(rank)
 }
 
-fn record_at(core: &Core, locator: &mut Locator, position: u64) -> Result<Record, ReadError> {
-    Ok(locator.frame(core, position)?.record(position)?)
+fn record_at(core: &Core, locator: &mut Locator, position: u64, version: Option<u64>) -> Result<Record, ReadError> {
+    Ok(locator.frame(core, position)?.record(position, version)?)
 }
 
 /// The next of `next..end`, from its start or its end.

@@ -29,7 +29,7 @@ pub(crate) fn find(
         let Some(position) = lookup.position(core, version)? else { continue };
         let mut locator = Locator::default();
         let frame = locator.frame(core, position)?;
-        let stored = frame.record(position)?;
+        let stored = frame.record(position, Some(version))?;
         if let Some(appended) = same_batch(frame, append, prepared)? {
             return Ok(Repeat::Same(appended));
         }
@@ -50,7 +50,7 @@ fn same_batch(frame: &Frame, append: &Append<'_>, prepared: &Prepared<'_>) -> Re
     let first = frame.header.first_position;
     let mut last_version = annals_types::Version::ZERO;
     for (index, event) in append.events.iter().enumerate() {
-        let stored = frame.record(first + index as u64)?;
+        let stored = frame.record(first + index as u64, None)?;
         if stored.id() != prepared.ids[index] || !is_same(&stored, event) {
             return Ok(None);
         }

@@ -129,7 +129,7 @@ impl SealedStreams {
             index.layout.postings(&index.bytes, entry, 0..1)
         })?;
         let position = self.segment.log.seal.first_position + first.first().copied().map_or(0, u64::from);
-        Ok(Locator::default().frame(core, position)?.record(position)?.stream().into())
+        Ok(Locator::default().frame(core, position)?.stream(position)?.into())
     }
 }
 

@@ -35,7 +35,7 @@ pub fn scan_bytes(bytes: &[u8]) -> usize {
             for stream in 0..view.header.streams {
                 let _ = view.name(stream);
             }
-            let _ = view.versions();
+            let _: Vec<u64> = view.versions();
             crate::format::digest::batch_digest(view).map(drop)
         });
         let behind = walked.map_or(place, |(behind, _): (Place, Option<DamageKind>)| behind);

@@ -5,11 +5,11 @@ mod bodies;
 mod model;
 mod operations;
 
+pub use crate::clock::Clock;
+pub use crate::disk::simulated::{Fault, Repeat, SimulatedDisk};
 pub use bodies::scan_bytes;
 pub use model::{Model, ModelEvent, is_same_outcome};
 pub use operations::{Operation, Operations};
-pub use crate::clock::Clock;
-pub use crate::disk::simulated::{Fault, Repeat, SimulatedDisk};
 
 use crate::disk::{self, Disk as _};
 use crate::{OpenError, Settings, Store};

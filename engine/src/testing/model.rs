@@ -3,8 +3,8 @@
 //! It is slow and obvious, and forgets everything; tests compare the real store with it.
 
 use crate::{
-    Append, AppendError, Appended, Bound, Condition, Head, InputError, NewEvent, Position, Read,
-    Record, Timestamp, Version, limits,
+    Append, AppendError, Appended, Bound, Condition, Head, InputError, NewEvent, Position, Read, Record,
+    Timestamp, Version, limits,
 };
 use std::borrow::Cow;
 use std::ops::Range;
@@ -115,7 +115,8 @@ impl Model {
             if let Some(version) = expected.next_version().filter(|_| written) {
                 places.extend(self.find(stream, version));
             }
-            let error = || AppendError::WrongVersion { stream: stream.to_string(), expected: *expected, actual };
+            let error =
+                || AppendError::WrongVersion { stream: stream.to_string(), expected: *expected, actual };
             failed = failed.or_else(|| Some(error()));
         }
         for position in places {
@@ -254,9 +255,10 @@ pub fn is_same_outcome(left: &Result<Appended, AppendError>, right: &Result<Appe
             Err(AppendError::WrongVersion { stream, expected, actual }),
             Err(AppendError::WrongVersion { stream: other, expected: wanted, actual: head }),
         ) => (stream, expected, actual) == (other, wanted, head),
-        (Err(AppendError::IdConflict { id, position }), Err(AppendError::IdConflict { id: other, position: there })) => {
-            (id, position) == (other, there)
-        }
+        (
+            Err(AppendError::IdConflict { id, position }),
+            Err(AppendError::IdConflict { id: other, position: there }),
+        ) => (id, position) == (other, there),
         (
             Err(AppendError::TimeBackwards { given, previous }),
             Err(AppendError::TimeBackwards { given: other, previous: before }),

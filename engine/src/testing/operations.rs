@@ -116,7 +116,8 @@ impl Operations {
             _ => self.random.random_range(0..200),
         };
         // Half noise and half repetition, so that compression has something to do.
-        let noise: Vec<u8> = (0..data).map(|at| if at % 2 == 0 { self.random.random() } else { b'x' }).collect();
+        let noise: Vec<u8> =
+            (0..data).map(|at| if at % 2 == 0 { self.random.random() } else { b'x' }).collect();
         if self.chance(50) {
             event = event.binary(noise);
         } else {

@@ -7,7 +7,9 @@ use crate::support::{check_prefix, read_all, small, stride, within};
 use annals::testing::{
     Clock, Fault, Model, Repeat, SimulatedDisk, open_simulated, open_simulated_read_only, visible_files,
 };
-use annals::{Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, OpenError, Store, Ticket, Timestamp, Uuid};
+use annals::{
+    Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, OpenError, Store, Ticket, Timestamp, Uuid,
+};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -136,7 +138,9 @@ fn check_or_panic(disk: &SimulatedDisk, life: &Life, least: usize, seed: u64) ->
     let records = read_all(&store).map_err(|error| format!("read: {error}"))?;
     check_prefix(&life.model, &records, least.max(seen))?;
     let shown = records.len();
-    for (name, cut) in [("kill", disk.kill()), ("cut", disk.crash(seed)), ("kill and cut", disk.kill().crash(seed + 1))] {
+    for (name, cut) in
+        [("kill", disk.kill()), ("cut", disk.crash(seed)), ("kill and cut", disk.kill().crash(seed + 1))]
+    {
         let vanished = |error| format!("{shown} were shown, and after a {name} right then: {error}");
         check_shown(&cut, life, shown).map_err(vanished)?;
     }
@@ -144,7 +148,8 @@ fn check_or_panic(disk: &SimulatedDisk, life: &Life, least: usize, seed: u64) ->
     if !verified.is_ok() {
         return Err(format!("{:?}", verified.damage));
     }
-    let mut later = Life { model: life.model.clone(), made: 1_000_000, store: Some(store), ..Life::default() };
+    let mut later =
+        Life { model: life.model.clone(), made: 1_000_000, store: Some(store), ..Life::default() };
     later.model.truncate(shown);
     later.append(&["later"], 10).map_err(|error| format!("going on: {error:?}"))?;
     later.close().map_err(|error| format!("closing: {error:?}"))?;
@@ -253,7 +258,9 @@ fn check_recovery(base: &SimulatedDisk, life: &Life, label: &str) -> Vec<String>
         }
         for (name, found) in found_after(&disk, operation) {
             let result = check(&found, &life, least.max(life.acknowledged), operation);
-            problems.extend(result.err().map(|problem| format!("{label}, recovery's {operation}, {name}: {problem}")));
+            problems.extend(
+                result.err().map(|problem| format!("{label}, recovery's {operation}, {name}: {problem}")),
+            );
         }
     }
     problems
@@ -264,7 +271,7 @@ fn a_recovery_that_is_stopped_at_any_operation_loses_nothing() {
     let mut problems = Vec::new();
     for number in (1..).step_by(stride(9)) {
         let case = move || {
-            let (disk, life) = life_until(number, (number % 2 == 0).then_some(4))?;
+            let (disk, life) = life_until(number, number.is_multiple_of(2).then_some(4))?;
             let mut problems = Vec::new();
             for (name, base) in &found_after(&disk, number)[1..] {
                 let label = format!("stopped at operation {number}, {name}");
@@ -282,7 +289,7 @@ fn a_recovery_that_is_stopped_at_any_operation_loses_nothing() {
 
 /// One life on a disk of which an operation fails; what is wrong, and whether the fault's operation came at all.
 fn live_with(fault: Fault, repeat: Repeat, number: u64) -> Result<bool, String> {
-    let disk = disk_of(number, (number % 3 == 0).then_some(4));
+    let disk = disk_of(number, number.is_multiple_of(3).then_some(4));
     disk.fail_at(number, fault, repeat);
     let mut life = Life::default();
     let end = life.live(&disk);
@@ -290,10 +297,16 @@ fn live_with(fault: Fault, repeat: Repeat, number: u64) -> Result<bool, String> 
     let full = matches!(fault, Fault::ENOSPC);
     match &end {
         Err(problem) if fault == Fault::Short || !struck => return Err(format!("failed with {problem:?}")),
-        Ok(()) | Err(Failure::Open(OpenError::Io(_)) | Failure::Close(AppendError::Poisoned { .. } | AppendError::Io(_))) => {}
+        Ok(())
+        | Err(
+            Failure::Open(OpenError::Io(_))
+            | Failure::Close(AppendError::Poisoned { .. } | AppendError::Io(_)),
+        ) => {}
         Err(Failure::Append(AppendError::DiskFull(_))) if full => check_resumes(&mut life, &disk, repeat)?,
         Err(Failure::Append(AppendError::Io(_))) if !full => check_resumes(&mut life, &disk, repeat)?,
-        Err(Failure::Append(AppendError::Poisoned { .. } | AppendError::UnknownOutcome { .. })) => check_poisoned(&mut life)?,
+        Err(Failure::Append(AppendError::Poisoned { .. } | AppendError::UnknownOutcome { .. })) => {
+            check_poisoned(&mut life)?
+        }
         Err(problem) => return Err(format!("failed with {problem:?}")),
     }
     life.store = None;
@@ -307,7 +320,8 @@ fn live_with(fault: Fault, repeat: Repeat, number: u64) -> Result<bool, String> 
 }
 
 fn check_reads(life: &Life) -> Result<(), String> {
-    let records = read_all(life.store.as_ref().unwrap()).map_err(|error| format!("reads do not go on: {error}"))?;
+    let records =
+        read_all(life.store.as_ref().unwrap()).map_err(|error| format!("reads do not go on: {error}"))?;
     check_prefix(&life.model, &records, life.acknowledged)
 }
 
@@ -318,7 +332,9 @@ fn check_resumes(life: &mut Life, disk: &SimulatedDisk, repeat: Repeat) -> Resul
     match life.append(&["resumed"], 8_000) {
         Ok(()) => check_reads(life),
         // What failed for good may have failed the keeper of the mark, too, before it was well again.
-        Err(Failure::Append(AppendError::Poisoned { .. })) if repeat == Repeat::ForGood => check_poisoned(life),
+        Err(Failure::Append(AppendError::Poisoned { .. })) if repeat == Repeat::ForGood => {
+            check_poisoned(life)
+        }
         Err(problem) => Err(format!("does not resume: {problem:?}")),
     }
 }
@@ -414,7 +430,8 @@ fn a_lost_reply_is_answered_with_the_first_result_after_any_crash() {
                     None => ExpectedVersion::NoStream,
                 };
                 let stream = event.stream.clone();
-                let outcome = store.append(Append::from(event).expect(stream, expected)).unwrap().wait().unwrap();
+                let outcome =
+                    store.append(Append::from(event).expect(stream, expected)).unwrap().wait().unwrap();
                 assert_eq!(outcome.first_position().get(), position as u64, "stopped at {number}, {name}");
                 assert_eq!(outcome.repeated, (position as u64) < there, "stopped at {number}, {name}");
                 if position as u64 == there {

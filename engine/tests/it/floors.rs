@@ -66,7 +66,9 @@ fn module_of(file: &str) -> Vec<&str> {
 /// file's own module.
 fn paths(file: &str, text: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
-    let boundary = |at: usize| !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':');
+    let boundary = |at: usize| {
+        !text[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
+    };
     for (at, _) in text.match_indices("crate::").filter(|(at, _)| boundary(*at)) {
         for path in names_in(&text[at + "crate::".len()..]) {
             found.push(path);
@@ -153,7 +155,8 @@ fn no_unsafe_code_but_where_it_must_be() {
     let uses = |text: &str| {
         ["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code)"].iter().any(|word| text.contains(word))
     };
-    let found: BTreeSet<_> = files().into_iter().filter(|(_, text)| uses(text)).map(|(file, _)| file).collect();
+    let found: BTreeSet<_> =
+        files().into_iter().filter(|(_, text)| uses(text)).map(|(file, _)| file).collect();
     let allowed: BTreeSet<_> = UNSAFE.into_iter().map(str::to_owned).collect();
     let more: Vec<_> = found.difference(&allowed).collect();
     assert!(more.is_empty(), "unsafe code in further files: {more:?}");

@@ -1,12 +1,13 @@
 //! Integration tests of the engine; one binary, one module a subject.
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
 mod append;
-mod format_document;
-mod fuzz_bodies;
 mod crash;
 mod damage;
 mod floors;
+mod format_document;
+mod fuzz_bodies;
 mod model;
 mod promises;
 mod support;

@@ -4,10 +4,12 @@
 
 use crate::support::{cases, check_prefix, copy_store, read_all, small};
 use annals::testing::{
-    Clock, Model, Operation, Operations, SimulatedDisk, is_same_outcome, open_simulated, open_simulated_read_only,
-    open_with_clock,
+    Clock, Model, Operation, Operations, SimulatedDisk, is_same_outcome, open_simulated,
+    open_simulated_read_only, open_with_clock,
 };
-use annals::{Append, AppendError, Appended, DiskChoice, OpenError, Position, Read, Settings, Store, Ticket, Timestamp};
+use annals::{
+    Append, AppendError, Appended, DiskChoice, OpenError, Position, Read, Settings, Store, Ticket, Timestamp,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,7 +106,9 @@ impl Driver {
         let expected = self.model.append(append, now);
         match self.store().append(append.clone()) {
             Ok(ticket) => self.pending.push_back(Pending { ticket, expected, events: self.model.len() }),
-            Err(error) => assert!(is_same_outcome(&Err(error.clone()), &expected), "{error:?} instead of {expected:?}"),
+            Err(error) => {
+                assert!(is_same_outcome(&Err(error.clone()), &expected), "{error:?} instead of {expected:?}")
+            }
         }
     }
 
@@ -145,7 +149,10 @@ impl Driver {
         let beside = self.place.open_read_only().unwrap();
         check_prefix(&self.model, &read_all(&beside).unwrap(), 0).unwrap();
         if let Some(last) = self.durable.checked_sub(1) {
-            assert!(beside.wait_for(Position::new(last as u64), Duration::from_secs(5)).unwrap(), "it does not follow");
+            assert!(
+                beside.wait_for(Position::new(last as u64), Duration::from_secs(5)).unwrap(),
+                "it does not follow"
+            );
             check_prefix(&self.model, &read_all(&beside).unwrap(), self.durable).unwrap();
         }
     }
@@ -216,7 +223,10 @@ struct Note<'a> {
 impl Drop for Note<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("{}, seed {}, operation {}: {:.300}", self.name, self.seed, self.number, self.operation);
+            eprintln!(
+                "{}, seed {}, operation {}: {:.300}",
+                self.name, self.seed, self.number, self.operation
+            );
         }
     }
 }
@@ -224,8 +234,8 @@ impl Drop for Note<'_> {
 /// Seeds differ in what is kept in memory and whether bodies are compressed, too.
 fn settings(disk: DiskChoice, seed: u64) -> Settings {
     Settings {
-        recent_bytes: if seed % 2 == 0 { 0 } else { 16 << 20 },
-        cached_heads: if seed % 3 == 0 { 2 } else { 1_000 },
+        recent_bytes: if seed.is_multiple_of(2) { 0 } else { 16 << 20 },
+        cached_heads: if seed.is_multiple_of(3) { 2 } else { 1_000 },
         compress_above_bytes: (seed % 4 == 1).then_some(200),
         ..small(disk)
     }

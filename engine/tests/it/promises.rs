@@ -3,8 +3,8 @@
 use crate::support::{check_prefix, read_all, small, within};
 use annals::testing::{Clock, Fault, Model, Repeat, SimulatedDisk, open_simulated, open_with_clock};
 use annals::{
-    Append, AppendError, Appended, Bound, DiskChoice, ExpectedVersion, InputError, NewEvent, OpenError, Position, Read,
-    ReadError, Settings, Store, Ticket, Timestamp, TryAppendError, Uuid, Version, limits,
+    Append, AppendError, Appended, Bound, DiskChoice, ExpectedVersion, InputError, NewEvent, OpenError,
+    Position, Read, ReadError, Settings, Store, Ticket, Timestamp, TryAppendError, Uuid, Version, limits,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -38,6 +38,11 @@ fn wait(ticket: Result<Ticket, AppendError>) -> Result<Appended, AppendError> {
 
 fn append(store: &Store, append: Append<'_>) -> Result<Appended, AppendError> {
     wait(store.append(append))
+}
+
+/// A byte that tells events apart.
+fn filling(number: u64) -> u8 {
+    u8::try_from(number % 251).unwrap()
 }
 
 /// A hundred threads append at once with this expectation; their outcomes.
@@ -85,7 +90,9 @@ fn conditions_on_streams_that_are_not_written_are_kept() {
     append(&store, one().expect("other", ExpectedVersion::Exists).expect("other", exactly(0))).unwrap();
     for expected in [ExpectedVersion::NoStream, exactly(1)] {
         let refused = append(&store, one().expect("other", expected)).unwrap_err();
-        assert!(matches!(refused, AppendError::WrongVersion { actual: Some(head), .. } if head.position.get() == 1));
+        assert!(
+            matches!(refused, AppendError::WrongVersion { actual: Some(head), .. } if head.position.get() == 1)
+        );
     }
     let refused = append(&store, one().expect("never", ExpectedVersion::Exists)).unwrap_err();
     assert!(matches!(refused, AppendError::WrongVersion { actual: None, .. }), "{refused}");
@@ -114,7 +121,9 @@ fn a_repeat_gets_the_first_result_before_and_after_reopening_and_in_flight() {
     let mut store = on_disk(&disk);
     append(&store, event("s").into()).unwrap();
     let id = |number| Uuid::from_u128(number);
-    let batch = || Append::from([event("s").id(id(1)).json("{}"), event("t").id(id(2)).tag("x")]).expect("s", exactly(0));
+    let batch = || {
+        Append::from([event("s").id(id(1)).json("{}"), event("t").id(id(2)).tag("x")]).expect("s", exactly(0))
+    };
     let tickets: Vec<_> = (0..5).map(|_| store.append(batch()).unwrap()).collect();
     let mut outcomes: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait().unwrap()).collect();
     for n in 0..40 {
@@ -127,7 +136,8 @@ fn a_repeat_gets_the_first_result_before_and_after_reopening_and_in_flight() {
         outcomes.push(append(&store, batch()).unwrap());
     }
     assert!(!outcomes[0].repeated && outcomes[1..].iter().all(|outcome| outcome.repeated), "{outcomes:?}");
-    let same = |outcome: &Appended| outcome.positions == outcomes[0].positions && outcome.last_version.get() == 0;
+    let same =
+        |outcome: &Appended| outcome.positions == outcomes[0].positions && outcome.last_version.get() == 0;
     assert!(outcomes.iter().all(same), "{outcomes:?}");
     assert_eq!(store.next_position().get(), 43);
 
@@ -141,10 +151,16 @@ fn a_repeat_gets_the_first_result_before_and_after_reopening_and_in_flight() {
     for batch in altered {
         let refused = append(&store, batch.clone().expect("s", exactly(0))).unwrap_err();
         let here = Some(Position::new(1));
-        assert!(matches!(refused, AppendError::IdConflict { id: conflict, position } if (conflict, position) == (id(1), here)), "{refused} for {batch:?}");
+        assert!(
+            matches!(refused, AppendError::IdConflict { id: conflict, position } if (conflict, position) == (id(1), here)),
+            "{refused} for {batch:?}"
+        );
     }
     let other = Append::from(event("s").id(id(9))).expect("s", exactly(0));
-    assert!(matches!(append(&store, other), Err(AppendError::WrongVersion { .. })), "another batch is no repeat");
+    assert!(
+        matches!(append(&store, other), Err(AppendError::WrongVersion { .. })),
+        "another batch is no repeat"
+    );
     assert_eq!(store.next_position().get(), 43);
 }
 
@@ -153,7 +169,10 @@ fn an_id_twice_in_a_batch_is_refused() {
     let store = on_disk(&SimulatedDisk::new(1));
     let id = Uuid::from_u128(5);
     let refused = append(&store, [event("a").id(id), event("b"), event("b").id(id)].into()).unwrap_err();
-    assert!(matches!(refused, AppendError::IdConflict { id: twice, position: None } if twice == id), "{refused}");
+    assert!(
+        matches!(refused, AppendError::IdConflict { id: twice, position: None } if twice == id),
+        "{refused}"
+    );
     assert_eq!(store.next_position().get(), 0);
 }
 
@@ -183,12 +202,17 @@ fn input_that_is_over_a_limit_or_malformed_is_refused_by_name() {
         ("event 2 differs", [event("s"), event("s"), event("s").time(time)].into()),
         ("bytes in the encoded batch", [big(), big(), big(), big()].into()),
         ("stream name is empty", Append::from(event("s")).expect("", ExpectedVersion::Any)),
-        ("10001 conditions", (0..10_001).fold(event("s").into(), |all: Append<'_>, _| all.expect("s", ExpectedVersion::Any))),
+        (
+            "10001 conditions",
+            (0..10_001).fold(event("s").into(), |all: Append<'_>, _| all.expect("s", ExpectedVersion::Any)),
+        ),
     ];
     let store = on_disk(&SimulatedDisk::new(1));
     for (text, batch) in table {
         match store.append(batch) {
-            Err(AppendError::Input(error)) => assert!(error.to_string().contains(text), "{error}, not {text}"),
+            Err(AppendError::Input(error)) => {
+                assert!(error.to_string().contains(text), "{error}, not {text}")
+            }
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -240,15 +264,24 @@ fn times_never_run_backwards() {
     assert_eq!(times(&store), [0, 100, 100], "a clock that jumps back stands still");
 
     let refused = append(&store, at(99).into()).unwrap_err();
-    assert!(matches!(refused, AppendError::TimeBackwards { given, previous } if (given.get(), previous.get()) == (NOW + 99, NOW + 100)), "{refused}");
+    assert!(
+        matches!(refused, AppendError::TimeBackwards { given, previous } if (given.get(), previous.get()) == (NOW + 99, NOW + 100)),
+        "{refused}"
+    );
     let refused = append(&store, [at(200), at(150)].into()).unwrap_err();
-    assert!(matches!(refused, AppendError::TimeBackwards { given, .. } if given.get() == NOW + 150), "{refused}");
+    assert!(
+        matches!(refused, AppendError::TimeBackwards { given, .. } if given.get() == NOW + 150),
+        "{refused}"
+    );
     append(&store, Append::from([at(99), at(120), at(110)]).raise_times()).unwrap();
     assert_eq!(times(&store)[3..], [100, 120, 120], "raised where that is allowed");
 
     let ahead = limits::TIME_AHEAD_NS_MAX;
     let refused = append(&store, at(120 + ahead + 1).into()).unwrap_err();
-    assert!(matches!(refused, AppendError::TimeAhead { given, .. } if given.get() == NOW + 121 + ahead), "{refused}");
+    assert!(
+        matches!(refused, AppendError::TimeAhead { given, .. } if given.get() == NOW + 121 + ahead),
+        "{refused}"
+    );
     append(&store, at(120 + ahead).into()).unwrap();
     clock.store(NOW + 10 * ahead, Ordering::SeqCst);
     append(&store, at(5 * ahead).into()).unwrap();
@@ -286,7 +319,10 @@ fn what_is_no_store_or_not_of_this_release_is_refused_by_name() {
     std::fs::create_dir(dir("other")).unwrap();
     std::fs::write(dir("other").join("letter.txt"), "dear").unwrap();
     for opened in [Store::open(dir("other")), Store::open_read_only(dir("other"))] {
-        assert!(matches!(&opened, Err(OpenError::NotAStore { found, .. }) if found.contains("letter.txt")), "{opened:?}");
+        assert!(
+            matches!(&opened, Err(OpenError::NotAStore { found, .. }) if found.contains("letter.txt")),
+            "{opened:?}"
+        );
     }
     assert_eq!(std::fs::read_dir(dir("other")).unwrap().count(), 1, "nothing was left there");
 
@@ -309,7 +345,10 @@ fn what_is_no_store_or_not_of_this_release_is_refused_by_name() {
     store_with_an_event(&dir("yours"));
     std::fs::copy(dir("yours").join("0000000001.log"), dir("mine").join("0000000001.log")).unwrap();
     for opened in [Store::open(dir("mine")), Store::open_read_only(dir("mine"))] {
-        assert!(matches!(&opened, Err(OpenError::Foreign { file, .. }) if file.ends_with("0000000001.log")), "{opened:?}");
+        assert!(
+            matches!(&opened, Err(OpenError::Foreign { file, .. }) if file.ends_with("0000000001.log")),
+            "{opened:?}"
+        );
     }
 }
 
@@ -340,7 +379,10 @@ fn there_is_one_writer_at_a_time() {
     assert!(in_use());
     let beside = Store::open_read_only(dir.path()).unwrap();
     assert!(matches!(beside.append(event("s")), Err(AppendError::ReadOnly)));
-    assert!(matches!(beside.try_append(&event("s").into()), Err(TryAppendError::Failed(AppendError::ReadOnly))));
+    assert!(matches!(
+        beside.try_append(&event("s").into()),
+        Err(TryAppendError::Failed(AppendError::ReadOnly))
+    ));
     let other = store.clone();
     store.close().unwrap();
     let refused = other.append(event("s")).unwrap_err();
@@ -410,16 +452,20 @@ fn a_reader_beside_the_writer_follows_over_rolls_and_seals() {
     let mut model = Model::new();
     let mut delays = Vec::new();
     for n in 0..300_u64 {
-        let batch = Append::from(event(["a", "b", "c"][(n % 3) as usize]).binary(vec![n as u8; 2_000]));
+        let batch =
+            Append::from(event(["a", "b", "c"][usize::from(filling(n % 3))]).binary(vec![filling(n); 2_000]));
         model.append(&batch, Timestamp::ZERO).unwrap();
         let appended = append(&writer, batch).unwrap();
         let acknowledged = Clock::System.now().get();
-        assert!(reader.wait_for(appended.first_position(), Duration::from_secs(10)).unwrap(), "{n} is not seen");
+        assert!(
+            reader.wait_for(appended.first_position(), Duration::from_secs(10)).unwrap(),
+            "{n} is not seen"
+        );
         delays.push(Clock::System.now().get().saturating_sub(acknowledged));
         if n % 25 == 0 {
             let seen = read_all(&reader).unwrap();
             assert_eq!(seen.len() as u64, n + 1);
-            assert_eq!(seen.last().unwrap().data(), vec![n as u8; 2_000]);
+            assert_eq!(seen.last().unwrap().data(), vec![filling(n); 2_000]);
             let of_stream = reader.read(Read::stream("a")).unwrap().map(Result::unwrap).count();
             assert_eq!(of_stream as u64, n / 3 + 1);
         }
@@ -433,7 +479,10 @@ fn a_reader_beside_the_writer_follows_over_rolls_and_seals() {
     assert!(reader.verify(&mut |_, _| {}).unwrap().is_ok());
     let again = open(dir.path());
     append(&again, event("later").into()).unwrap();
-    assert!(reader.wait_for(Position::new(300), Duration::from_secs(10)).unwrap(), "the next writer is not followed");
+    assert!(
+        reader.wait_for(Position::new(300), Duration::from_secs(10)).unwrap(),
+        "the next writer is not followed"
+    );
     assert_eq!(reader.head("later").unwrap().map(|head| head.position.get()), Some(300));
 }
 
@@ -441,7 +490,11 @@ fn a_reader_beside_the_writer_follows_over_rolls_and_seals() {
 fn an_append_that_may_not_wait_says_why_it_would_have_to() {
     let disk = SimulatedDisk::new(1);
     let store = on_disk(&disk);
-    store.try_append(&Append::from(event("s")).expect("s", ExpectedVersion::NoStream)).unwrap().wait().unwrap();
+    store
+        .try_append(&Append::from(event("s")).expect("s", ExpectedVersion::NoStream))
+        .unwrap()
+        .wait()
+        .unwrap();
     let refused = store.try_append(&Append::from(event("s")).expect("s", exactly(8))).unwrap().wait();
     assert!(matches!(refused, Err(AppendError::WrongVersion { .. })), "{refused:?}");
     assert!(matches!(store.try_append(&Append::new()), Err(TryAppendError::Failed(AppendError::Input(_)))));
@@ -465,7 +518,10 @@ fn an_append_that_may_not_wait_says_why_it_would_have_to() {
         store.close().unwrap();
         let store = on_disk(&disk);
         let batch = Append::from(event("s")).expect("s", exactly(1));
-        assert!(matches!(store.try_append(&batch), Err(TryAppendError::Cold)), "its head is in a sealed segment");
+        assert!(
+            matches!(store.try_append(&batch), Err(TryAppendError::Cold)),
+            "its head is in a sealed segment"
+        );
         assert_eq!(store.next_position().get(), 302);
         let appended = append(&store, batch).unwrap();
         assert_eq!(appended.last_version.get(), 2);
@@ -503,7 +559,9 @@ fn a_ticket_can_be_awaited() {
                 let appended = block_on(ticket).unwrap();
                 assert_eq!(appended.first_position().get(), round * 20 + n as u64);
             }
-            let refused = block_on(store.append(Append::from(event("s")).expect("s", ExpectedVersion::NoStream)).unwrap());
+            let refused = block_on(
+                store.append(Append::from(event("s")).expect("s", ExpectedVersion::NoStream)).unwrap(),
+            );
             assert!(matches!(refused, Err(AppendError::WrongVersion { .. })), "{refused:?}");
         }
         let dropped: Vec<_> = (0..20).map(|_| store.append(event("s")).unwrap()).collect();
@@ -524,7 +582,8 @@ fn compressed_batches_are_read_as_others() {
         let before = store.stat().unwrap().segments;
         for n in 0..60_u64 {
             let text = format!("{{\"n\":{n},\"text\":\"{}\"}}", "again and again ".repeat(100));
-            let batch = Append::from([event("a").json(text.clone()), event("b").json("{}"), event("a").json(text)]);
+            let batch =
+                Append::from([event("a").json(text.clone()), event("b").json("{}"), event("a").json(text)]);
             model.append(&batch, Timestamp::new(NOW)).unwrap();
             append(&store, batch).unwrap();
         }
@@ -559,7 +618,7 @@ fn many_segments_need_few_open_files() {
     let store = Store::open_with(dir.path(), settings.clone()).unwrap();
     for n in 0..310_u64 {
         let stream = format!("stream-{}", n % 10);
-        wait(store.append(event(&stream).binary(vec![n as u8; 7_000]))).unwrap();
+        wait(store.append(event(&stream).binary(vec![filling(n); 7_000]))).unwrap();
     }
     assert!(store.stat().unwrap().segments > 300);
     let check = |store: &Store| {

@@ -27,7 +27,11 @@ pub(crate) fn small(disk: DiskChoice) -> Settings {
 }
 
 /// Runs `work` on a thread of its own; panics where it panics, or takes too long.
-pub(crate) fn within<T: Send + 'static>(seconds: u64, label: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn within<T: Send + 'static>(
+    seconds: u64,
+    label: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (done, result) = mpsc::channel();
     let thread = std::thread::spawn(move || drop(done.send(work())));
     match result.recv_timeout(Duration::from_secs(seconds)) {
@@ -72,14 +76,22 @@ fn check_same(records: &[Record], events: &[ModelEvent]) -> Result<(), String> {
 
 fn summary(stored: &ModelEvent) -> String {
     let event = &stored.event;
-    format!("{} {} {:?} {} bytes, id {:?}", event.stream, stored.version, event.time, event.data.len(), event.id)
+    format!(
+        "{} {} {:?} {} bytes, id {:?}",
+        event.stream,
+        stored.version,
+        event.time,
+        event.data.len(),
+        event.id
+    )
 }
 
 /// Copies a store's files as they are to read now, to where nothing is: what the end of its process would leave. The
 /// manifest goes first, for the files that it speaks of are there before it does.
 pub(crate) fn copy_store(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
-    let mut names: Vec<_> = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort_by_key(|name| name != "manifest");
     for name in names.into_iter().filter(|name| name != "manifest.tmp") {
         std::fs::copy(from.join(&name), to.join(&name)).unwrap();
