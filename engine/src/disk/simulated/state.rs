@@ -163,8 +163,7 @@ impl State {
         self.create_with(path, len, || vec![0; count])
     }
 
-    /// A file of this content, under a name that is not durable yet; one of that name is emptied and filled
-    /// again.
+    /// A file of this content, under a name that is not durable yet; one of that name loses it.
     pub(super) fn create(&mut self, path: &Path, content: Vec<u8>) -> io::Result<()> {
         self.create_with(path, content.len() as u64, || content)
     }
@@ -176,10 +175,10 @@ impl State {
         let error = match fate {
             Fate::Passes { .. } => {
                 if !has_room {
-                    self.put(path, Vec::new(), Reach::Cache)?;
+                    self.put_anew(path, Vec::new(), Reach::Cache)?;
                     return Err(ErrorKind::StorageFull.into());
                 }
-                return self.put(path, content(), self.reach()).map(drop);
+                return self.put_anew(path, content(), self.reach()).map(drop);
             }
             Fate::Fails(failure) => failure.error(),
             Fate::Freezes => stopped(),
@@ -188,14 +187,22 @@ impl State {
         match self.random.below(3) {
             0 => {}
             2 if has_room => {
-                let file = self.put(path, content(), Reach::Cache)?;
+                let file = self.put_anew(path, content(), Reach::Cache)?;
                 if !self.frozen {
                     self.content_mut(file).fail_sync();
                 }
             }
-            _ => drop(self.put(path, Vec::new(), Reach::Cache)?),
+            _ => drop(self.put_anew(path, Vec::new(), Reach::Cache)?),
         }
         Err(error)
+    }
+
+    /// A new file under this name; one that was there loses it, as readers may have it mapped.
+    fn put_anew(&mut self, path: &Path, content: Vec<u8>, reach: Reach) -> io::Result<FileId> {
+        match self.tree.remove(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => self.put(path, content, reach),
+        }
     }
 
     /// Fills the file of that name, which is made where it is missing.
