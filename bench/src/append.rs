@@ -3,7 +3,8 @@
 use crate::disk;
 use crate::report::{self, Run, histogram, note, print_line};
 use crate::workload::{Producer, stopwatch};
-use annals::{DiskChoice, Settings, Store, Ticket};
+use annals::testing::{Pipeline, Placed};
+use annals::{Append, DiskChoice, Settings, Store, Ticket};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,9 +32,12 @@ pub(crate) struct Arguments {
     /// How the log is written: auto, ring, direct or buffered.
     #[arg(long, default_value = "auto")]
     disk: String,
-    /// Also measures for a minute each.
+    /// Also measures for a minute each, and what --ceiling measures.
     #[arg(long)]
     sustained: bool,
+    /// Also measures the bare pipeline: no index, no conditions, one file.
+    #[arg(long)]
+    ceiling: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +47,9 @@ struct Work {
     events: usize,
     in_flight: usize,
 }
+
+/// How long a sustained run is.
+const SUSTAINED: Duration = Duration::from_mins(1);
 
 const WORKS: [Work; 6] = [
     Work { name: "one_writer", threads: 1, events: 1, in_flight: 1 },
@@ -76,19 +83,78 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     for work in WORKS.iter().filter(|work| arguments.work.as_deref().is_none_or(|name| name == work.name)) {
-        let runs = (0..arguments.runs.max(1)).map(|_| one(work, &arguments.dir, &settings, time)).collect::<Result<_, _>>()?;
-        report::print(arguments.json, work.name, "burst", runs);
+        let measure = |mode, name, time, runs: usize| -> Result<(), Failure> {
+            let runs = (0..runs.max(1)).map(|_| one(work, &arguments.dir, &settings, time, mode));
+            report::print(arguments.json, work.name, name, runs.collect::<Result<_, _>>()?);
+            Ok(())
+        };
+        measure(Mode::Burst, "burst", time, arguments.runs)?;
         if arguments.sustained {
-            let run = one(work, &arguments.dir, &settings, Duration::from_mins(1))?;
-            report::print(arguments.json, work.name, "sustained", vec![run]);
+            measure(Mode::Sustained, "sustained", SUSTAINED, 1)?;
+        }
+        if arguments.ceiling || arguments.sustained {
+            measure(Mode::Ceiling, "ceiling", time, arguments.runs)?;
         }
     }
     Ok(())
 }
 
-fn one(work: &Work, dir: &Path, settings: &Settings, time: Duration) -> Result<Run, Failure> {
+/// What is measured: a store, or the bare pipeline below it.
+#[derive(Debug)]
+enum Target {
+    Store(Store),
+    Ceiling(Pipeline),
+}
+
+/// An append on its way to either.
+#[derive(Debug)]
+enum OnItsWay {
+    Ticket(Ticket),
+    Placed(Placed),
+}
+
+impl Target {
+    fn append(&self, append: Append<'_>) -> Result<OnItsWay, Failure> {
+        Ok(match self {
+            Self::Store(store) => OnItsWay::Ticket(store.append(append)?),
+            Self::Ceiling(pipeline) => OnItsWay::Placed(pipeline.append(&append)),
+        })
+    }
+
+    fn is_settled(&self, append: &OnItsWay) -> bool {
+        match (self, append) {
+            (_, OnItsWay::Ticket(ticket)) => ticket.is_settled(),
+            (Self::Ceiling(pipeline), OnItsWay::Placed(placed)) => pipeline.is_settled(*placed),
+            (Self::Store(_), OnItsWay::Placed(_)) => false,
+        }
+    }
+
+    fn wait(&self, append: OnItsWay) -> Result<(), Failure> {
+        match (self, append) {
+            (_, OnItsWay::Ticket(ticket)) => {
+                ticket.wait()?;
+            }
+            (Self::Ceiling(pipeline), OnItsWay::Placed(placed)) => pipeline.wait(placed),
+            (Self::Store(_), OnItsWay::Placed(_)) => {}
+        }
+        Ok(())
+    }
+}
+
+/// How a work is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    Burst,
+    Sustained,
+    Ceiling,
+}
+
+fn one(work: &Work, dir: &Path, settings: &Settings, time: Duration, mode: Mode) -> Result<Run, Failure> {
     let dir = tempfile::tempdir_in(dir)?;
-    let store = Store::open_with(dir.path(), settings.clone())?;
+    let store = match mode {
+        Mode::Ceiling => Target::Ceiling(Pipeline::open(dir.path(), settings)?),
+        Mode::Burst | Mode::Sustained => Target::Store(Store::open_with(dir.path(), settings.clone())?),
+    };
     let producers: Vec<Producer> = (0..work.threads).map(|index| Producer::new(index, work.threads)).collect();
     let begun = stopwatch();
     let until = begun + time;
@@ -105,21 +171,23 @@ fn one(work: &Work, dir: &Path, settings: &Settings, time: Duration) -> Result<R
         events += count;
         latency.add(part)?;
     }
-    store.close()?;
+    if let Target::Store(store) = store {
+        store.close()?;
+    }
     Ok(Run { events, seconds, latency })
 }
 
 fn produce(
-    store: &Store,
+    store: &Target,
     mut producer: Producer,
     work: &Work,
     until: Instant,
 ) -> Result<(u64, hdrhistogram::Histogram<u64>), Failure> {
     let mut latency = histogram();
     let mut events = 0;
-    let mut tickets: VecDeque<(Instant, Ticket)> = VecDeque::with_capacity(work.in_flight);
-    let mut settle = |(sent, ticket): (Instant, Ticket)| -> Result<(), Failure> {
-        ticket.wait()?;
+    let mut tickets: VecDeque<(Instant, OnItsWay)> = VecDeque::with_capacity(work.in_flight);
+    let mut settle = |(sent, ticket): (Instant, OnItsWay)| -> Result<(), Failure> {
+        store.wait(ticket)?;
         note(&mut latency, sent.elapsed());
         events += work.events as u64;
         Ok(())
@@ -132,12 +200,12 @@ fn produce(
         let ticket = if work.events == 1 {
             let (event, expected) = producer.next();
             let stream = event.stream.clone();
-            store.append(annals::Append::from(event).expect(stream, expected))?
+            store.append(Append::from(event).expect(stream, expected))?
         } else {
             store.append(producer.append(work.events))?
         };
         tickets.push_back((sent, ticket));
-        while tickets.len() >= work.in_flight || tickets.front().is_some_and(|(_, ticket)| ticket.is_settled()) {
+        while tickets.len() >= work.in_flight || tickets.front().is_some_and(|(_, ticket)| store.is_settled(ticket)) {
             let Some(oldest) = tickets.pop_front() else { break };
             settle(oldest)?;
         }

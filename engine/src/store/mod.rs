@@ -3,7 +3,7 @@
 pub(crate) mod commit;
 pub(crate) mod core;
 mod examine;
-mod gate;
+pub(crate) mod gate;
 mod keeper;
 mod locate;
 mod lookup;

@@ -3,9 +3,9 @@
 use crate::format::frame::FrameSeed;
 use crate::format::manifest::Manifest;
 use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
-use crate::format::{frame, mark};
+use crate::format::{batch, frame, mark};
 use crate::log::scan::{Frames, Place};
-use crate::{DamageKind, Uuid};
+use crate::{Append, DamageKind, Uuid};
 
 /// Scans `bytes` as the first segment of the store that they say they are of: by its header if that is intact, else as frames
 /// of a segment with salt 0 that begin at byte 0. Returns the number of good frames, those behind damage included.
@@ -45,4 +45,38 @@ pub fn scan_bytes(bytes: &[u8]) -> usize {
             _ => return count,
         }
     }
+}
+
+/// A segment of a store with the nil id that holds these batches, each to a stream of its own versions from 0.
+/// What [`scan_bytes`] takes apart.
+#[must_use]
+pub fn segment_of(appends: &[Append<'_>]) -> Vec<u8> {
+    let header = SegmentHeader {
+        ordinal: 1,
+        epoch: 1,
+        salt: 1,
+        first_batch: 0,
+        first_position: 0,
+        previous_time: 0,
+        predecessor_end: 0,
+        predecessor_crc: 0,
+        capacity: 1 << 20,
+    };
+    let mut bytes = header.encode(Uuid::nil());
+    let mut place = Place::first(&header, SegmentHeader::crc(&bytes));
+    for append in appends {
+        let ids: Vec<Uuid> = append.events.iter().map(|event| event.id.unwrap_or_default()).collect();
+        let encoded = batch::encode(append, Uuid::nil(), [7; 16], &ids, frame::FRAME_FIXED_BYTES, Vec::new());
+        let mut framed = encoded.bytes;
+        frame::wrap(&mut framed, None);
+        let decided = batch::Decided { epoch: 1, number: place.batch, first_position: place.position, time: 1 };
+        let crc = batch::decide(&mut framed[frame::FRAME_FIXED_BYTES..], decided);
+        let at = frame::Place { offset: place.offset, previous: place.crc, not_durable: 0, seed: FrameSeed::new(1) };
+        place.crc = frame::place(&mut framed, at, crc);
+        place.offset += framed.len() as u64;
+        place.batch += 1;
+        place.position += u64::from(encoded.events);
+        bytes.extend_from_slice(&framed);
+    }
+    bytes
 }

@@ -222,6 +222,11 @@ fn used_ranges(log: &[u8]) -> Vec<std::ops::Range<usize>> {
     ranges
 }
 
+/// Whether a changed log file differs in what it holds.
+fn is_used_changed(before: &[u8], after: &[u8]) -> bool {
+    used_ranges(before).into_iter().any(|range| before[range.clone()] != after[range])
+}
+
 /// Flips these bits, one at a time.
 fn flip(
     sample: &Sample,
@@ -424,7 +429,9 @@ fn zeroed_swapped_and_misdirected_blocks_are_found() {
                 file.display(),
                 other.display()
             );
-            check_both(&sample, &damaged, &label, true, &mut problems);
+            // Of a block that holds the end of the frames, the rest may be all that has changed.
+            let is_seen = is_used_changed(&sample.bytes(other), &damaged.contents(other).unwrap());
+            check_both(&sample, &damaged, &label, is_seen, &mut problems);
             damaged.overwrite(file, *at as u64, others);
             check_both(
                 &sample,
