@@ -79,7 +79,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let time = Duration::from_secs_f64(arguments.seconds);
     if arguments.work.is_none() {
         for bytes in [4096, 65536, 1 << 20] {
-            report::print_disk(arguments.json, 1, bytes, &disk::probe(&arguments.dir, bytes, time.min(Duration::from_secs(2)))?);
+            report::print_disk(
+                arguments.json,
+                1,
+                bytes,
+                &disk::probe(&arguments.dir, bytes, time.min(Duration::from_secs(2)))?,
+            );
         }
     }
     for work in WORKS.iter().filter(|work| arguments.work.as_deref().is_none_or(|name| name == work.name)) {
@@ -155,14 +160,20 @@ fn one(work: &Work, dir: &Path, settings: &Settings, time: Duration, mode: Mode)
         Mode::Ceiling => Target::Ceiling(Pipeline::open(dir.path(), settings)?),
         Mode::Burst | Mode::Sustained => Target::Store(Store::open_with(dir.path(), settings.clone())?),
     };
-    let producers: Vec<Producer> = (0..work.threads).map(|index| Producer::new(index, work.threads)).collect();
+    let producers: Vec<Producer> =
+        (0..work.threads).map(|index| Producer::new(index, work.threads)).collect();
     let begun = stopwatch();
     let until = begun + time;
     let parts = std::thread::scope(|scope| {
         let store = &store;
-        let threads: Vec<_> =
-            producers.into_iter().map(|producer| scope.spawn(move || produce(store, producer, work, until))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("producers do not panic")).collect::<Result<Vec<_>, _>>()
+        let threads: Vec<_> = producers
+            .into_iter()
+            .map(|producer| scope.spawn(move || produce(store, producer, work, until)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("producers do not panic"))
+            .collect::<Result<Vec<_>, _>>()
     })?;
     let seconds = begun.elapsed().as_secs_f64();
     let mut latency = histogram();
@@ -205,7 +216,9 @@ fn produce(
             store.append(producer.append(work.events))?
         };
         tickets.push_back((sent, ticket));
-        while tickets.len() >= work.in_flight || tickets.front().is_some_and(|(_, ticket)| store.is_settled(ticket)) {
+        while tickets.len() >= work.in_flight
+            || tickets.front().is_some_and(|(_, ticket)| store.is_settled(ticket))
+        {
             let Some(oldest) = tickets.pop_front() else { break };
             settle(oldest)?;
         }

@@ -34,7 +34,14 @@ impl Producer {
         let mut random = SmallRng::seed_from_u64(u64::from(index) + 1);
         let mut data = vec![0; 256];
         random.fill_bytes(&mut data);
-        Self { random, index, count, versions: vec![0; (STREAMS / count) as usize + 1], data, name: String::new() }
+        Self {
+            random,
+            index,
+            count,
+            versions: vec![0; (STREAMS / count) as usize + 1],
+            data,
+            name: String::new(),
+        }
     }
 
     /// The next event, with the version that its stream must have.

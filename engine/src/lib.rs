@@ -29,9 +29,9 @@ mod store;
 pub mod testing;
 
 pub use annals_types::{
-    Append, AppendError, Appended, Bound, Condition, ContentKind, Damage, DamageKind, DiskChoice, ExpectedVersion, Head,
-    InputError, IoFailure, NewEvent, OpenError, Position, Read, ReadError, Record, Settings, Timestamp, Uuid, Version,
-    category, limits,
+    Append, AppendError, Appended, Bound, Condition, ContentKind, Damage, DamageKind, DiskChoice,
+    ExpectedVersion, Head, InputError, IoFailure, NewEvent, OpenError, Position, Read, ReadError, Record,
+    Settings, Timestamp, Uuid, Version, category, limits,
 };
 pub use store::commit::TryAppendError;
 pub use store::read::Reader;

@@ -143,7 +143,8 @@ impl Submitter for OneAtATime {
     }
 
     fn submit(&mut self, write: Write, _alone: bool) {
-        let slices: Vec<IoSlice<'_>> = write.pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
+        let slices: Vec<IoSlice<'_>> =
+            write.pieces.iter().map(|piece| IoSlice::new(piece.as_ref())).collect();
         let result = write.file.write_durable(write.offset, &slices);
         self.completed.push((write.token, result));
     }

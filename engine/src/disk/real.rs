@@ -208,7 +208,8 @@ impl File for RealFile {
 
     fn read_device_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.plain));
-        let direct = OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(link);
+        let direct =
+            OpenOptions::new().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(link);
         if let Ok(direct) = direct {
             let mut aligned = Chunk::new(buffer.len().next_multiple_of(ALIGNMENT).max(ALIGNMENT));
             let count = read_full(&direct, aligned.bytes_mut(), offset)?;
@@ -217,7 +218,12 @@ impl File for RealFile {
             return Ok(count);
         }
         // No direct reads here: drop what is cached, so that the device is asked.
-        rustix::fs::fadvise(&self.plain, offset, std::num::NonZeroU64::new(buffer.len() as u64), Advice::DontNeed)?;
+        rustix::fs::fadvise(
+            &self.plain,
+            offset,
+            std::num::NonZeroU64::new(buffer.len() as u64),
+            Advice::DontNeed,
+        )?;
         read_full(&self.plain, buffer, offset)
     }
 

@@ -310,7 +310,10 @@ impl<'a> View<'a> {
         let (events, streams) = (header.events as usize, usize::from(header.streams));
         let names_start = 4 * (events + streams);
         let events_start = header.directory_length as usize;
-        if body.len() != header.body_length as usize || body.len() < events_start || events_start < names_start {
+        if body.len() != header.body_length as usize
+            || body.len() < events_start
+            || events_start < names_start
+        {
             return Err(DamageKind::Malformed);
         }
         if crc(0, &body[..events_start]) != header.directory_crc {
@@ -349,7 +352,9 @@ impl<'a> View<'a> {
     }
 
     /// Kind, flags and bytes of each section.
-    pub(crate) fn sections(&self) -> impl Iterator<Item = Result<(u16, u16, &'a [u8]), DamageKind>> + use<'a> {
+    pub(crate) fn sections(
+        &self,
+    ) -> impl Iterator<Item = Result<(u16, u16, &'a [u8]), DamageKind>> + use<'a> {
         let body = &self.body[..self.shape.events_start];
         let mut at = self.shape.sections_start;
         (0..self.header.sections).map(move |_| {
@@ -419,7 +424,8 @@ impl<'a> View<'a> {
 
     /// Time of an event.
     pub(crate) fn time(&self, ordinal: u32) -> u64 {
-        let given = self.shape.times_start.map_or(0, |start| le::u64_at(self.body, start + 8 * ordinal as usize));
+        let given =
+            self.shape.times_start.map_or(0, |start| le::u64_at(self.body, start + 8 * ordinal as usize));
         given.max(self.header.time)
     }
 
@@ -439,7 +445,11 @@ impl<'a> View<'a> {
         let mut next: Vec<u64> = (0..self.header.streams).map(|stream| self.first_version(stream)).collect();
         (0..self.header.events)
             .map_while(|ordinal| {
-                let stream = if whole { self.stream_of(ordinal) } else { self.event(ordinal).map(|(event, _)| event.stream) };
+                let stream = if whole {
+                    self.stream_of(ordinal)
+                } else {
+                    self.event(ordinal).map(|(event, _)| event.stream)
+                };
                 let version = next.get_mut(usize::from(stream.ok()?))?;
                 *version += 1;
                 Some(*version - 1)
@@ -450,7 +460,11 @@ impl<'a> View<'a> {
     /// The stream's ordinal of an event, not verified.
     pub(crate) fn stream_of(&self, ordinal: u32) -> Result<u16, DamageKind> {
         let bytes = &self.body[self.event_range(ordinal)?];
-        if bytes.len() < event::EVENT_FIXED_BYTES { Err(DamageKind::Malformed) } else { Ok(event::stream_of(bytes)) }
+        if bytes.len() < event::EVENT_FIXED_BYTES {
+            Err(DamageKind::Malformed)
+        } else {
+            Ok(event::stream_of(bytes))
+        }
     }
 }
 
@@ -460,8 +474,14 @@ pub(crate) fn encoded_bytes(append: &Append<'_>) -> usize {
         // A stream is counted for each event here: an upper bound that needs no look-up.
         let tags: usize = event.tags.iter().map(|tag| 2 + tag.len()).sum();
         let stream = 12 + event.stream.len();
-        4 + event::EVENT_FIXED_BYTES + 32 + 8 + event.event_type.len() + tags + event.data.len()
-            + event.metadata.len() + stream
+        4 + event::EVENT_FIXED_BYTES
+            + 32
+            + 8
+            + event.event_type.len()
+            + tags
+            + event.data.len()
+            + event.metadata.len()
+            + stream
     };
     BATCH_FIXED_BYTES + SECTION_FIXED_BYTES + append.events.iter().map(per_event).sum::<usize>()
 }

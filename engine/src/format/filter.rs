@@ -72,7 +72,8 @@ mod tests {
     fn what_was_put_in_is_there_and_little_else_seems_to_be() {
         let filter = encode((0..10_000).map(hash).collect::<Vec<_>>().into_iter(), 7);
         assert!((0..10_000).all(|number| may_hold(&filter, 7, hash(number)) == Ok(true)));
-        let wrong = (10_000..110_000).filter(|&number| may_hold(&filter, 7, hash(number)) == Ok(true)).count();
+        let wrong =
+            (10_000..110_000).filter(|&number| may_hold(&filter, 7, hash(number)) == Ok(true)).count();
         assert!(wrong < 1_500, "{wrong} of 100,000 absent hashes seem to be there");
     }
 

@@ -184,15 +184,16 @@ impl Envelope {
         if crc(0, stored) != self.stored_crc {
             return Err(DamageKind::Checksum);
         }
-        let body = zstd::bulk::decompress(stored, header.body_length as usize)
-            .map_err(|_| DamageKind::Malformed)?;
+        let body =
+            zstd::bulk::decompress(stored, header.body_length as usize).map_err(|_| DamageKind::Malformed)?;
         Ok(Cow::Owned(body))
     }
 }
 
 /// The batch in a verified frame whose body is `body`.
 pub(crate) fn view<'a>(header: Header, frame: &'a [u8], body: &'a [u8]) -> Result<View<'a>, DamageKind> {
-    let versions = &frame[FRAME_FIXED_BYTES + batch::BATCH_FIXED_BYTES..FRAME_FIXED_BYTES + header.header_bytes()];
+    let versions =
+        &frame[FRAME_FIXED_BYTES + batch::BATCH_FIXED_BYTES..FRAME_FIXED_BYTES + header.header_bytes()];
     View::new(header, versions, body)
 }
 

@@ -267,7 +267,9 @@ impl Layout {
     fn block<'a>(&self, bytes: &'a [u8], number: usize) -> Result<&'a [u8], BadBlock> {
         let at = number * BLOCK_BYTES;
         let block = &bytes[at..at + BLOCK_BYTES];
-        if crc(self.seed.wrapping_add(len_u32(number)), &block[..BLOCK_CRC_AT]) != le::u32_at(block, BLOCK_CRC_AT) {
+        if crc(self.seed.wrapping_add(len_u32(number)), &block[..BLOCK_CRC_AT])
+            != le::u32_at(block, BLOCK_CRC_AT)
+        {
             return Err(BadBlock { offset: at as u64, kind: DamageKind::Checksum });
         }
         Ok(block)

@@ -57,8 +57,7 @@ impl Manifest {
         }
         let sealed: Vec<Seal> =
             entries.map(Seal::from_fields).collect::<Result<_, _>>().map_err(Refusal::Damaged)?;
-        let manifest =
-            Self { store, generation: number(0), epoch: number(1), last_made: number(2), sealed };
+        let manifest = Self { store, generation: number(0), epoch: number(1), last_made: number(2), sealed };
         if manifest.is_contiguous() { Ok(manifest) } else { Err(malformed) }
     }
 

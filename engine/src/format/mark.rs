@@ -16,7 +16,7 @@
 //! ```
 //! The slots lie in sectors of their own, so that a torn write spoils one of them at most.
 
-use super::prelude::{Kind, PRELUDE_BYTES, seal_header};
+use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header};
 use super::{crc, le};
 use annals_types::Uuid;
 
@@ -85,9 +85,14 @@ pub(crate) fn decode(file: &[u8], store: Uuid) -> Option<Mark> {
     SLOTS_AT.into_iter().filter_map(slot).max_by_key(|mark| mark.sequence)
 }
 
+/// Why the file's header is refused, if it is.
+pub(crate) fn refusal(file: &[u8], store: Uuid) -> Option<Refusal> {
+    super::prelude::verify_header(file, Kind::Mark, Some(store)).err()
+}
+
 /// Offset of the first part of a mark file that is not as it was written; a slot that was never written is fine.
 pub(crate) fn first_damage(file: &[u8], store: Uuid) -> Option<usize> {
-    if super::prelude::verify_header(file, Kind::Mark, Some(store)).is_err() {
+    if refusal(file, store).is_some() {
         return Some(0);
     }
     SLOTS_AT.into_iter().find(|&at| {

@@ -81,11 +81,7 @@ pub(crate) fn seal_header(header: &mut [u8], kind: Kind, store: Uuid) {
 
 /// Verifies the header at the start of `bytes` and returns it, as long as it says, with its store.
 /// `store`: the store it must belong to, where that is known.
-pub(crate) fn verify_header(
-    bytes: &[u8],
-    kind: Kind,
-    store: Option<Uuid>,
-) -> Result<(Uuid, &[u8]), Refusal> {
+pub(crate) fn verify_header(bytes: &[u8], kind: Kind, store: Option<Uuid>) -> Result<(Uuid, &[u8]), Refusal> {
     let damaged = |kind| Err(Refusal::Damaged(kind));
     let Some(prelude) = bytes.first_chunk::<PRELUDE_BYTES>() else {
         return damaged(DamageKind::Missing);

@@ -7,7 +7,8 @@ use annals_types::{Head, Position, Version};
 use hashbrown::HashTable;
 
 /// Fewest entries, whatever the setting: as many as one batch can need, twice.
-const ENTRIES_MIN: usize = 2 * (annals_types::limits::BATCH_EVENTS_MAX + annals_types::limits::CONDITIONS_MAX);
+const ENTRIES_MIN: usize =
+    2 * (annals_types::limits::BATCH_EVENTS_MAX + annals_types::limits::CONDITIONS_MAX);
 /// Bytes of names that an entry may take on average.
 const NAME_BYTES_MEAN_MAX: usize = 64;
 /// The version of a stream without events.
@@ -57,7 +58,8 @@ impl Half {
     }
 
     fn insert(&mut self, hash: u64, name: &str, head: Option<Head>) {
-        let (version, position) = head.map_or((NO_VERSION, 0), |head| (head.version.get(), head.position.get()));
+        let (version, position) =
+            head.map_or((NO_VERSION, 0), |head| (head.version.get(), head.position.get()));
         if let Some(number) = self.find(hash, name) {
             let entry = &mut self.entries[number];
             (entry.version, entry.position) = (version, position);
@@ -94,7 +96,8 @@ impl HeadCache {
     /// Remembers a head, in place of what was remembered. Returns what is forgotten for it: to be dropped where
     /// nobody waits.
     pub(crate) fn insert(&mut self, hash: u64, name: &str, head: Option<Head>) -> Option<Half> {
-        let full = self.young.entries.len() >= self.half || self.young.names.len() >= self.half * NAME_BYTES_MEAN_MAX;
+        let full = self.young.entries.len() >= self.half
+            || self.young.names.len() >= self.half * NAME_BYTES_MEAN_MAX;
         let mut forgotten = None;
         if full || self.young.entries.capacity() == 0 {
             let young = std::mem::replace(&mut self.young, Half::with_capacity(self.half));

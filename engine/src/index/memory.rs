@@ -68,7 +68,9 @@ impl MemoryIndex {
     /// Notes a frame behind all others.
     pub(crate) fn push_frame(&mut self, first_position: u64, offset: u64) {
         let position = self.relative(first_position);
-        debug_assert!(self.frames.last().is_none_or(|last| last.position <= position && last.offset < offset));
+        debug_assert!(
+            self.frames.last().is_none_or(|last| last.position <= position && last.offset < offset)
+        );
         self.frames.push(FrameEntry { position, offset });
     }
 
@@ -254,7 +256,8 @@ mod tests {
         }
         for stream in 0..3_u64 {
             let number = index.find(7, &format!("stream-{stream}")).expect("it was pushed");
-            let all: Vec<u64> = (0..1000).filter(|event| event % 3 == stream).map(|event| 100 + event).collect();
+            let all: Vec<u64> =
+                (0..1000).filter(|event| event % 3 == stream).map(|event| 100 + event).collect();
             for rank in [0_usize, 1, 2, 3, 7, 61, 62, 63, 64, 200, all.len()] {
                 let found: Vec<u64> = index.postings(number, u32::try_from(rank).expect("small")).collect();
                 assert_eq!(found, all[rank..]);

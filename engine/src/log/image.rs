@@ -67,7 +67,12 @@ impl Image {
 
     /// Calls `visit` with the chunk and the range in it for each part of the file's bytes `start..end`; `false`:
     /// some of it is not (or no longer) here.
-    fn parts(&self, start: u64, end: u64, mut visit: impl FnMut(&Arc<Chunk>, std::ops::Range<usize>)) -> bool {
+    fn parts(
+        &self,
+        start: u64,
+        end: u64,
+        mut visit: impl FnMut(&Arc<Chunk>, std::ops::Range<usize>),
+    ) -> bool {
         let chunks = self.chunks.read();
         let number = |offset: u64| (offset / CHUNK_BYTES as u64).checked_sub(chunks.first).map(to_usize);
         let Some(first) = number(start).filter(|_| start >= chunks.start) else { return false };

@@ -11,7 +11,9 @@ pub(crate) enum HeaderState {
     /// Its block is zero: the file was made and not begun.
     Zero,
     /// Not intact; and whether anything but zeros lies behind its block.
-    Bad { frames_behind: bool },
+    Bad {
+        frames_behind: bool,
+    },
     /// There is no such file.
     NoFile,
 }
@@ -128,7 +130,10 @@ mod tests {
             assert!(damaged || outcome == Outcome::Closed, "only the last segment may be cut: {case}");
         }
         if outcome == Outcome::GoesOn {
-            assert!(mark == MarkState::CleanHere && remainder == Remainder::Zero, "unclean and written on: {case}");
+            assert!(
+                mark == MarkState::CleanHere && remainder == Remainder::Zero,
+                "unclean and written on: {case}"
+            );
         }
         if outcome == Outcome::EndsHere {
             assert_eq!(remainder, Remainder::Zero, "bytes would be lost unsaid: {case}");

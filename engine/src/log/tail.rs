@@ -1,4 +1,5 @@
 //! The tail: where the next frame goes. Changed only under the commit's lock.
+#![allow(unsafe_code)]
 
 use super::group::Group;
 use super::unsealed::Unsealed;
@@ -44,6 +45,25 @@ pub(crate) struct Tail {
     pub(crate) last_group: u64,
 }
 
+/// A place in the log that is its holder's alone, to be filled once.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    log: Arc<Unsealed>,
+    offset: u64,
+    bytes: u64,
+    /// The group that waits for it to be filled.
+    pub(crate) group: u64,
+}
+
+impl Reserved {
+    /// Copies the frame into its place.
+    pub(crate) fn fill(self, frame: &[u8]) {
+        assert_eq!(frame.len() as u64, self.bytes, "the place was reserved for this frame");
+        // SAFETY: `Tail::push` gave this range to this value alone, and filling takes it by value.
+        unsafe { self.log.image().fill_frame(self.offset, frame) };
+    }
+}
+
 #[derive(Debug, Default)]
 struct OpenGroup {
     number: u64,
@@ -76,15 +96,23 @@ impl Tail {
         self.offset + frame_bytes <= self.segment.frames_limit()
     }
 
-    /// Where the next frame goes, and the number of its group.
-    pub(crate) fn place(&self, not_durable: u64) -> (Place, u64) {
+    /// Where the next frame goes.
+    pub(crate) fn place(&self, not_durable: u64) -> Place {
         let seed: FrameSeed = self.segment.seed;
-        (Place { offset: self.offset, previous: self.last_crc, not_durable, seed }, self.open.number)
+        Place { offset: self.offset, previous: self.last_crc, not_durable, seed }
     }
 
     /// Takes the place for a frame with this checksum; what follows it is `next_batch` at `next_position`.
-    pub(crate) fn push(&mut self, frame_bytes: u64, crc: u32, next_batch: u64, next_position: u64) {
+    pub(crate) fn push(
+        &mut self,
+        frame_bytes: u64,
+        crc: u32,
+        next_batch: u64,
+        next_position: u64,
+    ) -> Reserved {
         assert!(self.fits(frame_bytes), "the caller made room");
+        let log = Arc::clone(&self.segment);
+        let reserved = Reserved { log, offset: self.offset, bytes: frame_bytes, group: self.open.number };
         self.offset += frame_bytes;
         if self.offset > self.image_end {
             self.image_end = self.segment.image().reserve(self.offset);
@@ -96,6 +124,7 @@ impl Tail {
         self.open.frames += 1;
         self.open.next_batch = next_batch;
         self.open.next_position = next_position;
+        reserved
     }
 
     /// Goes on in a new segment, which `header` begins.
@@ -154,7 +183,9 @@ impl Tail {
     /// Whether a group may be in flight beside others: it shares no block with them, is worth it, and does
     /// not begin a segment (whose header says that all before it is durable).
     fn may_join(start: u64, end: u64, begins_segment: bool) -> bool {
-        start.is_multiple_of(BLOCK_BYTES as u64) && end - start >= PIPELINED_GROUP_BYTES_MIN && !begins_segment
+        start.is_multiple_of(BLOCK_BYTES as u64)
+            && end - start >= PIPELINED_GROUP_BYTES_MIN
+            && !begins_segment
     }
 
     /// Whether the writer is to be woken for what was just pushed; it then counts as running.
@@ -162,9 +193,7 @@ impl Tail {
         let wants = match self.phase {
             WriterPhase::Running => false,
             WriterPhase::Idle => true,
-            WriterPhase::InFlight => {
-                Self::may_join(self.open.start, self.offset, self.open.header.is_some())
-            }
+            WriterPhase::InFlight => Self::may_join(self.open.start, self.offset, self.open.header.is_some()),
         };
         if wants {
             self.phase = WriterPhase::Running;

@@ -46,6 +46,22 @@ impl Unsealed {
         }
     }
 
+    /// The same, to go on in: `begun` is what the block that holds `end` already has of frames.
+    pub(crate) fn continued(
+        header: SegmentHeader,
+        path: PathBuf,
+        file: Arc<dyn File>,
+        end: u64,
+        begun: &[u8],
+    ) -> Self {
+        let log = Self::new(header, path, file, end);
+        assert_eq!(align_down(end, BLOCK_BYTES) + begun.len() as u64, end, "the begun block, up to the end");
+        let _ = log.image.reserve(end);
+        // SAFETY: nobody else knows this segment yet.
+        unsafe { log.image.fill(end - begun.len() as u64, begun) };
+        log
+    }
+
     /// Where frames must end: behind comes the block of the seal.
     pub(crate) fn frames_limit(&self) -> u64 {
         self.header.capacity - BLOCK_BYTES as u64
@@ -91,9 +107,11 @@ impl Unsealed {
 
     fn mapped_frame(&self, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
         let map = self.mapped(offset + FRAME_FIXED_BYTES as u64)?;
-        let (envelope, bytes) = frame_in(&map, offset, self.seed)
-            .map_err(|kind| damage_at(&self.path, offset, kind, None))?;
-        if map.len() as u64 >= offset + envelope.frame_bytes() && self.is_mapped_to(offset + envelope.frame_bytes()) {
+        let (envelope, bytes) =
+            frame_in(&map, offset, self.seed).map_err(|kind| damage_at(&self.path, offset, kind, None))?;
+        if map.len() as u64 >= offset + envelope.frame_bytes()
+            && self.is_mapped_to(offset + envelope.frame_bytes())
+        {
             return Ok((envelope, bytes));
         }
         let map = self.mapped(offset + envelope.frame_bytes())?;

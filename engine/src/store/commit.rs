@@ -12,7 +12,7 @@ use super::ticket::{Decided, Ticket};
 use crate::format::batch;
 use crate::format::frame;
 use crate::index::memory::StreamNumber;
-use crate::log::unsealed::Unsealed;
+use crate::log::tail::Reserved;
 use annals_types::{
     Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
 };
@@ -48,9 +48,7 @@ type Heads = SmallVec<[Option<Head>; 2]>;
 
 /// Where a placed batch goes in memory.
 struct Placed {
-    log: Arc<Unsealed>,
-    offset: u64,
-    group: u64,
+    reserved: Reserved,
     wake: bool,
     number: u64,
     appended: Appended,
@@ -266,7 +264,10 @@ fn decide_time(append: &Append<'_>, prepared: &Prepared<'_>, last_time: u64) -> 
         }));
     }
     if last > now.saturating_add(limits::TIME_AHEAD_NS_MAX) {
-        return Err(Obstacle::Rejected(AppendError::TimeAhead { given: Timestamp::new(last), now: prepared.now }));
+        return Err(Obstacle::Rejected(AppendError::TimeAhead {
+            given: Timestamp::new(last),
+            now: prepared.now,
+        }));
     }
     Ok((first.max(last_time), last.max(last_time)))
 }
@@ -307,11 +308,8 @@ fn assign(
         batch::put_first_version(batch_bytes, ordinal, first_version);
         numbers.push(active.index.stream_for(key.hash, key.name, first_version));
     }
-    let crc = batch::decide(
-        batch_bytes,
-        batch::Decided { epoch: core.epoch, number, first_position, time },
-    );
-    let (place, group) = tail.place(core.watermark.batch());
+    let crc = batch::decide(batch_bytes, batch::Decided { epoch: core.epoch, number, first_position, time });
+    let place = tail.place(core.watermark.batch());
     let frame_bytes = prepared.frame.len() as u64;
     let frame_crc = frame::place(&mut prepared.frame, place, crc);
     active.index.push_frame(first_position, place.offset);
@@ -319,7 +317,7 @@ fn assign(
         let ordinal = prepared.ordinals.get(event as usize).map_or(0, |&ordinal| usize::from(ordinal));
         active.index.push_event(numbers[ordinal], first_position + u64::from(event));
     }
-    tail.push(frame_bytes, frame_crc, number + 1, next_position);
+    let reserved = tail.push(frame_bytes, frame_crc, number + 1, next_position);
     let wake = tail.wants_wake();
     let last_ordinal = prepared.ordinals.last().map_or(0, |&ordinal| usize::from(ordinal));
     let last_version = Version::new(active.index.next_version(numbers[last_ordinal]) - 1);
@@ -334,24 +332,19 @@ fn assign(
         last_version,
         repeated: false,
     };
-    Placed { log: Arc::clone(&tail.segment), offset: place.offset, group, wake, number, appended }
+    Placed { reserved, wake, number, appended }
 }
 
 /// Copies the frame into its place, and has it written.
 fn finish(core: &Arc<Core>, prepared: &Prepared<'_>, placed: Placed) -> Ticket {
-    let guard = FillGuard { core, group: placed.group, filled: false };
-    fill(&placed.log, placed.offset, &prepared.frame);
+    let group = placed.reserved.group;
+    let guard = FillGuard { core, group, filled: false };
+    placed.reserved.fill(&prepared.frame);
     guard.done();
     if placed.wake {
         core.alarm.ring();
     }
-    Ticket::new(Arc::clone(core), placed.number + 1, placed.group, Decided::Written(placed.appended))
-}
-
-#[allow(unsafe_code)]
-fn fill(log: &Unsealed, offset: u64, frame: &[u8]) {
-    // SAFETY: `Tail::push` reserved this range for this frame alone, and it is filled here, once.
-    unsafe { log.image().fill_frame(offset, frame) };
+    Ticket::new(Arc::clone(core), placed.number + 1, group, Decided::Written(placed.appended))
 }
 
 /// Sees to it that a reserved place is counted as filled whatever happens, or the writer would wait for it for

@@ -25,8 +25,8 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// The manifest's file name.
 pub(crate) const MANIFEST_NAME: &str = "manifest";

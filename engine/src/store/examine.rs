@@ -38,7 +38,8 @@ pub(crate) fn read_manifest(disk: &dyn Disk, dir: &Path) -> Result<Option<Manife
     let path = dir.join(MANIFEST_NAME);
     match disk.read(&path) {
         Ok(bytes) => {
-            let manifest = Manifest::decode(&bytes).map_err(|refusal| refused(&path, refusal, annals_types::Uuid::nil()))?;
+            let manifest = Manifest::decode(&bytes)
+                .map_err(|refusal| refused(&path, refusal, annals_types::Uuid::nil()))?;
             Ok(Some(manifest))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -54,10 +55,18 @@ pub(crate) fn read_manifest(disk: &dyn Disk, dir: &Path) -> Result<Option<Manife
 
 /// Reads the mark; `None`: it is missing or neither of its slots is intact. It proves things, and its absence
 /// proves nothing.
-pub(crate) fn read_mark(disk: &dyn Disk, dir: &Path, store: annals_types::Uuid) -> Result<Option<Mark>, OpenError> {
+pub(crate) fn read_mark(
+    disk: &dyn Disk,
+    dir: &Path,
+    store: annals_types::Uuid,
+) -> Result<Option<Mark>, OpenError> {
     let path = dir.join(MARK_NAME);
     match disk.read(&path) {
-        Ok(bytes) => Ok(mark::decode(&bytes, store)),
+        Ok(bytes) => match mark::refusal(&bytes, store) {
+            // Damage of its header says nothing of its slots; they have checksums of their own.
+            None | Some(Refusal::Damaged(_)) => Ok(mark::decode(&bytes, store)),
+            Some(refusal) => Err(refused(&path, refusal, store)),
+        },
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(IoFailure::new("read", path, error).into()),
     }
@@ -189,11 +198,17 @@ impl Look<'_> {
             damage: Vec::new(),
         };
         let mut before = match self.manifest.sealed.last() {
-            Some(seal) => Before { end: seal.end, crc: seal.last_crc, batch: seal.next_batch, position: seal.next_position },
+            Some(seal) => Before {
+                end: seal.end,
+                crc: seal.last_crc,
+                batch: seal.next_batch,
+                position: seal.next_position,
+            },
             None => Before { end: 0, crc: 0, batch: 0, position: 0 },
         };
         examined.witnessed = examined.witnessed.max(before.batch);
-        let begun = found.iter().rposition(|segment| segment.state == HeaderState::Good).map_or(0, |last| last + 1);
+        let begun =
+            found.iter().rposition(|segment| segment.state == HeaderState::Good).map_or(0, |last| last + 1);
         let successors: Vec<Option<SegmentHeader>> =
             (0..found.len()).map(|at| found[at + 1..].iter().find_map(|segment| segment.header)).collect();
         for (at, segment) in found.into_iter().enumerate() {
@@ -203,8 +218,13 @@ impl Look<'_> {
                 continue;
             }
             let Some(header) = segment.header else {
-                let outcome =
-                    repair::decide(segment.state, Role::Followed { agrees: false }, Remainder::Zero, Evidence::AllThere, MarkState::Otherwise);
+                let outcome = repair::decide(
+                    segment.state,
+                    Role::Followed { agrees: false },
+                    Remainder::Zero,
+                    Evidence::AllThere,
+                    MarkState::Otherwise,
+                );
                 note_damage(&mut examined, &path, 0, outcome, before.position, None);
                 continue;
             };
@@ -227,7 +247,9 @@ impl Look<'_> {
                 let found = find(self.disk, self.dir, self.manifest.store, ordinal, Access::Read)?;
                 let living_writer = self.until_batch != u64::MAX;
                 if found.state == HeaderState::Good && !living_writer {
-                    return Err(damage_at(&self.dir.join(MANIFEST_NAME), 0, DamageKind::Misplaced, None).into());
+                    return Err(
+                        damage_at(&self.dir.join(MANIFEST_NAME), 0, DamageKind::Misplaced, None).into()
+                    );
                 }
             }
         }
@@ -238,7 +260,8 @@ impl Look<'_> {
     fn judge_unbegun(&self, path: &Path, segment: &Found, before: Before, examined: &mut Examined) {
         let missing = examined.witnessed > before.batch && examined.last.is_none();
         let evidence = if missing { Evidence::SomeMissing } else { Evidence::AllThere };
-        let outcome = repair::decide(segment.state, Role::Last, Remainder::Zero, evidence, MarkState::Otherwise);
+        let outcome =
+            repair::decide(segment.state, Role::Last, Remainder::Zero, evidence, MarkState::Otherwise);
         note_damage(examined, path, 0, outcome, before.position, None);
     }
 
@@ -264,7 +287,8 @@ impl Look<'_> {
         let start = Place::first(&header, segment.header_crc);
         let place = scan(&frames, &mut index, start);
         let witnessed_here = if successor.is_some() { 0 } else { frames.witnessed(place.offset) };
-        examined.witnessed = examined.witnessed.max(witnessed_here).max(successor.map_or(0, |next| next.first_batch));
+        examined.witnessed =
+            examined.witnessed.max(witnessed_here).max(successor.map_or(0, |next| next.first_batch));
         let used_end = frames.used_end(place.offset);
         let outcome = self.judge(&segment, &place, successor, used_end, examined);
         let mut place = place;
@@ -273,7 +297,14 @@ impl Look<'_> {
                 Some(next) => next.first_position.checked_sub(1),
                 None => examined.witnessed_position.checked_sub(1),
             };
-            note_damage(examined, path, place.offset, outcome, place.position, last.filter(|&last| last >= place.position));
+            note_damage(
+                examined,
+                path,
+                place.offset,
+                outcome,
+                place.position,
+                last.filter(|&last| last >= place.position),
+            );
             place = scan_over_damage(&frames, &mut index, place);
         }
         let file = segment.file.expect("a segment with a header has a file");
@@ -298,10 +329,15 @@ impl Look<'_> {
                 before
             }
             None => {
-                let before =
-                    Before { end: place.offset, crc: place.crc, batch: place.batch, position: place.position };
+                let before = Before {
+                    end: place.offset,
+                    crc: place.crc,
+                    batch: place.batch,
+                    position: place.position,
+                };
                 let store = self.manifest.store;
-                examined.last = Some(Last { store, start, log, index, bytes: segment.bytes, place, outcome, used_end });
+                examined.last =
+                    Some(Last { store, start, log, index, bytes: segment.bytes, place, outcome, used_end });
                 before
             }
         }

@@ -73,7 +73,8 @@ impl Spare {
 
     /// Whether it is time to make it in advance: the active segment is a quarter full. It is then wanted.
     pub(crate) fn is_due(&mut self, offset: u64, capacity: u64) -> bool {
-        let due = self.ready.is_none() && self.wanted.is_none() && offset >= (capacity / 4).max(self.retry_at);
+        let due =
+            self.ready.is_none() && self.wanted.is_none() && offset >= (capacity / 4).max(self.retry_at);
         if due {
             self.wanted = Some(0);
         }
@@ -137,7 +138,12 @@ fn next_capacity(core: &Core, active: u64, frame_bytes: u64) -> u64 {
 }
 
 /// Makes a segment file, durable but for a header. `urgent`: appends wait for it.
-pub(crate) fn make_spare(core: &Core, ordinal: u64, capacity: u64, urgent: bool) -> Result<ReadySpare, IoFailure> {
+pub(crate) fn make_spare(
+    core: &Core,
+    ordinal: u64,
+    capacity: u64,
+    urgent: bool,
+) -> Result<ReadySpare, IoFailure> {
     let path = core.dir.join(segment_name(ordinal));
     let failed = |action| {
         let path = path.clone();
@@ -169,7 +175,12 @@ struct Pace {
 impl Pace {
     fn new(core: &Core, capacity: u64, urgent: bool) -> Self {
         let durable_before = core.durable_total.load(Ordering::Acquire);
-        Self { paced: !urgent && capacity > UNPACED_BYTES_MAX, begun: stopwatch(), durable_before, written: 0 }
+        Self {
+            paced: !urgent && capacity > UNPACED_BYTES_MAX,
+            begun: stopwatch(),
+            durable_before,
+            written: 0,
+        }
     }
 
     /// Takes its time after `written` more bytes; `false`: the rest need not be filled.

@@ -56,7 +56,15 @@ impl Frame {
         };
         let view = frame::view(header, &frame, &body)?;
         let shape = view.shape;
-        Ok(Self { header, shape, frame, body, versions: OnceCell::new(), path: Arc::clone(path), offset: envelope.offset })
+        Ok(Self {
+            header,
+            shape,
+            frame,
+            body,
+            versions: OnceCell::new(),
+            path: Arc::clone(path),
+            offset: envelope.offset,
+        })
     }
 
     pub(crate) fn view(&self) -> View<'_> {
@@ -107,7 +115,8 @@ impl Frame {
         let view = self.view();
         let ordinal = self.ordinal(position);
         let (event, at) = view.event(ordinal)?;
-        let range = |range: &std::ops::Range<usize>| len_u32(at.start + range.start)..len_u32(at.start + range.end);
+        let range =
+            |range: &std::ops::Range<usize>| len_u32(at.start + range.start)..len_u32(at.start + range.end);
         let name = view.name_range(event.stream)?;
         let version = match version {
             Some(version) => version,
@@ -267,7 +276,9 @@ fn window_at(core: &Core, position: u64, order: Order) -> Result<Window, ReadErr
             end_position: state.next_position,
         });
     }
-    if let Some(closed) = state.segments.closed.iter().rev().find(|closed| position >= closed.index.first_position()) {
+    if let Some(closed) =
+        state.segments.closed.iter().rev().find(|closed| position >= closed.index.first_position())
+    {
         let (entries, complete) = slice(closed.index.frames(), closed.index.frame_of(position));
         return Ok(Window {
             home: Home::Closed(Arc::clone(closed)),

@@ -74,7 +74,12 @@ fn hides(holes: &[Damage], head: Option<Head>) -> Option<&Damage> {
 }
 
 /// Looks for a stream's head in sealed segments; fails where damage may hide it.
-pub(crate) fn find_head(core: &Core, view: &SealedView, name: &str, hash: u64) -> Result<FoundHead, ReadError> {
+pub(crate) fn find_head(
+    core: &Core,
+    view: &SealedView,
+    name: &str,
+    hash: u64,
+) -> Result<FoundHead, ReadError> {
     let (head, hidden) = known_head_in_sealed(core, view, name, hash)?;
     match hidden {
         Some(damage) => Err(damage.into()),
@@ -196,7 +201,9 @@ impl StreamLookup {
         let state = core.state.lock();
         let indexes = state.segments.active.iter().map(|active| &active.index);
         for index in indexes.chain(state.segments.closed.iter().rev().map(|closed| &closed.index)) {
-            if let Some(run) = run_in_memory(index, StreamKey { name: &self.name, hash: self.hash }, version, backwards) {
+            if let Some(run) =
+                run_in_memory(index, StreamKey { name: &self.name, hash: self.hash }, version, backwards)
+            {
                 return Ok(run);
             }
         }
@@ -289,5 +296,9 @@ fn run_in_memory(index: &MemoryIndex, key: StreamKey<'_>, version: u64, backward
 fn ranks(first_version: u64, count: u32, version: u64, backwards: bool) -> std::ops::Range<u32> {
     let rank = u32::try_from(version - first_version).expect("a part holds less than 2^32 events");
     let most = u32::try_from(POSTINGS_MAX).expect("a small constant");
-    if backwards { (rank + 1).saturating_sub(most)..rank + 1 } else { rank..count.min(rank.saturating_add(most)) }
+    if backwards {
+        (rank + 1).saturating_sub(most)..rank + 1
+    } else {
+        rank..count.min(rank.saturating_add(most))
+    }
 }

@@ -31,9 +31,7 @@ use self::ticket::Ticket;
 use crate::clock::{Clock, stopwatch};
 use crate::disk::{self, Disk};
 use crate::log::writer;
-use annals_types::{
-    Append, AppendError, Head, IoFailure, OpenError, Position, Read, ReadError, Settings,
-};
+use annals_types::{Append, AppendError, Head, IoFailure, OpenError, Position, Read, ReadError, Settings};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -109,7 +107,8 @@ impl Store {
     ) -> Result<Self, OpenError> {
         settings.validate()?;
         let core = open::open(dir, disk, settings, clock)?;
-        let threads = spawn_threads(&core).map_err(|error| IoFailure::new("start the threads of", dir, error))?;
+        let threads =
+            spawn_threads(&core).map_err(|error| IoFailure::new("start the threads of", dir, error))?;
         Ok(Self { handle: Arc::new(Handle { core, threads: threads.into() }) })
     }
 
@@ -200,7 +199,10 @@ impl Store {
         loop {
             read_only::refresh(core)?;
             let left = timeout.saturating_sub(begun.elapsed());
-            if core.watermark.position() > position.get() || left.is_zero() || core.watermark.poison().is_some() {
+            if core.watermark.position() > position.get()
+                || left.is_zero()
+                || core.watermark.poison().is_some()
+            {
                 return Ok(core.watermark.position() > position.get());
             }
             if core.follower.get().is_some() {

@@ -1,7 +1,8 @@
 //! Opening for writing: lock, manifest, evidence, repair, a new epoch.
 
 use super::core::{
-    Active, Closed, Core, LOCK_NAME, MANIFEST_NAME, MANIFEST_TEMPORARY_NAME, MARK_NAME, Segments, State, write_manifest,
+    Active, Closed, Core, LOCK_NAME, MANIFEST_NAME, MANIFEST_TEMPORARY_NAME, MARK_NAME, Segments, State,
+    write_manifest,
 };
 use super::examine::{Examined, Last, Look, read_manifest, read_mark};
 use super::gate::{Bell, Gate};
@@ -20,6 +21,7 @@ use crate::log::damage_at;
 use crate::log::mark::Marker;
 use crate::log::repair::Outcome;
 use crate::log::tail::Tail;
+use crate::log::unsealed::Unsealed;
 use crate::log::watermark::Watermark;
 use annals_types::{DamageKind, IoFailure, OpenError, Settings, Uuid};
 use parking_lot::Mutex;
@@ -43,7 +45,9 @@ pub(crate) fn refuse_other_directory(disk: &dyn Disk, dir: &Path) -> Result<(), 
         return Ok(());
     }
     let foreign = |name: &&String| {
-        !NAMES_BEFORE_MANIFEST.contains(&name.as_str()) && crate::log::ordinal_in(name).is_none() && **name != MARK_NAME
+        !NAMES_BEFORE_MANIFEST.contains(&name.as_str())
+            && crate::log::ordinal_in(name).is_none()
+            && **name != MARK_NAME
     };
     match names.iter().find(foreign) {
         Some(found) => Err(OpenError::NotAStore { path: dir.to_owned(), found: format!("\"{found}\"") }),
@@ -65,7 +69,14 @@ pub(crate) fn open(
         None => create(disk.as_ref(), dir)?,
     };
     let mark = read_mark(disk.as_ref(), dir, manifest.store)?;
-    let look = Look { disk: disk.as_ref(), dir, manifest: &manifest, mark, access: Access::Log, until_batch: u64::MAX };
+    let look = Look {
+        disk: disk.as_ref(),
+        dir,
+        manifest: &manifest,
+        mark,
+        access: Access::Log,
+        until_batch: u64::MAX,
+    };
     let mut examined = look.examine()?;
     if let Some(damage) = examined.damage.first() {
         return Err(damage.clone().into());
@@ -109,7 +120,9 @@ fn sync_ancestors(disk: &dyn Disk, dir: &Path) -> Result<(), IoFailure> {
     for (distance, ancestor) in absolute.ancestors().skip(1).enumerate() {
         match disk.sync_dir(ancestor) {
             // Directories further up may be closed to this process; then it has not made them either.
-            Err(error) if distance == 0 || error.kind() != ErrorKind::PermissionDenied => return Err(failed(error)),
+            Err(error) if distance == 0 || error.kind() != ErrorKind::PermissionDenied => {
+                return Err(failed(error));
+            }
             _ => {}
         }
     }
@@ -134,8 +147,12 @@ fn core_of(
         None => seal.map_or((0, 0, 0), |seal| (seal.next_batch, seal.next_position, seal.greatest_time)),
     };
     let heads = HeadCache::new(settings.cached_heads);
-    let segments =
-        Segments { sealed: Arc::new(examined.sealed), closed: examined.closed.into(), active: None, holes: Vec::new() };
+    let segments = Segments {
+        sealed: Arc::new(examined.sealed),
+        closed: examined.closed.into(),
+        active: None,
+        holes: Vec::new(),
+    };
     let state = State {
         segments,
         heads,
@@ -174,9 +191,14 @@ fn open_mark(disk: &dyn Disk, dir: &Path, store: Uuid, mark: Option<Mark>) -> Re
     let path = dir.join(MARK_NAME);
     let failed = |error| IoFailure::new("map", &path, error);
     let last = mark.unwrap_or_default();
-    let whole = disk.open(&path, Access::Read).and_then(|file| file.len()).is_ok_and(|len| len == mark::MARK_BYTES as u64);
+    let whole = disk
+        .open(&path, Access::Read)
+        .and_then(|file| file.len())
+        .is_ok_and(|len| len == mark::MARK_BYTES as u64);
     if mark.is_none() || !whole {
-        disk.write_new(&path, &mark::encode_file(store, &last)).and_then(|()| disk.sync_dir(dir)).map_err(failed)?;
+        disk.write_new(&path, &mark::encode_file(store, &last))
+            .and_then(|()| disk.sync_dir(dir))
+            .map_err(failed)?;
     }
     let file = disk.open(&path, Access::Shared).map_err(failed)?;
     let maps = [file.map_shared().map_err(failed)?, file.map_shared().map_err(failed)?];
@@ -215,27 +237,22 @@ fn first_doubtful(last: &Last, witnessed: u64) -> u64 {
             .and_then(|envelope| envelope.header(frame))
             .map(|header| header.number)
     };
-    let first = frames.partition_point(|entry| number_of(entry.offset).is_ok_and(|number| number < witnessed));
+    let first =
+        frames.partition_point(|entry| number_of(entry.offset).is_ok_and(|number| number < witnessed));
     frames.get(first).map_or(last.place.offset, |entry| entry.offset)
 }
 
 /// After a clean close: the writer goes on right behind the last frame.
 fn go_on(core: &Core, last: Last) {
     let place = last.place;
-    let log = last.log;
     let block = align_down(place.offset, BLOCK_BYTES);
-    let _ = log.image().reserve(place.offset);
-    fill(&log, block, &last.bytes[to_usize(block)..to_usize(place.offset)]);
+    let begun = &last.bytes[to_usize(block)..to_usize(place.offset)];
+    let (header, path, file) = (last.log.header, last.log.path.clone(), Arc::clone(&last.log.file));
+    let log = Arc::new(Unsealed::continued(header, path, file, place.offset, begun));
     let mut state = core.state.lock();
     core.begun.store(log.header.ordinal, Ordering::Release);
     state.tail = Some(Tail::new(Arc::clone(&log), place.offset, place.crc));
     state.segments.active = Some(Active { log, index: last.index });
-}
-
-#[allow(unsafe_code)]
-fn fill(log: &crate::log::unsealed::Unsealed, offset: u64, bytes: &[u8]) {
-    // SAFETY: nobody else knows this segment yet.
-    unsafe { log.image().fill(offset, bytes) };
 }
 
 /// The writer begins a new segment, whose header says where the one before ends: never at or behind a cut.

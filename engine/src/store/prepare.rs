@@ -75,8 +75,11 @@ impl<'a> Prepared<'a> {
         let mut encoded = batch::encode(append, core.store, salt, &ids, room, buffer);
         frame::wrap(&mut encoded.bytes, core.settings.compress_above_bytes);
         let key = |name: &'a str| StreamKey { name, hash: core.hash(name) };
-        let mut streams: SmallVec<[StreamKey<'a>; 2]> =
-            encoded.streams.iter().map(|stream| key(&append.events[stream.first_event as usize].stream)).collect();
+        let mut streams: SmallVec<[StreamKey<'a>; 2]> = encoded
+            .streams
+            .iter()
+            .map(|stream| key(&append.events[stream.first_event as usize].stream))
+            .collect();
         let written = streams.len();
         let conditions = conditions_of(append, &mut streams, key);
         Ok(Self {
@@ -135,7 +138,8 @@ fn draw(append: &Append<'_>, now: Timestamp) -> Result<(SmallVec<[Uuid; 2]>, [u8
         random.fill_bytes(&mut bytes);
         uuid::Builder::from_unix_timestamp_millis(milliseconds, &bytes).into_uuid()
     };
-    let ids: SmallVec<[Uuid; 2]> = append.events.iter().map(|event| event.id.unwrap_or_else(&mut draw_id)).collect();
+    let ids: SmallVec<[Uuid; 2]> =
+        append.events.iter().map(|event| event.id.unwrap_or_else(&mut draw_id)).collect();
     if append.events.len() > 1 && append.events.iter().any(|event| event.id.is_some()) {
         let mut seen = HashSet::with_capacity(ids.len());
         if let Some(&id) = ids.iter().find(|id| !seen.insert(**id)) {

@@ -20,9 +20,20 @@ pub struct Reader {
 
 enum Cursor {
     /// Positions `next..end`.
-    All { locator: Locator, next: u64, end: u64 },
+    All {
+        locator: Locator,
+        next: u64,
+        end: u64,
+    },
     /// Versions `next..end` of a stream.
-    Stream { locator: Locator, lookup: StreamLookup, next: u64, end: u64, run: Run, hidden: Option<Damage> },
+    Stream {
+        locator: Locator,
+        lookup: StreamLookup,
+        next: u64,
+        end: u64,
+        run: Run,
+        hidden: Option<Damage>,
+    },
     Ended,
 }
 
@@ -63,7 +74,9 @@ impl Reader {
                     return hidden.take().map(|damage| Err(damage.into()));
                 };
                 let within = |run: &Run| {
-                    version.checked_sub(run.first_version).and_then(|rank| run.positions.get(rank_of(rank)).copied())
+                    version
+                        .checked_sub(run.first_version)
+                        .and_then(|rank| run.positions.get(rank_of(rank)).copied())
                 };
                 let position = match within(run) {
                     Some(position) => position,
@@ -101,7 +114,12 @@ fn rank_of(rank: u64) -> usize {
     crate::format::to_usize(rank)
 }
 
-fn record_at(core: &Core, locator: &mut Locator, position: u64, version: Option<u64>) -> Result<Record, ReadError> {
+fn record_at(
+    core: &Core,
+    locator: &mut Locator,
+    position: u64,
+    version: Option<u64>,
+) -> Result<Record, ReadError> {
     Ok(locator.frame(core, position)?.record(position, version)?)
 }
 

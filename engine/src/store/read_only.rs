@@ -43,7 +43,8 @@ pub(crate) fn open(
         return Err(no_store());
     }
     super::open::refuse_other_directory(disk.as_ref(), dir)?;
-    let writer = disk.lock_holder(&dir.join(LOCK_NAME)).map_err(|error| IoFailure::new("look at", dir, error))?;
+    let writer =
+        disk.lock_holder(&dir.join(LOCK_NAME)).map_err(|error| IoFailure::new("look at", dir, error))?;
     // The manifest before the mark: a newer mark than manifest is caught up with, the other way round is not.
     let Some(manifest) = read_manifest(disk.as_ref(), dir)? else {
         return if has_creation_marks(disk.as_ref(), dir) {
@@ -64,7 +65,8 @@ pub(crate) fn open(
         (Some(_), mark) => mark.map_or(0, |mark| mark.watermark),
         (None, _) => u64::MAX,
     };
-    let look = Look { disk: disk.as_ref(), dir, manifest: &manifest, mark, access: Access::Read, until_batch };
+    let look =
+        Look { disk: disk.as_ref(), dir, manifest: &manifest, mark, access: Access::Read, until_batch };
     let mut examined = look.examine()?;
     let mut last = examined.last.take();
     let mut torn_tail_bytes = 0;
@@ -80,7 +82,8 @@ pub(crate) fn open(
     let place = last.as_ref().map(|last| last.place);
     {
         let mut state = core.state.lock();
-        let seal = core.manifest.lock().sealed.last().map_or((0, 0), |seal| (seal.next_batch, seal.next_position));
+        let seal =
+            core.manifest.lock().sealed.last().map_or((0, 0), |seal| (seal.next_batch, seal.next_position));
         let (mut batch, mut position) = place.map_or(seal, |place| (place.batch, place.position));
         if let Some(closed) = examined.closed.last()
             && place.is_none()
@@ -232,13 +235,8 @@ fn scan_active(core: &Core, at: &mut Place, until_batch: u64) -> Result<(), Read
     let Some(active) = state.segments.active.as_mut() else { return Ok(()) };
     let log = Arc::clone(&active.log);
     let bytes = log.file.map().map_err(|error| IoFailure::new("map", &log.path, error))?;
-    let frames = Frames {
-        bytes: &bytes,
-        store: core.store,
-        seed: log.seed,
-        limit: log.frames_limit(),
-        until_batch,
-    };
+    let frames =
+        Frames { bytes: &bytes, store: core.store, seed: log.seed, limit: log.frames_limit(), until_batch };
     *at = examine::scan(&frames, &mut active.index, *at);
     log.set_durable_end(at.offset);
     state.next_batch = at.batch;
@@ -251,9 +249,15 @@ fn scan_active(core: &Core, at: &mut Place, until_batch: u64) -> Result<(), Read
 fn enter_next(core: &Core, place: &mut Option<Place>) -> Result<bool, ReadError> {
     let ordinal = {
         let state = core.state.lock();
-        state.segments.active.as_ref().map_or(state.segments.sealed.len() as u64, |active| active.log.header.ordinal) + 1
+        state
+            .segments
+            .active
+            .as_ref()
+            .map_or(state.segments.sealed.len() as u64, |active| active.log.header.ordinal)
+            + 1
     };
-    let found = examine::find(core.disk.as_ref(), &core.dir, core.store, ordinal, Access::Read).map_err(as_read_error)?;
+    let found = examine::find(core.disk.as_ref(), &core.dir, core.store, ordinal, Access::Read)
+        .map_err(as_read_error)?;
     let Some((header, start, file)) = found.begun() else { return Ok(false) };
     let path = core.dir.join(segment_name(ordinal));
     let mut state = core.state.lock();
@@ -284,7 +288,8 @@ fn take_over_sealed(core: &Core) -> Result<(), OpenError> {
     let known = state.segments.sealed.len();
     let mut sealed = Vec::clone(&state.segments.sealed);
     for seal in manifest.sealed.get(known..).unwrap_or_default() {
-        let closed = state.segments.closed.front().is_some_and(|closed| closed.log.header.ordinal == seal.ordinal);
+        let closed =
+            state.segments.closed.front().is_some_and(|closed| closed.log.header.ordinal == seal.ordinal);
         if !closed {
             break;
         }

@@ -2,13 +2,13 @@
 //! index never means that something is absent.
 
 use super::core::{Core, SealedSegment};
-use crate::format::index::BadBlock;
 use crate::format::batch::View;
+use crate::format::frame::Envelope;
+use crate::format::index::BadBlock;
+use crate::format::segment::{FRAMES_START, SegmentHeader};
 use crate::index::memory::MemoryIndex;
 use crate::index::sealed::Loaded;
 use crate::log::scan::{Frames, Place};
-use crate::format::frame::Envelope;
-use crate::format::segment::{FRAMES_START, SegmentHeader};
 use annals_types::{DamageKind, ReadError};
 use bytes::Bytes;
 
@@ -52,7 +52,8 @@ fn rebuild(core: &Core, segment: &SealedSegment) -> Result<(), ReadError> {
     let mut holes = Vec::new();
     loop {
         let walked = frames.walk(place, |envelope, view| add(&mut index, envelope, view));
-        let (behind, wrong) = walked.map_err(|kind| crate::log::damage_at(&segment.log.path, place.offset, kind, None))?;
+        let (behind, wrong) =
+            walked.map_err(|kind| crate::log::damage_at(&segment.log.path, place.offset, kind, None))?;
         // Over damage, to the next good frame: positions between are missing from the index, and reading them says so.
         let Some(kind) = wrong else { break };
         let next = frames.resume(behind.offset + 8).filter(|next| next.position >= behind.position);

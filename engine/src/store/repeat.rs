@@ -43,7 +43,11 @@ pub(crate) fn find(
 }
 
 /// The first result, if the stored batch has exactly the events of this one.
-fn same_batch(frame: &Frame, append: &Append<'_>, prepared: &Prepared<'_>) -> Result<Option<Appended>, ReadError> {
+fn same_batch(
+    frame: &Frame,
+    append: &Append<'_>,
+    prepared: &Prepared<'_>,
+) -> Result<Option<Appended>, ReadError> {
     if frame.header.events != prepared.events {
         return Ok(None);
     }

@@ -61,7 +61,8 @@ pub(crate) fn stat(core: &Arc<Core>) -> Result<Stat, ReadError> {
     let mut index_bytes = 0;
     let mut segments = sealed.len() as u64;
     let closed = state.segments.closed.iter().map(|closed| (&closed.log, &closed.index));
-    for (log, index) in closed.chain(state.segments.active.iter().map(|active| (&active.log, &active.index))) {
+    for (log, index) in closed.chain(state.segments.active.iter().map(|active| (&active.log, &active.index)))
+    {
         segments += 1;
         disk_bytes += log.header.capacity;
         index_bytes += index.bytes() as u64;

@@ -52,7 +52,13 @@ impl Streams {
             first: 0,
             next: 0,
         });
-        Ok(Self { core: Arc::clone(core), recent, sealed: sealed.collect(), ready: Vec::new(), holes: state.segments.holes.clone() })
+        Ok(Self {
+            core: Arc::clone(core),
+            recent,
+            sealed: sealed.collect(),
+            ready: Vec::new(),
+            holes: state.segments.holes.clone(),
+        })
     }
 
     /// The names of the next greater hash; empty: no more.
@@ -66,7 +72,8 @@ impl Streams {
             };
         }
         let Some(hash) = least else { return Ok(Vec::new()) };
-        let mut names: HashSet<Box<str>> = self.recent.remove(&hash).unwrap_or_default().into_iter().collect();
+        let mut names: HashSet<Box<str>> =
+            self.recent.remove(&hash).unwrap_or_default().into_iter().collect();
         for sealed in &mut self.sealed {
             while let Some(entry) = sealed.peek(&self.core)?.filter(|entry| entry.hash == hash) {
                 sealed.next += 1;

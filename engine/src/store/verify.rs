@@ -53,7 +53,8 @@ pub(crate) fn verify(core: &Arc<Core>, progress: &mut dyn FnMut(u64, u64)) -> Re
     let (sealed, unsealed) = {
         let state = core.state.lock();
         let closed = state.segments.closed.iter().map(|closed| Arc::clone(&closed.log));
-        let logs: Vec<_> = closed.chain(state.segments.active.iter().map(|active| Arc::clone(&active.log))).collect();
+        let logs: Vec<_> =
+            closed.chain(state.segments.active.iter().map(|active| Arc::clone(&active.log))).collect();
         (Arc::clone(&state.segments.sealed), logs)
     };
     let follower = core.follower.get();
@@ -102,9 +103,11 @@ impl Check<'_> {
             return Ok(());
         }
         let path = core.dir.join(MANIFEST_NAME);
-        match core.disk.read(&path) {
-            Ok(bytes) if Manifest::decode(&bytes).is_ok() => {}
-            Ok(_) => self.note(&path, 0, DamageKind::Checksum, None),
+        match core.disk.read(&path).map(|bytes| Manifest::decode(&bytes)) {
+            // Its creation was cut short before anything but the manifest was there.
+            Ok(Ok(manifest)) if manifest.epoch == 0 => return Ok(()),
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => self.note(&path, 0, DamageKind::Checksum, None),
             Err(_) => self.note(&path, 0, DamageKind::Missing, None),
         }
         let path = core.dir.join(MARK_NAME);
@@ -176,7 +179,8 @@ impl Check<'_> {
     fn header(&mut self, path: &Path, bytes: &Bytes, seal: &Seal) {
         let header = SegmentHeader::decode(&bytes[..BLOCK_BYTES], seal.ordinal, self.core.store);
         let fits = header.is_ok_and(|header| {
-            (header.salt, header.first_batch, header.first_position) == (seal.salt, seal.first_batch, seal.first_position)
+            (header.salt, header.first_batch, header.first_position)
+                == (seal.salt, seal.first_batch, seal.first_position)
         });
         if !fits {
             self.note(path, 0, DamageKind::Checksum, None);
@@ -209,7 +213,9 @@ impl Check<'_> {
             }
         };
         let header = &log.header;
-        if SegmentHeader::decode(&bytes[..BLOCK_BYTES], header.ordinal, self.core.store).as_ref() != Ok(header) {
+        if SegmentHeader::decode(&bytes[..BLOCK_BYTES], header.ordinal, self.core.store).as_ref()
+            != Ok(header)
+        {
             self.note(&log.path, 0, DamageKind::Checksum, None);
         }
         let frames = Frames {

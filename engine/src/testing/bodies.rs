@@ -69,9 +69,15 @@ pub fn segment_of(appends: &[Append<'_>]) -> Vec<u8> {
         let encoded = batch::encode(append, Uuid::nil(), [7; 16], &ids, frame::FRAME_FIXED_BYTES, Vec::new());
         let mut framed = encoded.bytes;
         frame::wrap(&mut framed, None);
-        let decided = batch::Decided { epoch: 1, number: place.batch, first_position: place.position, time: 1 };
+        let decided =
+            batch::Decided { epoch: 1, number: place.batch, first_position: place.position, time: 1 };
         let crc = batch::decide(&mut framed[frame::FRAME_FIXED_BYTES..], decided);
-        let at = frame::Place { offset: place.offset, previous: place.crc, not_durable: 0, seed: FrameSeed::new(1) };
+        let at = frame::Place {
+            offset: place.offset,
+            previous: place.crc,
+            not_durable: 0,
+            seed: FrameSeed::new(1),
+        };
         place.crc = frame::place(&mut framed, at, crc);
         place.offset += framed.len() as u64;
         place.batch += 1;

@@ -2,16 +2,16 @@
 //! hand, the model and the operations that both are compared by.
 
 mod bodies;
-mod pipeline;
 mod model;
 mod operations;
+mod pipeline;
 
 pub use crate::clock::Clock;
 pub use crate::disk::simulated::{Fault, Repeat, SimulatedDisk};
 pub use bodies::{scan_bytes, segment_of};
-pub use pipeline::{Pipeline, Placed};
 pub use model::{Model, ModelEvent, is_same_outcome};
 pub use operations::{Operation, Operations};
+pub use pipeline::{Pipeline, Placed};
 
 use crate::disk::{self, Disk as _};
 use crate::{OpenError, Settings, Store};

@@ -95,7 +95,13 @@ impl Pipeline {
         let of_writer = Arc::clone(&inner);
         let work = move || match disk.submitter(Arc::clone(&of_writer.alarm.in_flight)) {
             Ok(submitter) => {
-                writer::run(of_writer.as_ref(), submitter, &of_writer.fills, &of_writer.watermark, &of_writer.alarm);
+                writer::run(
+                    of_writer.as_ref(),
+                    submitter,
+                    &of_writer.fills,
+                    &of_writer.watermark,
+                    &of_writer.alarm,
+                );
             }
             Err(error) => of_writer.watermark.poison_with(&error.to_string()),
         };
@@ -132,16 +138,16 @@ impl Pipeline {
         let number = state.next_batch;
         let decided = batch::Decided { epoch: 1, number, first_position: state.next_position, time: 1 };
         let crc = batch::decide(&mut encoded.bytes[room..], decided);
-        let (place, group) = state.tail.place(inner.watermark.batch());
+        let place = state.tail.place(inner.watermark.batch());
         let frame_crc = frame::place(&mut encoded.bytes, place, crc);
         state.next_batch += 1;
         state.next_position += u64::from(encoded.events);
         let next_position = state.next_position;
-        state.tail.push(bytes, frame_crc, number + 1, next_position);
+        let reserved = state.tail.push(bytes, frame_crc, number + 1, next_position);
         let wake = state.tail.wants_wake();
-        let log = Arc::clone(&state.tail.segment);
         drop(state);
-        fill(&log, place.offset, &encoded.bytes);
+        let group = reserved.group;
+        reserved.fill(&encoded.bytes);
         inner.fills.add(group);
         if wake {
             inner.alarm.ring();
@@ -159,12 +165,6 @@ impl Pipeline {
     pub fn is_settled(&self, placed: Placed) -> bool {
         self.inner.watermark.is_settled(placed.batch)
     }
-}
-
-#[allow(unsafe_code)]
-fn fill(log: &Unsealed, offset: u64, frame: &[u8]) {
-    // SAFETY: `Tail::push` reserved this range for this frame alone, and it is filled here, once.
-    unsafe { log.image().fill_frame(offset, frame) };
 }
 
 impl Drop for Pipeline {

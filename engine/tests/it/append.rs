@@ -1,6 +1,8 @@
 //! Appending and reading back.
 
-use annals::{Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, Position, Read, Settings, Store, Version};
+use annals::{
+    Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, Position, Read, Settings, Store, Version,
+};
 
 fn small(disk: DiskChoice) -> Settings {
     Settings { disk, segment_bytes_first: 16 << 10, segment_bytes_max: 64 << 10, ..Settings::default() }
@@ -12,7 +14,9 @@ fn what_was_appended_is_read_back_in_order_on_every_disk_and_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_with(dir.path(), small(disk)).unwrap();
         for n in 0..2000_u64 {
-            let event = NewEvent::new(format!("stream-{}", n % 7), "Counted").json(format!("{{\"n\":{n}}}")).tag("t:1");
+            let event = NewEvent::new(format!("stream-{}", n % 7), "Counted")
+                .json(format!("{{\"n\":{n}}}"))
+                .tag("t:1");
             let ticket = store.append(event).unwrap();
             if n % 100 == 99 {
                 ticket.wait().unwrap();
@@ -28,11 +32,20 @@ fn what_was_appended_is_read_back_in_order_on_every_disk_and_after_reopening() {
                 assert_eq!(event.version().get(), n as u64 / 7);
                 assert_eq!(event.tags().collect::<Vec<_>>(), ["t:1"]);
             }
-            let back: Vec<_> = store.read(Read::all().backwards().from(Position::new(1999))).unwrap().map(|e| e.unwrap().position()).collect();
+            let back: Vec<_> = store
+                .read(Read::all().backwards().from(Position::new(1999)))
+                .unwrap()
+                .map(|e| e.unwrap().position())
+                .collect();
             assert!(back.iter().rev().map(|p| p.get()).eq(0..2000));
-            let stream: Vec<_> = store.read(Read::stream("stream-3")).unwrap().map(|e| e.unwrap().position().get()).collect();
+            let stream: Vec<_> =
+                store.read(Read::stream("stream-3")).unwrap().map(|e| e.unwrap().position().get()).collect();
             assert!(stream.iter().copied().eq((0..2000).filter(|n| n % 7 == 3)));
-            let some: Vec<_> = store.read(Read::stream("stream-3").backwards().from(Version::new(100)).limit(5)).unwrap().map(|e| e.unwrap().version().get()).collect();
+            let some: Vec<_> = store
+                .read(Read::stream("stream-3").backwards().from(Version::new(100)).limit(5))
+                .unwrap()
+                .map(|e| e.unwrap().version().get())
+                .collect();
             assert_eq!(some, [100, 99, 98, 97, 96]);
         };
         check(&store);
@@ -48,8 +61,17 @@ fn what_was_appended_is_read_back_in_order_on_every_disk_and_after_reopening() {
         let store = Store::open_with(dir.path(), small(disk)).unwrap();
         let head = store.head("stream-3").unwrap().unwrap();
         assert_eq!(head.position, Position::new(1999 - 1999 % 7 + 3 - 7 * u64::from(1999 % 7 < 3)));
-        let wrong = store.append(Append::from(NewEvent::new("stream-3", "X")).expect("stream-3", ExpectedVersion::Exactly(Version::new(1)))).unwrap().wait();
-        assert!(matches!(wrong, Err(AppendError::WrongVersion { actual: Some(actual), .. }) if actual == head), "{wrong:?}");
+        let wrong = store
+            .append(
+                Append::from(NewEvent::new("stream-3", "X"))
+                    .expect("stream-3", ExpectedVersion::Exactly(Version::new(1))),
+            )
+            .unwrap()
+            .wait();
+        assert!(
+            matches!(wrong, Err(AppendError::WrongVersion { actual: Some(actual), .. }) if actual == head),
+            "{wrong:?}"
+        );
         drop(store);
         let store = Store::open_read_only(dir.path()).unwrap();
         assert_eq!(store.next_position().get(), 2001);

@@ -600,38 +600,52 @@ fn compressed_batches_are_read_as_others() {
 }
 
 #[test]
-fn many_segments_need_few_open_files() {
-    const NAME: &str = "promises::many_segments_need_few_open_files";
+fn a_thousand_segments_open_fast_and_need_few_open_files() {
+    const NAME: &str = "promises::a_thousand_segments_open_fast_and_need_few_open_files";
+    const EVENTS: u64 = 1_010;
     if std::env::var_os("ANNALS_FEW_FILES").is_none() {
         let output = std::process::Command::new("sh")
-            .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+            .args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", NAME, "--nocapture"])
             .env("ANNALS_FEW_FILES", "1")
             .output()
             .unwrap();
+        print!("{}", String::from_utf8_lossy(&output.stdout));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings { segment_bytes_max: 16 << 10, ..small(DiskChoice::Buffered) };
     let store = Store::open_with(dir.path(), settings.clone()).unwrap();
-    for n in 0..310_u64 {
+    for n in 0..EVENTS {
         let stream = format!("stream-{}", n % 10);
         wait(store.append(event(&stream).binary(vec![filling(n); 7_000]))).unwrap();
     }
-    assert!(store.stat().unwrap().segments > 300);
+    let segments = store.stat().unwrap().segments;
+    assert!(segments > 1_000, "{segments}");
     let check = |store: &Store| {
-        assert_eq!(read_all(store).unwrap().len(), 310);
+        assert_eq!(read_all(store).unwrap().len() as u64, EVENTS);
         for n in 0..10 {
             let stream = format!("stream-{n}");
             let found: Vec<_> = store.read(Read::stream(&*stream)).unwrap().map(Result::unwrap).collect();
-            assert_eq!(found.len(), 31);
-            assert_eq!(store.head(&stream).unwrap().unwrap().version.get(), 30);
+            assert_eq!(found.len(), 101);
+            assert!(found.iter().all(|event| event.data() == vec![filling(event.position().get()); 7_000]));
+            assert_eq!(store.head(&stream).unwrap().unwrap().version.get(), 100);
         }
     };
     check(&store);
     store.close().unwrap();
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let begun = Clock::System.now().get();
+        let store = Store::open_with(dir.path(), settings.clone()).unwrap();
+        times.push((Clock::System.now().get() - begun) / 1_000);
+        store.close().unwrap();
+    }
+    times.sort_unstable();
+    println!("{segments} segments: open for writing in {} us (median of {})", times[2], times.len());
+    assert!(times[2] < 100_000, "{times:?} us");
     let store = Store::open_with(dir.path(), settings).unwrap();
     check(&store);
     assert!(store.verify(&mut |_, _| {}).unwrap().is_ok());

@@ -289,7 +289,9 @@ pub enum AppendError {
         position: Option<Position>,
     },
     /// A given time is smaller than that of the event before. Nothing was written.
-    #[error("event time {given} ns is before that of the event before it ({previous} ns); give times in order, or allow them to be raised")]
+    #[error(
+        "event time {given} ns is before that of the event before it ({previous} ns); give times in order, or allow them to be raised"
+    )]
     TimeBackwards {
         /// The given time.
         given: Timestamp,
@@ -297,7 +299,9 @@ pub enum AppendError {
         previous: Timestamp,
     },
     /// A given time is too far in the future. Nothing was written.
-    #[error("event time {given} ns is more than a minute ahead of the clock ({now} ns) and of the event before it")]
+    #[error(
+        "event time {given} ns is more than a minute ahead of the clock ({now} ns) and of the event before it"
+    )]
     TimeAhead {
         /// The given time.
         given: Timestamp,
@@ -315,7 +319,9 @@ pub enum AppendError {
     },
     /// The write failed after it was submitted: the batch is on the disk whole or not at all. Repeat
     /// it with the same ids after reopening.
-    #[error("it is unknown whether the batch was written ({reason}); reopen the store and repeat it with the same ids")]
+    #[error(
+        "it is unknown whether the batch was written ({reason}); reopen the store and repeat it with the same ids"
+    )]
     UnknownOutcome {
         /// What failed.
         reason: Arc<str>,
