@@ -1,7 +1,9 @@
 //! The clock: the one place that asks what time it is.
 
 use annals_types::Timestamp;
+#[cfg(any(test, feature = "testing"))]
 use std::sync::Arc;
+#[cfg(any(test, feature = "testing"))]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -12,6 +14,7 @@ pub enum Clock {
     #[default]
     System,
     /// A clock that is set by hand, in nanoseconds since the Unix epoch, for tests.
+    #[cfg(any(test, feature = "testing"))]
     Manual(Arc<AtomicU64>),
 }
 
@@ -21,6 +24,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => system_now(),
+            #[cfg(any(test, feature = "testing"))]
             Self::Manual(now) => Timestamp::new(now.load(Ordering::SeqCst)),
         }
     }

@@ -19,6 +19,7 @@
 //!
 //! It is not a message broker, and not a database to query: it stores events, in order, for good.
 
+#[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests set the clock by hand"))]
 mod clock;
 mod disk;
 mod format;

@@ -83,6 +83,7 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
             }
             Err(Obstacle::NoRoom) => {
                 state.spare.want(prepared.frame.len() as u64);
+                core.room_awaited.store(true, Ordering::Release);
                 let seen = *failures_seen.get_or_insert(state.spare.failures());
                 core.work.ring();
                 state = core.room.wait(state);

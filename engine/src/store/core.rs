@@ -135,6 +135,8 @@ pub(crate) struct Core {
     /// Bytes reserved since opening that are durable.
     pub(crate) durable_total: AtomicU64,
     pub(crate) closing: AtomicBool,
+    /// Whether appends wait for the next segment: it is then made as fast as possible.
+    pub(crate) room_awaited: AtomicBool,
     /// Only a store that is open for reading alone has one.
     pub(crate) follower: OnceLock<Follower>,
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,

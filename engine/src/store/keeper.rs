@@ -116,6 +116,7 @@ pub(crate) fn keep_spare(core: &Arc<Core>) {
         let made = make_spare(core, ordinal, capacity, wanted > 0);
         let mut state = core.state.lock();
         state.spare.wanted = None;
+        core.room_awaited.store(false, Ordering::Release);
         match made {
             Ok(spare) => state.spare.ready = Some(spare),
             Err(failure) => {
@@ -187,7 +188,7 @@ impl Pace {
     #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
     fn goes_on(&mut self, core: &Core, written: u64) -> bool {
         self.written += written;
-        if !self.paced || core.is_closing() {
+        if !self.paced || core.is_closing() || core.room_awaited.load(Ordering::Acquire) {
             return true;
         }
         let elapsed = self.begun.elapsed().as_secs_f64().max(0.001);

@@ -181,6 +181,7 @@ fn core_of(
         begun: std::sync::atomic::AtomicU64::new(0),
         durable_total: std::sync::atomic::AtomicU64::new(0),
         closing: std::sync::atomic::AtomicBool::new(false),
+        room_awaited: std::sync::atomic::AtomicBool::new(false),
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(Some(lock)),
     }

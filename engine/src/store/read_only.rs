@@ -156,6 +156,7 @@ fn core_of(
         begun: AtomicU64::new(0),
         durable_total: AtomicU64::new(0),
         closing: AtomicBool::new(false),
+        room_awaited: AtomicBool::new(false),
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(None),
     }
