@@ -9,8 +9,8 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A file for one real aligned write; removed at once.
-const PROBE_NAME: &str = "probe.tmp";
+/// What the name of a file for one real aligned write begins with; it is removed at once.
+pub(crate) const PROBE_PREFIX: &str = "probe-";
 
 /// Chooses the disk for the store in `dir`, which exists where the store is opened for writing (`writable`).
 pub(crate) fn choose(choice: DiskChoice, dir: &Path, writable: bool) -> Result<Arc<dyn Disk>, OpenError> {
@@ -31,14 +31,22 @@ pub(crate) fn choose(choice: DiskChoice, dir: &Path, writable: bool) -> Result<A
         DiskChoice::Auto => Ok(match (probe(dir), ring::is_available()) {
             (Ok(()), Ok(())) => Arc::new(Ring),
             (Ok(()), Err(_)) => Arc::new(Direct),
-            (Err(_), _) => Arc::new(Buffered),
+            // Refused, rather than failed for a reason that has nothing to do with how it writes.
+            (Err(error), _) if is_refusal(&error) => Arc::new(Buffered),
+            (Err(_), Ok(())) => Arc::new(Ring),
+            (Err(_), Err(_)) => Arc::new(Direct),
         }),
     }
 }
 
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
 /// One direct, durable, aligned write in `dir`, as the log would make it.
 fn probe(dir: &Path) -> io::Result<()> {
-    let path = dir.join(PROBE_NAME);
+    // Two openings at once must not take each other's.
+    let path = dir.join(format!("{PROBE_PREFIX}{}-{:?}", std::process::id(), std::thread::current().id()));
     let block = super::Piece::copied(&[0]);
     let written = Direct
         .write_new(&path, &[])

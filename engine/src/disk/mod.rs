@@ -13,7 +13,7 @@ mod ring;
 pub(crate) mod simulated;
 
 pub(crate) use aligned::{Chunk, Piece};
-pub(crate) use choose::choose;
+pub(crate) use choose::{PROBE_PREFIX, choose};
 
 use bytes::Bytes;
 use std::fmt::Debug;

@@ -124,8 +124,12 @@ async fn write_through_ring(write: Write) -> io::Result<()> {
     let Some(descriptor) = write.file.descriptor() else {
         return write_plainly(&write, 0);
     };
+    // Without a further descriptor to be had, it goes the plain way.
+    let Ok(descriptor) = descriptor.try_clone_to_owned() else {
+        return write_plainly(&write, 0);
+    };
     let total: usize = write.pieces.iter().map(|piece| piece.as_ref().len()).sum();
-    let file = tokio_uring::fs::File::from_std(std::fs::File::from(descriptor.try_clone_to_owned()?));
+    let file = tokio_uring::fs::File::from_std(std::fs::File::from(descriptor));
     let (result, pieces) = file.writev_at(write.pieces.clone(), write.offset).await;
     drop(pieces);
     file.close().await?;

@@ -74,6 +74,9 @@ impl Image {
         mut visit: impl FnMut(&Arc<Chunk>, std::ops::Range<usize>),
     ) -> bool {
         let chunks = self.chunks.read();
+        if start == end {
+            return start >= chunks.start;
+        }
         let number = |offset: u64| (offset / CHUNK_BYTES as u64).checked_sub(chunks.first).map(to_usize);
         let Some(first) = number(start).filter(|_| start >= chunks.start) else { return false };
         if number(end.saturating_sub(1)).is_none_or(|last| last >= chunks.list.len()) {

@@ -73,6 +73,13 @@ impl Watermark {
         self.wake_others(batch);
     }
 
+    /// Moves on to what a scan beside the writer has reached; never back.
+    pub(crate) fn raise(&self, batch: u64, position: u64) {
+        if batch > self.batch() {
+            self.advance(batch, position.max(self.position()), 0..0);
+        }
+    }
+
     /// Ends all waiting: nothing more becomes durable.
     pub(crate) fn poison_with(&self, reason: &str) {
         let _first_reason_stays = self.poison.set(reason.into());

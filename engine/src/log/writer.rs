@@ -45,6 +45,8 @@ pub(crate) trait Feed {
     fn take(&self, in_flight: usize, depth: usize) -> Option<Group>;
     /// Whether the writer ends once everything is written.
     fn is_closing(&self) -> bool;
+    /// All bytes reserved up to here, counted since opening, are durable; nobody was told yet.
+    fn reached(&self, reserved_total: u64);
     /// The segment's header is durable: what is before it, too.
     fn begun(&self, segment: &Arc<Unsealed>);
     /// The group, and all before it, is durable, and the watermark says so.
@@ -92,7 +94,7 @@ pub(crate) fn run(
         }
         publish(&mut in_flight, feed, watermark);
         if let Some(group) = feed.take(in_flight.len(), submitter.depth()) {
-            match submit(group, submitter.as_mut(), fills, in_flight.is_empty(), feed) {
+            match submit(group, submitter.as_mut(), fills, watermark, in_flight.is_empty(), feed) {
                 Ok(group) => in_flight.push_back(InFlight { group, done: false }),
                 Err(error) => failed = Some(error),
             }
@@ -123,6 +125,7 @@ fn publish(in_flight: &mut VecDeque<InFlight>, feed: &impl Feed, watermark: &Wat
     for write in in_flight.range(..count) {
         write.group.segment.set_durable_end(write.group.end);
     }
+    feed.reached(last.reserved_total);
     watermark.advance(last.next_batch, last.next_position, groups);
     feed.durable(last);
     in_flight.drain(..count);
@@ -132,10 +135,15 @@ fn submit(
     group: Group,
     submitter: &mut dyn Submitter,
     fills: &Fills,
+    watermark: &Watermark,
     first: bool,
     feed: &impl Feed,
 ) -> io::Result<Group> {
     fills.wait_for(group.number, group.frames);
+    if let Some(reason) = watermark.poison() {
+        // Somebody else found a reason to write nothing more: a place of this very group may not be filled.
+        return Err(io::Error::other(Arc::clone(reason).to_string()));
+    }
     if let Some(header) = &group.header {
         assert!(first, "a segment begins when all before it is durable");
         let block = Piece::copied(header);

@@ -113,7 +113,10 @@ pub(crate) fn try_append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket
         Err(Obstacle::NoRoom) => {
             state.spare.want(prepared.frame.len() as u64);
             core.work.ring();
-            Err(TryAppendError::Busy)
+            match state.spare.failure() {
+                Some(failure) => Err(TryAppendError::Failed(no_room(failure.clone()))),
+                None => Err(TryAppendError::Busy),
+            }
         }
     }
 }
@@ -368,5 +371,8 @@ impl Drop for FillGuard<'_> {
             self.core.watermark.poison_with("an append panicked while it was being copied");
         }
         self.core.fills.add(self.group);
+        if !self.filled {
+            self.core.alarm.ring();
+        }
     }
 }

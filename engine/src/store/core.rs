@@ -147,6 +147,13 @@ impl Core {
         hash_name(self.store, stream)
     }
 
+    /// Ends appending for good, and wakes all who wait for anything.
+    pub(crate) fn poison(&self, reason: &str) {
+        self.watermark.poison_with(reason);
+        Feed::poisoned(self);
+        self.alarm.ring();
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -220,6 +227,10 @@ impl Feed for Core {
         Core::is_closing(self) && self.state.lock().tail.as_ref().is_none_or(Tail::is_empty)
     }
 
+    fn reached(&self, reserved_total: u64) {
+        self.durable_total.store(reserved_total, Ordering::Release);
+    }
+
     fn begun(&self, segment: &Arc<Unsealed>) {
         self.begun.store(segment.header.ordinal, Ordering::Release);
         let _state = self.state.lock();
@@ -227,7 +238,6 @@ impl Feed for Core {
     }
 
     fn durable(&self, group: &Group) {
-        self.durable_total.store(group.reserved_total, Ordering::Release);
         self.mark(group.segment.header.ordinal, group.end, false);
         group.segment.image().trim(group.end.saturating_sub(self.settings.recent_bytes));
     }

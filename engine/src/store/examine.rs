@@ -234,7 +234,12 @@ impl Look<'_> {
             {
                 examined.damage.push(damage_at(&path, 0, DamageKind::Misplaced, None));
             }
-            before = self.judge_begun(&path, segment, header, successors[at], &mut examined);
+            // A living writer has begun a further segment, of which nothing is to be looked at yet.
+            let successor = successors[at].filter(|next| next.first_batch <= self.until_batch);
+            before = self.judge_begun(&path, segment, header, successor, &mut examined);
+            if successor.is_none() && successors[at].is_some() {
+                break;
+            }
         }
         Ok(examined)
     }

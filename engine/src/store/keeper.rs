@@ -91,6 +91,11 @@ impl Spare {
         self.last_failure.as_ref().filter(|_| self.failures > seen)
     }
 
+    /// Why there is none, if the last attempt to make one failed.
+    pub(crate) fn failure(&self) -> Option<&IoFailure> {
+        self.last_failure.as_ref()
+    }
+
     pub(crate) fn take(&mut self) -> Option<ReadySpare> {
         self.retry_at = 0;
         self.ready.take()
@@ -118,7 +123,10 @@ pub(crate) fn keep_spare(core: &Arc<Core>) {
         state.spare.wanted = None;
         core.room_awaited.store(false, Ordering::Release);
         match made {
-            Ok(spare) => state.spare.ready = Some(spare),
+            Ok(spare) => {
+                state.spare.ready = Some(spare);
+                state.spare.last_failure = None;
+            }
             Err(failure) => {
                 let tail = state.tail.as_ref().expect("only a store open for writing has keepers");
                 let retry_at = tail.offset + tail.segment.header.capacity / 8;
@@ -246,15 +254,13 @@ pub(crate) fn keep_sealed(core: &Arc<Core>) {
             }
             Err(seal::SealError::Damage(damage)) => {
                 drop(state);
-                core.watermark.poison_with(&format!("a closed segment is damaged: {damage}"));
-                core.room.ring();
+                core.poison(&format!("a closed segment is damaged: {damage}"));
                 return;
             }
         }
         drop(state);
         if let Err(failure) = core.sync_mark() {
-            core.watermark.poison_with(&failure.to_string());
-            core.room.ring();
+            core.poison(&failure.to_string());
             return;
         }
     }

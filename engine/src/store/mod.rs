@@ -107,9 +107,9 @@ impl Store {
     ) -> Result<Self, OpenError> {
         settings.validate()?;
         let core = open::open(dir, disk, settings, clock)?;
-        let threads =
-            spawn_threads(&core).map_err(|error| IoFailure::new("start the threads of", dir, error))?;
-        Ok(Self { handle: Arc::new(Handle { core, threads: threads.into() }) })
+        let handle = Handle { core, threads: parking_lot::Mutex::default() };
+        handle.spawn_threads().map_err(|error| IoFailure::new("start the threads of", dir, error))?;
+        Ok(Self { handle: Arc::new(handle) })
     }
 
     /// Opens the store in `dir` for reading alone. Changes nothing; works beside a writer in another process, and
@@ -124,7 +124,7 @@ impl Store {
 
     /// Opens a store for reading alone on this disk.
     pub(crate) fn open_read_only_on(dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
-        let (core, follower) = read_only::open(dir, disk, Settings::default(), Clock::System)?;
+        let (core, follower) = read_only::open(dir, &disk, &Settings::default(), &Clock::System)?;
         core.follower.set(follower).expect("it was just made");
         Ok(Self { handle: Arc::new(Handle { core, threads: parking_lot::Mutex::default() }) })
     }
@@ -240,16 +240,33 @@ impl Store {
     }
 }
 
-fn spawn_threads(core: &Arc<Core>) -> std::io::Result<Vec<JoinHandle<()>>> {
-    let spawn = |name: &str, work: fn(&Arc<Core>)| {
-        let core = Arc::clone(core);
-        std::thread::Builder::new().name(name.into()).spawn(move || work(&core))
-    };
-    Ok(vec![
-        spawn("annals-writer", write)?,
-        spawn("annals-spare", keeper::keep_spare)?,
-        spawn("annals-seal", keeper::keep_sealed)?,
-    ])
+/// A thread of the store that panics leaves nobody waiting for it.
+struct PoisonOnPanic<'a>(&'a Core);
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison("a thread of the store panicked");
+        }
+    }
+}
+
+impl Handle {
+    /// Starts the store's threads; what was started is ended again with the handle, should one fail to start.
+    fn spawn_threads(&self) -> std::io::Result<()> {
+        let spawn = |name: &str, work: fn(&Arc<Core>)| {
+            let core = Arc::clone(&self.core);
+            let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+                let _guard = PoisonOnPanic(&core);
+                work(&core);
+            });
+            self.threads.lock().push(thread?);
+            Ok(())
+        };
+        spawn("annals-writer", write)?;
+        spawn("annals-spare", keeper::keep_spare)?;
+        spawn("annals-seal", keeper::keep_sealed)
+    }
 }
 
 /// The writer thread.
@@ -257,7 +274,7 @@ fn write(core: &Arc<Core>) {
     let submitter = match core.disk.submitter(Arc::clone(&core.alarm.in_flight)) {
         Ok(submitter) => submitter,
         Err(error) => {
-            core.watermark.poison_with(&format!("the disk could not be set up for writing: {error}"));
+            core.poison(&format!("the disk could not be set up for writing: {error}"));
             return;
         }
     };
@@ -276,8 +293,11 @@ impl Handle {
         }
         core.alarm.ring();
         for thread in self.threads.lock().drain(..) {
-            // A thread that panicked has poisoned the store or aborted the process.
-            let _ = thread.join();
+            // The last clone may be dropped by a waker, on the writer thread itself: it cannot wait for itself. A thread that
+            // panicked has poisoned the store or aborted the process.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
         // Whoever closes first gives the store up to the next writer, whatever comes of it.
         let Some(lock) = core.lock.lock().take() else { return Ok(()) };

@@ -9,7 +9,7 @@ use super::gate::{Bell, Gate};
 use super::keeper::{ReadySpare, Spare, make_spare};
 use super::roll::begin;
 use crate::clock::Clock;
-use crate::disk::{Access, Disk, Lock, Piece};
+use crate::disk::{Access, Disk, Lock, PROBE_PREFIX, Piece};
 use crate::format::frame::Envelope;
 use crate::format::manifest::Manifest;
 use crate::format::mark::{self, Mark};
@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Names of files that a store's directory may hold before it has a manifest.
-const NAMES_BEFORE_MANIFEST: [&str; 3] = [LOCK_NAME, MANIFEST_TEMPORARY_NAME, "probe.tmp"];
+const NAMES_BEFORE_MANIFEST: [&str; 2] = [LOCK_NAME, MANIFEST_TEMPORARY_NAME];
 
 /// Refuses a directory that holds other things and no store. Changes nothing.
 pub(crate) fn refuse_other_directory(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
@@ -46,6 +46,7 @@ pub(crate) fn refuse_other_directory(disk: &dyn Disk, dir: &Path) -> Result<(), 
     }
     let foreign = |name: &&String| {
         !NAMES_BEFORE_MANIFEST.contains(&name.as_str())
+            && !name.starts_with(PROBE_PREFIX)
             && crate::log::ordinal_in(name).is_none()
             && **name != MARK_NAME
     };

@@ -1,6 +1,8 @@
 //! Opening for reading alone, beside a writer in another process or without one. Changes no byte.
 
-use super::core::{Active, Closed, Core, LOCK_NAME, MARK_NAME, SealedSegment, Segments, State};
+use super::core::{
+    Active, Closed, Core, LOCK_NAME, MANIFEST_NAME, MARK_NAME, SealedSegment, Segments, State,
+};
 use super::examine::{self, Last, Look, read_manifest, read_mark};
 use super::gate::{Bell, Gate};
 use super::keeper::Spare;
@@ -10,12 +12,13 @@ use crate::format::segment::FRAMES_START;
 use crate::format::{BLOCK_BYTES, align_down, align_up, mark, to_usize};
 use crate::index::heads::HeadCache;
 use crate::index::memory::MemoryIndex;
+use crate::log::damage_at;
 use crate::log::repair::Outcome;
 use crate::log::scan::{Frames, Place};
 use crate::log::segment_name;
 use crate::log::unsealed::Unsealed;
 use crate::log::watermark::Watermark;
-use annals_types::{Damage, IoFailure, OpenError, ReadError, Settings};
+use annals_types::{Damage, DamageKind, IoFailure, OpenError, ReadError, Settings};
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,8 +34,39 @@ pub(crate) struct Follower {
     pub(crate) torn_tail_bytes: u64,
 }
 
-/// Opens the store in `dir`, which must exist.
+/// How often a look at files that a living writer changed meanwhile begins again.
+const LOOKS_MAX: usize = 50;
+
+/// Opens the store in `dir`, which must exist. What looks like damage while a writer goes on is looked at again: its
+/// files were read at different moments.
 pub(crate) fn open(
+    dir: &Path,
+    disk: &Arc<dyn Disk>,
+    settings: &Settings,
+    clock: &Clock,
+) -> Result<(Arc<Core>, Follower), OpenError> {
+    let moment = || {
+        let files = [LOCK_NAME, MANIFEST_NAME, MARK_NAME].map(|name| disk.read(&dir.join(name)).ok());
+        (files, disk.lock_holder(&dir.join(LOCK_NAME)).ok().flatten())
+    };
+    let mut before = moment();
+    for _ in 0..LOOKS_MAX {
+        let opened = open_once(dir, Arc::clone(disk), settings.clone(), clock.clone());
+        let doubtful = match &opened {
+            Ok((_, follower)) => !follower.damage.is_empty(),
+            Err(error) => matches!(error, OpenError::Damage(_)),
+        };
+        let now = moment();
+        if !doubtful || now == before {
+            return opened;
+        }
+        before = now;
+    }
+    open_once(dir, Arc::clone(disk), settings.clone(), clock.clone())
+}
+
+/// Opens the store as its files are now.
+fn open_once(
     dir: &Path,
     disk: Arc<dyn Disk>,
     settings: Settings,
@@ -101,7 +135,7 @@ pub(crate) fn open(
         state.segments.holes.clone_from(&examined.damage);
         state.next_batch = batch;
         state.next_position = position;
-        core.watermark.advance(batch, position, 0..0);
+        core.watermark.raise(batch, position);
     }
     Ok((Arc::new(core), follower(place, examined.damage, torn_tail_bytes)))
 }
@@ -198,6 +232,9 @@ fn show_what_is_proved(last: &mut Last, witnessed: u64) -> Result<(), IoFailure>
 /// Catches up with the writer, where there is one in another process. Nothing to do for the writer itself.
 pub(crate) fn refresh(core: &Core) -> Result<(), ReadError> {
     let Some(follower) = core.follower.get() else { return Ok(()) };
+    if core.store.is_nil() {
+        return refuse_created_since(core);
+    }
     let mut bytes = [0; mark::MARK_BYTES];
     let opened = core.disk.open(&core.dir.join(MARK_NAME), Access::Read);
     match opened.and_then(|file| file.read_at(&mut bytes, 0)) {
@@ -214,12 +251,25 @@ pub(crate) fn refresh(core: &Core) -> Result<(), ReadError> {
     catch_up(core, &mut place, mark.watermark)
 }
 
+/// A store that was being created when this reader opened it has no identity here; once it has one, it is to be opened
+/// anew.
+fn refuse_created_since(core: &Core) -> Result<(), ReadError> {
+    match read_manifest(core.disk.as_ref(), &core.dir) {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => {
+            let created = std::io::Error::other("it was created after it had been opened; open it again");
+            Err(IoFailure::new("follow", &core.dir, created).into())
+        }
+        Err(error) => Err(as_read_error(error)),
+    }
+}
+
 /// Scans on until `until_batch`, over as many segments as it takes.
 fn catch_up(core: &Core, place: &mut Option<Place>, until_batch: u64) -> Result<(), ReadError> {
     loop {
         if let Some(at) = place.as_mut() {
             scan_active(core, at, until_batch)?;
-            core.watermark.advance(at.batch, at.position, 0..0);
+            core.watermark.raise(at.batch, at.position);
             if at.batch >= until_batch {
                 return Ok(());
             }
@@ -263,6 +313,12 @@ fn enter_next(core: &Core, place: &mut Option<Place>) -> Result<bool, ReadError>
     let path = core.dir.join(segment_name(ordinal));
     let mut state = core.state.lock();
     if let (Some(active), Some(at)) = (state.segments.active.take(), *place) {
+        if header.first_position > at.position {
+            // The writer went on behind frames that this reader finds damaged.
+            let positions = Some((at.position, header.first_position - 1));
+            let damage = damage_at(&active.log.path, at.offset, DamageKind::Checksum, positions);
+            state.segments.holes.push(damage);
+        }
         state.segments.closed.push_back(Arc::new(Closed {
             log: active.log,
             index: active.index,

@@ -194,10 +194,13 @@ impl Feed for Inner {
         self.closing.load(Ordering::Acquire) && self.state.lock().tail.is_empty()
     }
 
+    fn reached(&self, reserved_total: u64) {
+        self.durable_total.store(reserved_total, Ordering::Release);
+    }
+
     fn begun(&self, _segment: &Arc<Unsealed>) {}
 
     fn durable(&self, group: &Group) {
-        self.durable_total.store(group.reserved_total, Ordering::Release);
         group.segment.image().trim(group.end.saturating_sub(self.recent_bytes));
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
 mod append;
+mod beside;
 mod crash;
 mod damage;
 mod floors;

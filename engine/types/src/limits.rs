@@ -28,6 +28,9 @@ pub const SEGMENT_BYTES_FLOOR: u64 = 16 << 10;
 /// Largest configurable log segment, in bytes (1 GiB): offsets within a segment stay within 32 bits.
 pub const SEGMENT_BYTES_CEILING: u64 = 1 << 30;
 
+/// Most heads of streams that may be remembered: some gigabytes.
+pub const CACHED_HEADS_MAX: usize = 64_000_000;
+
 const _: () = assert!(DATA_BYTES_MAX + METADATA_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX <= u16::MAX as usize, "a stream's ordinal in its batch is 16 bits");
 const _: () = assert!((BATCH_BYTES_MAX as u64) < SEGMENT_BYTES_CEILING);

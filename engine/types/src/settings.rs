@@ -34,7 +34,7 @@ pub struct Settings {
     /// Bytes of the newest events kept in memory, besides what is not yet durable. Default 16 MiB.
     pub recent_bytes: u64,
     /// Heads of streams remembered in memory, besides those of the unsealed segments. Default 1,000,000
-    /// (about 60 bytes each, taken as they are used).
+    /// (about 60 bytes each, taken as they are used); at most 64 million.
     pub cached_heads: usize,
     /// Bodies of batches larger than this, in bytes, are compressed with zstd where it makes them
     /// smaller. Default: none are. Costs about 0.5 µs an event on the appending thread.
@@ -73,6 +73,7 @@ impl Settings {
             limits::SEGMENT_BYTES_FLOOR,
             limits::SEGMENT_BYTES_CEILING,
         )?;
+        check("cached_heads", self.cached_heads as u64, 0, limits::CACHED_HEADS_MAX as u64)?;
         check(
             "segment_bytes_first",
             self.segment_bytes_first,
