@@ -84,12 +84,15 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
             Err(Obstacle::NoRoom) => {
                 state.spare.want(prepared.frame.len() as u64);
                 core.room_awaited.store(true, Ordering::Release);
-                let seen = *failures_seen.get_or_insert(state.spare.failures());
+                let (spares_seen, seals_seen) =
+                    *failures_seen.get_or_insert((state.spare.failures(), state.seal_failures));
                 core.work.ring();
                 state = core.room.wait(state);
+                // Failures from before this append began say nothing: they are tried again for it.
                 let debt = state.segments.closed.len() >= CLOSED_SEGMENTS_MAX;
-                let unsealed = state.seal_failure.as_ref().filter(|_| debt);
-                if let Some(failure) = state.spare.failure_after(seen).or(unsealed) {
+                let failed_again = debt && state.seal_failures > seals_seen;
+                let unsealed = state.seal_failure.as_ref().filter(|_| failed_again);
+                if let Some(failure) = state.spare.failure_after(spares_seen).or(unsealed) {
                     return Err(no_room(failure.clone()));
                 }
             }

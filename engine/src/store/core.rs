@@ -106,7 +106,8 @@ pub(crate) struct State {
     /// Only a store that is open for writing has one.
     pub(crate) tail: Option<Tail>,
     pub(crate) spare: Spare,
-    /// Why a closed segment could not be sealed, as long as that is so.
+    /// How often a closed segment could not be sealed, and why the last time.
+    pub(crate) seal_failures: u64,
     pub(crate) seal_failure: Option<IoFailure>,
 }
 

@@ -242,6 +242,7 @@ pub(crate) fn keep_sealed(core: &Arc<Core>) {
                 state = core.work.wait_for(state, MARK_PERIOD);
             }
             Err(seal::SealError::Io(failure)) => {
+                state.seal_failures += 1;
                 state.seal_failure = Some(failure);
                 core.room.ring();
                 if closing {

@@ -162,6 +162,7 @@ fn core_of(
         last_time,
         tail: None,
         spare: Spare::default(),
+        seal_failures: 0,
         seal_failure: None,
     };
     Core {

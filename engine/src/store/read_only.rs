@@ -170,6 +170,7 @@ fn core_of(
         last_time: 0,
         tail: None,
         spare: Spare::default(),
+        seal_failures: 0,
         seal_failure: None,
     };
     Core {

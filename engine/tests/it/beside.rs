@@ -29,7 +29,9 @@ fn append_until(store: &Store, stop: &AtomicBool, acknowledged: &AtomicU64) {
         let append =
             |n| store.append(NewEvent::new(format!("s-{}", n % 7), "T").binary(vec![7; 1_000])).unwrap();
         let tickets: Vec<_> = (events..events + 8).map(append).collect();
-        tickets.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+        for ticket in tickets {
+            ticket.wait().unwrap();
+        }
         events += 8;
         acknowledged.store(events, Ordering::SeqCst);
     }
