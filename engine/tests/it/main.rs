@@ -9,6 +9,7 @@ mod damage;
 mod floors;
 mod format_document;
 mod fuzz_bodies;
+mod golden;
 mod model;
 mod promises;
 mod support;

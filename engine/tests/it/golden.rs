@@ -1,0 +1,112 @@
+//! Golden files: a store of each format that was ever written is read for ever, as it is and written on.
+
+use annals::testing::{Clock, open_with_clock};
+use annals::{Append, DiskChoice, NewEvent, Read, Record, Settings, Store, Timestamp, Uuid};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+const NOW: u64 = 1_767_225_600_000_000_000;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// What the golden stores hold: batches of one and of several streams, with and without tags, ids, metadata and
+/// given times, small and compressed, JSON and binary.
+fn batches() -> Vec<Append<'static>> {
+    let id = |n: u128| Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + n);
+    let event =
+        |n: u128, stream: String| NewEvent::new(stream, "Counted").id(id(n)).json(format!("{{\"n\":{n}}}"));
+    let mut batches = Vec::new();
+    for n in 0..40 {
+        let one = event(10 * n, format!("order-{}", n % 3)).tag("round:first").tag(format!("n:{n}"));
+        batches.push(Append::from(one));
+        let several = (1..5).map(|k| {
+            let event =
+                event(10 * n + k, format!("line-{}", k % 2)).correlation(id(10 * n)).causation(id(10 * n));
+            event.metadata(&b"{\"by\":\"golden\"}"[..])
+        });
+        batches.push(several.collect());
+        let given = NOW + 1_000 * u64::try_from(n).unwrap();
+        let bytes = vec![u8::try_from(n).unwrap(); 600];
+        let timed = NewEvent::new("timed", "Measured").id(id(10 * n + 9)).binary(bytes);
+        batches.push(Append::from(timed.time(Timestamp::new(given))));
+    }
+    batches
+}
+
+fn write(dir: &Path) {
+    let settings = Settings {
+        disk: DiskChoice::Buffered,
+        segment_bytes_first: 16 << 10,
+        segment_bytes_max: 16 << 10,
+        compress_above_bytes: Some(500),
+        ..Settings::default()
+    };
+    let clock = Clock::Manual(Arc::new(AtomicU64::new(NOW)));
+    let store = open_with_clock(dir, settings, clock).unwrap();
+    for batch in batches() {
+        store.append(batch).unwrap().wait().unwrap();
+    }
+    store.close().unwrap();
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn assert_holds_the_batches(records: &[Record]) {
+    let events: Vec<NewEvent<'_>> = batches().into_iter().flat_map(|batch| batch.events).collect();
+    assert!(records.len() >= events.len());
+    for (position, (record, event)) in records.iter().zip(&events).enumerate() {
+        assert_eq!(record.position().get(), position as u64);
+        let time = event.time.unwrap_or(record.time());
+        assert_eq!(record.to_new_event(), NewEvent { time: Some(time), ..event.clone() });
+        let before = events[..position].iter().filter(|other| other.stream == event.stream).count();
+        assert_eq!(record.version().get(), before as u64);
+    }
+}
+
+/// Makes the golden store of the present format: `ANNALS_MAKE_GOLDEN=v1 cargo test -p annals --test it golden`.
+#[test]
+fn the_golden_store_of_this_format_can_be_made() {
+    let made = tempfile::tempdir().unwrap();
+    write(made.path());
+    let store = Store::open_read_only(made.path()).unwrap();
+    let records: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
+    assert_holds_the_batches(&records);
+    if let Ok(name) = std::env::var("ANNALS_MAKE_GOLDEN") {
+        fs::create_dir_all(golden(&name)).unwrap();
+        copy(made.path(), &golden(&name));
+    }
+}
+
+#[test]
+fn golden_stores_are_read_verified_and_written_on() {
+    let versions: Vec<_> = fs::read_dir(golden("")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!versions.is_empty());
+    for version in versions {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&version, dir.path());
+        let store = Store::open_read_only(dir.path()).unwrap();
+        let verified = store.verify(&mut |_, _| {}).unwrap();
+        assert!(verified.is_ok(), "{version:?}: {verified:?}");
+        let records: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
+        assert_holds_the_batches(&records);
+        let before = records.len();
+        drop(store);
+        let store = Store::open(dir.path()).unwrap();
+        store.append(NewEvent::new("order-0", "Added")).unwrap().wait().unwrap();
+        store.close().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let records: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(records.len(), before + 1);
+        assert_holds_the_batches(&records);
+        assert!(store.verify(&mut |_, _| {}).unwrap().is_ok());
+    }
+}
