@@ -485,3 +485,85 @@ pub(crate) fn encoded_bytes(append: &Append<'_>) -> usize {
     };
     BATCH_FIXED_BYTES + SECTION_FIXED_BYTES + append.events.iter().map(per_event).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use annals_types::{ContentKind, Timestamp};
+    use proptest::prelude::*;
+
+    fn events() -> impl Strategy<Value = Vec<NewEvent<'static>>> {
+        let one = (
+            "[a-c]-[0-9]{1,3}",
+            "[A-Z][a-z]{0,20}",
+            proptest::collection::vec(any::<u8>(), 0..200),
+            proptest::collection::vec(any::<u8>(), 0..50),
+            proptest::collection::vec("[a-z:é]{1,12}", 0..5),
+            (any::<Option<u128>>(), any::<Option<u128>>(), any::<bool>(), any::<u32>()),
+        );
+        let event = one.prop_map(
+            |(stream, event_type, data, metadata, tags, (correlation, causation, json, time))| {
+                let mut event = NewEvent::new(stream, event_type).binary(data).metadata(metadata);
+                event.content = if json { ContentKind::Json } else { ContentKind::Binary };
+                event.tags = tags.into_iter().map(Into::into).collect();
+                event.correlation = correlation.map(Uuid::from_u128);
+                event.causation = causation.map(Uuid::from_u128);
+                event.time(Timestamp::new(u64::from(time)))
+            },
+        );
+        (proptest::collection::vec(event, 1..30), any::<bool>()).prop_map(|(mut events, timed)| {
+            if !timed {
+                events.iter_mut().for_each(|event| event.time = None);
+            }
+            events
+        })
+    }
+
+    fn encoded(append: &Append<'_>) -> Vec<u8> {
+        let ids: Vec<Uuid> = (0..append.events.len()).map(|n| Uuid::from_u128(n as u128)).collect();
+        let mut bytes = encode(append, Uuid::from_u128(1), [9; 16], &ids, 0, Vec::new()).bytes;
+        decide(&mut bytes, Decided { epoch: 2, number: 3, first_position: 4, time: 5 });
+        bytes
+    }
+
+    fn view(bytes: &[u8]) -> Result<View<'_>, DamageKind> {
+        let header = Header::decode(bytes)?;
+        let (start, body) = bytes.split_at(header.header_bytes());
+        View::new(header, &start[BATCH_FIXED_BYTES..], body)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(events in events()) {
+            let append: Append<'_> = events.clone().into_iter().collect();
+            let bytes = encoded(&append);
+            prop_assert!(bytes.len() <= encoded_bytes(&append));
+            let view = view(&bytes).unwrap();
+            view.verify_body().unwrap();
+            let mut least = 5;
+            for (ordinal, event) in events.iter().enumerate() {
+                let ordinal = len_u32(ordinal);
+                let (decoded, at) = view.event(ordinal).unwrap();
+                let part = |range: &std::ops::Range<usize>| &view.body()[at.start + range.start..at.start + range.end];
+                prop_assert_eq!(view.name(decoded.stream).unwrap(), event.stream.as_ref());
+                prop_assert_eq!(part(&decoded.event_type), event.event_type.as_bytes());
+                prop_assert_eq!(part(&decoded.data), event.data.as_ref());
+                prop_assert_eq!(part(&decoded.metadata), event.metadata.as_ref());
+                prop_assert_eq!(decoded.content, event.content);
+                prop_assert_eq!((decoded.correlation, decoded.causation), (event.correlation, event.causation));
+                prop_assert_eq!(decoded.id, Uuid::from_u128(u128::from(ordinal)));
+                least = event.time.map_or(least, Timestamp::get).max(least);
+                prop_assert_eq!(view.time(ordinal), least);
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_is_found(events in events(), at in any::<proptest::sample::Index>(), bit in 0..8_u32) {
+            let append: Append<'_> = events.into_iter().collect();
+            let mut bytes = encoded(&append);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(view(&bytes).and_then(|view| view.verify_body()).is_err());
+        }
+    }
+}
