@@ -269,6 +269,11 @@ impl StreamLookup {
         Ok(None)
     }
 
+    /// The segment that was looked at last, by its ordinal: whose index lacks what should be there.
+    pub(crate) fn last_ordinal(&self) -> u64 {
+        self.last.map_or(0, |(number, _)| number as u64) + 1
+    }
+
     /// Position of one event; `None`: there is no such version.
     pub(crate) fn position(&mut self, core: &Core, version: u64) -> Result<Option<u64>, ReadError> {
         Ok(self.run(core, version, false)?.positions.first().copied())

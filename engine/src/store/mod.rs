@@ -292,12 +292,19 @@ impl Handle {
             core.room.ring();
         }
         core.alarm.ring();
+        let mut on_own_thread = false;
         for thread in self.threads.lock().drain(..) {
-            // The last clone may be dropped by a waker, on the writer thread itself: it cannot wait for itself. A thread that
-            // panicked has poisoned the store or aborted the process.
-            if thread.thread().id() != std::thread::current().id() {
+            if thread.thread().id() == std::thread::current().id() {
+                on_own_thread = true;
+            } else {
+                // A thread that panicked has poisoned the store or aborted the process.
                 let _ = thread.join();
             }
+        }
+        if on_own_thread {
+            // A waker dropped the last clone on the writer thread, which cannot wait for itself and may have more to write:
+            // the store is given up with the thread's own reference to it, and the next opening repairs.
+            return Ok(());
         }
         // Whoever closes first gives the store up to the next writer, whatever comes of it.
         let Some(lock) = core.lock.lock().take() else { return Ok(()) };

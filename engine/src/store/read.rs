@@ -4,6 +4,7 @@ use super::core::Core;
 use super::locate::{Locator, Order};
 use super::lookup::{self, Run, StreamLookup};
 use super::read_only;
+use crate::log::{damage_at, index_name};
 use annals_types::{Bound, Damage, DamageKind, Read, ReadError, Record};
 use std::fmt;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ impl Reader {
                             *run = found;
                             match within(run) {
                                 Some(position) => position,
-                                None => return Some(Err(missing_version(&self.core, &lookup.name, version))),
+                                None => return Some(Err(missing_version(&self.core, lookup))),
                             }
                         }
                         Err(error) => return Some(Err(error)),
@@ -95,7 +96,7 @@ impl Reader {
                 match record {
                     // The index led to another stream's event: not what was written.
                     Ok(record) if record.stream() != &*lookup.name => {
-                        Some(Err(missing_version(&self.core, &lookup.name, version)))
+                        Some(Err(missing_version(&self.core, lookup)))
                     }
                     record => Some(record),
                 }
@@ -104,10 +105,10 @@ impl Reader {
     }
 }
 
-/// A version below the stream's head that no index has: what held it is damaged.
-fn missing_version(core: &Core, stream: &str, version: u64) -> ReadError {
-    let what = core.dir.join(format!("(version {version} of stream {stream})"));
-    crate::log::damage_at(&what, 0, DamageKind::Missing, None).into()
+/// A version below the stream's head that no index has, or that it has wrong.
+fn missing_version(core: &Core, lookup: &StreamLookup) -> ReadError {
+    let path = core.dir.join(index_name(lookup.last_ordinal()));
+    damage_at(&path, 0, DamageKind::Missing, None).into()
 }
 
 fn rank_of(rank: u64) -> usize {

@@ -51,17 +51,7 @@ pub fn scan_bytes(bytes: &[u8]) -> usize {
 /// What [`scan_bytes`] takes apart.
 #[must_use]
 pub fn segment_of(appends: &[Append<'_>]) -> Vec<u8> {
-    let header = SegmentHeader {
-        ordinal: 1,
-        epoch: 1,
-        salt: 1,
-        first_batch: 0,
-        first_position: 0,
-        previous_time: 0,
-        predecessor_end: 0,
-        predecessor_crc: 0,
-        capacity: 1 << 20,
-    };
+    let header = first_header(1 << 20);
     let mut bytes = header.encode(Uuid::nil());
     let mut place = Place::first(&header, SegmentHeader::crc(&bytes));
     for append in appends {
@@ -85,4 +75,19 @@ pub fn segment_of(appends: &[Append<'_>]) -> Vec<u8> {
         bytes.extend_from_slice(&framed);
     }
     bytes
+}
+
+/// The header of a first segment with salt 1.
+pub(super) fn first_header(capacity: u64) -> SegmentHeader {
+    SegmentHeader {
+        ordinal: 1,
+        epoch: 1,
+        salt: 1,
+        first_batch: 0,
+        first_position: 0,
+        previous_time: 0,
+        predecessor_end: 0,
+        predecessor_crc: 0,
+        capacity,
+    }
 }

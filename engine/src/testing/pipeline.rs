@@ -1,6 +1,7 @@
 //! The bare pipeline: frames placed, copied, written durably and waited for, without index, conditions, sealing or
 //! new segments. What a store could do at the very best; benchmarks compare the store with it.
 
+use super::bodies::first_header;
 use crate::clock::stopwatch;
 use crate::disk::{self, Access, Disk};
 use crate::format::batch;
@@ -68,17 +69,7 @@ impl Pipeline {
         let failed = |error| IoFailure::new("make", &path, error);
         disk.preallocate(&path, CAPACITY, &mut |_| true).map_err(failed)?;
         let file = disk.open(&path, Access::Log).map_err(failed)?;
-        let header = SegmentHeader {
-            ordinal: 1,
-            epoch: 1,
-            salt: 1,
-            first_batch: 0,
-            first_position: 0,
-            previous_time: 0,
-            predecessor_end: 0,
-            predecessor_crc: 0,
-            capacity: CAPACITY,
-        };
+        let header = first_header(CAPACITY);
         let log = Arc::new(Unsealed::new(header, path.clone(), file, FRAMES_START));
         let tail = Tail::new(Arc::clone(&log), FRAMES_START, 0);
         let inner = Arc::new(Inner {
