@@ -85,6 +85,17 @@ pub(crate) fn len_u16(len: usize) -> u16 {
     u16::try_from(len).expect("limits keep this within 16 bits")
 }
 
+/// The upper 32 bits.
+pub(crate) const fn upper_half(number: u64) -> u32 {
+    lower_half(number >> 32)
+}
+
+/// The lower 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "cutting off is what it is for")]
+pub(crate) const fn lower_half(number: u64) -> u32 {
+    number as u32
+}
+
 /// An offset in a file or a number of bytes, as a length in memory.
 pub(crate) fn to_usize(number: u64) -> usize {
     usize::try_from(number).expect("this crate runs on 64-bit systems")

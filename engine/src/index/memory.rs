@@ -1,46 +1,54 @@
 //! The index of a segment that is not sealed: built as batches get their places, or by a scan at open.
 
+use super::slots::Slots;
 use crate::format::index::{self, FrameEntry, IndexOf, StreamEntry};
-use crate::format::len_u32;
+use crate::format::{len_u16, len_u32, to_usize};
 use annals_types::{Head, Position, Uuid, Version};
-use hashbrown::HashTable;
+use std::ops::Range;
 
-/// Capacities of a stream's blocks of postings: each next is twice as large, up to the greatest, so that a
-/// stream with one event takes little and one with many is read in long runs.
-const BLOCK_POSTINGS_FIRST: u32 = 2;
-const BLOCK_POSTINGS_MAX: u32 = 62;
-/// No block follows.
+/// Of a stream with more events than this, every so many are found without walking over those behind.
+const STRIDE: u32 = 64;
+/// There is no such node, or list.
 const NONE: u32 = u32::MAX;
 
 /// Streams and frames of one segment. Positions are relative to the segment's first.
+///
+/// An event is a node that leads to the stream's event before: noting one touches the stream and the end of a list.
 #[derive(Debug)]
 pub(crate) struct MemoryIndex {
     store: Uuid,
     first_position: u64,
     frames: Vec<FrameEntry>,
-    by_name: HashTable<u32>,
+    by_name: Slots,
     streams: Vec<Stream>,
     names: String,
-    /// Blocks of postings: the next block's start, the block's capacity, and its postings.
-    arena: Vec<u32>,
+    nodes: Vec<Node>,
+    /// For streams of more than [`STRIDE`] events: the nodes of every so many.
+    strides: Vec<Vec<u32>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Stream {
     hash: u64,
-    name_start: u32,
-    name_len: u32,
     first_version: u64,
-    last: u32,
-    postings: u32,
-    first_block: u32,
-    last_block: u32,
-    last_block_used: u32,
+    name_start: u32,
+    name_len: u16,
+    events: u32,
+    last_node: u32,
+    strides: u32,
+}
+
+/// An event of a stream.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    position: u32,
+    /// The node of the stream's event before.
+    before: u32,
 }
 
 /// The number of a stream in the index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct StreamNumber(u32);
+pub(crate) struct StreamNumber(pub(super) u32);
 
 impl MemoryIndex {
     pub(crate) fn new(store: Uuid, first_position: u64) -> Self {
@@ -48,11 +56,17 @@ impl MemoryIndex {
             store,
             first_position,
             frames: Vec::new(),
-            by_name: HashTable::new(),
+            by_name: Slots::default(),
             streams: Vec::new(),
             names: String::new(),
-            arena: Vec::new(),
+            nodes: Vec::new(),
+            strides: Vec::new(),
         }
+    }
+
+    /// The index of the segment behind this one, which will take about as many streams.
+    pub(crate) fn next(&self, first_position: u64) -> Self {
+        Self { by_name: Slots::with_capacity(self.streams.len()), ..Self::new(self.store, first_position) }
     }
 
     /// The hash that this index finds a name by.
@@ -75,7 +89,7 @@ impl MemoryIndex {
     }
 
     fn relative(&self, position: u64) -> u32 {
-        len_u32(crate::format::to_usize(position - self.first_position))
+        len_u32(to_usize(position - self.first_position))
     }
 
     pub(crate) fn frames(&self) -> &[FrameEntry] {
@@ -88,25 +102,34 @@ impl MemoryIndex {
         self.frames.partition_point(|frame| frame.position <= position).saturating_sub(1)
     }
 
+    fn stream(&self, number: StreamNumber) -> &Stream {
+        &self.streams[number.0 as usize]
+    }
+
+    /// How many streams have events here.
+    pub(crate) fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
     /// The stream of this name and hash, if an event of it is here.
     pub(crate) fn find(&self, hash: u64, name: &str) -> Option<StreamNumber> {
-        let same = |&number: &u32| {
+        let same = |number: u32| {
             let stream = &self.streams[number as usize];
             stream.hash == hash && self.name_of(stream) == name
         };
-        self.by_name.find(hash, same).copied().map(StreamNumber)
+        self.by_name.find(hash, same).map(StreamNumber)
     }
 
     fn name_of(&self, stream: &Stream) -> &str {
-        &self.names[stream.name_start as usize..(stream.name_start + stream.name_len) as usize]
+        &self.names[stream.name_start as usize..stream.name_start as usize + usize::from(stream.name_len)]
     }
 
     /// The last event of a stream here.
     pub(crate) fn head(&self, number: StreamNumber) -> Head {
-        let stream = &self.streams[number.0 as usize];
+        let last = self.nodes[self.stream(number).last_node as usize];
         Head {
-            version: Version::new(stream.first_version + u64::from(stream.postings) - 1),
-            position: Position::new(self.first_position + u64::from(stream.last)),
+            version: Version::new(self.next_version(number) - 1),
+            position: Position::new(self.first_position + u64::from(last.position)),
         }
     }
 
@@ -115,67 +138,84 @@ impl MemoryIndex {
         self.find(hash, name).unwrap_or_else(|| self.add_stream(hash, name, first_version))
     }
 
-    /// Notes the next event of a stream.
-    pub(crate) fn push_event(&mut self, number: StreamNumber, position: u64) {
-        let posting = self.relative(position);
-        let stream = &mut self.streams[number.0 as usize];
-        stream.postings += 1;
-        stream.last = posting;
-        push_posting(&mut self.arena, stream, posting);
-    }
-
-    /// The version that the stream's next event here has.
-    pub(crate) fn next_version(&self, number: StreamNumber) -> u64 {
-        let stream = &self.streams[number.0 as usize];
-        stream.first_version + u64::from(stream.postings)
-    }
-
-    fn add_stream(&mut self, hash: u64, name: &str, first_version: u64) -> StreamNumber {
+    /// Adds a stream that has no event here yet; its first will have this version.
+    pub(crate) fn add_stream(&mut self, hash: u64, name: &str, first_version: u64) -> StreamNumber {
         let number = len_u32(self.streams.len());
         let name_start = len_u32(self.names.len());
         self.names.push_str(name);
         self.streams.push(Stream {
             hash,
-            name_start,
-            name_len: len_u32(name.len()),
             first_version,
-            last: 0,
-            postings: 0,
-            first_block: NONE,
-            last_block: NONE,
-            last_block_used: 0,
+            name_start,
+            name_len: len_u16(name.len()),
+            events: 0,
+            last_node: NONE,
+            strides: NONE,
         });
-        let streams = &self.streams;
-        self.by_name.insert_unique(hash, number, |&number| streams[number as usize].hash);
+        self.by_name.insert(hash, number);
         StreamNumber(number)
+    }
+
+    /// Notes the next event of a stream.
+    pub(crate) fn push_event(&mut self, number: StreamNumber, position: u64) {
+        let node = len_u32(self.nodes.len());
+        let position = self.relative(position);
+        let stream = &mut self.streams[number.0 as usize];
+        self.nodes.push(Node { position, before: stream.last_node });
+        stream.last_node = node;
+        stream.events += 1;
+        if stream.events.is_multiple_of(STRIDE) {
+            if stream.strides == NONE {
+                stream.strides = len_u32(self.strides.len());
+                self.strides.push(Vec::new());
+            }
+            self.strides[stream.strides as usize].push(node);
+        }
+    }
+
+    /// The version that the stream's next event here has.
+    pub(crate) fn next_version(&self, number: StreamNumber) -> u64 {
+        let (first_version, events) = self.versions(number);
+        first_version + u64::from(events)
     }
 
     /// First version here, and how many events.
     pub(crate) fn versions(&self, number: StreamNumber) -> (u64, u32) {
-        let stream = &self.streams[number.0 as usize];
-        (stream.first_version, stream.postings)
+        let stream = self.stream(number);
+        (stream.first_version, stream.events)
     }
 
-    /// Positions of a stream's events from the `rank`-th here, ascending.
-    pub(crate) fn postings(&self, number: StreamNumber, rank: u32) -> impl Iterator<Item = u64> + '_ {
-        let stream = &self.streams[number.0 as usize];
-        let (mut block, mut skip, mut left) =
-            (stream.first_block, rank, stream.postings.saturating_sub(rank) as usize);
-        std::iter::from_fn(move || {
-            while left > 0 {
-                let at = block as usize;
-                let capacity = self.arena[at + 1];
-                if skip < capacity {
-                    let posting = self.arena[at + 2 + skip as usize];
-                    skip += 1;
-                    left -= 1;
-                    return Some(self.first_position + u64::from(posting));
-                }
-                skip -= capacity;
-                block = self.arena[at];
+    /// Positions of a stream's events of these ranks here, ascending.
+    pub(crate) fn positions(&self, number: StreamNumber, ranks: Range<u32>) -> Vec<u64> {
+        let mut positions = vec![0; ranks.len()];
+        self.visit_back(self.stream(number), ranks, |at, position| {
+            positions[at] = self.first_position + u64::from(position);
+        });
+        positions
+    }
+
+    /// Visits the stream's events of these ranks, the last one first, with their places in the range.
+    fn visit_back(&self, stream: &Stream, ranks: Range<u32>, mut visit: impl FnMut(usize, u32)) {
+        assert!(ranks.end <= stream.events, "ranks of events that are here");
+        if ranks.is_empty() {
+            return;
+        }
+        // From the nearest node at or behind the last rank that is known without walking.
+        let stride = self.strides.get(stream.strides as usize).and_then(|strides| {
+            let number = (ranks.end - 1) / STRIDE;
+            strides.get(number as usize).map(|&node| (node, (number + 1) * STRIDE - 1))
+        });
+        let (mut node, mut rank) = stride.unwrap_or((stream.last_node, stream.events - 1));
+        loop {
+            let Node { position, before } = self.nodes[node as usize];
+            if rank < ranks.end {
+                visit((rank - ranks.start) as usize, position);
             }
-            None
-        })
+            if rank == ranks.start {
+                return;
+            }
+            (node, rank) = (before, rank - 1);
+        }
     }
 
     /// Every stream.
@@ -188,57 +228,34 @@ impl MemoryIndex {
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
+        let strides: usize =
+            self.strides.iter().map(|strides| strides.capacity() * 4 + size_of::<Vec<u32>>()).sum();
         self.frames.capacity() * size_of::<FrameEntry>()
-            + self.by_name.capacity() * 5
+            + self.by_name.bytes()
             + self.streams.capacity() * size_of::<Stream>()
             + self.names.capacity()
-            + self.arena.capacity() * 4
+            + self.nodes.capacity() * size_of::<Node>()
+            + strides
     }
 
     /// The sealed form.
     pub(crate) fn encode(&self, of: IndexOf) -> Vec<u8> {
-        let mut order: Vec<u32> = (0..len_u32(self.streams.len())).collect();
-        order.sort_unstable_by_key(|&number| {
-            let stream = &self.streams[number as usize];
-            (stream.hash, stream.name_start)
-        });
+        let mut order: Vec<(u64, u32)> =
+            self.streams.iter().enumerate().map(|(number, stream)| (stream.hash, len_u32(number))).collect();
+        order.sort_unstable();
         let mut entries = Vec::with_capacity(order.len());
-        let mut postings = Vec::new();
-        for number in order {
-            let stream = &self.streams[number as usize];
-            entries.push(StreamEntry {
-                hash: stream.hash,
-                first_posting: len_u32(postings.len()),
-                postings: stream.postings,
-                first_version: stream.first_version,
-            });
-            postings.extend(self.postings(StreamNumber(number), 0).map(|position| self.relative(position)));
+        let mut postings = vec![0; self.nodes.len()];
+        let mut first_posting = 0;
+        for (hash, number) in order {
+            let stream = self.stream(StreamNumber(number));
+            let (events, first_version) = (stream.events, stream.first_version);
+            entries.push(StreamEntry { hash, first_posting, postings: events, first_version });
+            let own = &mut postings[first_posting as usize..(first_posting + events) as usize];
+            self.visit_back(stream, 0..events, |at, position| own[at] = position);
+            first_posting += events;
         }
         index::encode(self.store, of, &self.frames, &entries, &postings)
     }
-}
-
-fn push_posting(arena: &mut Vec<u32>, stream: &mut Stream, posting: u32) {
-    let full = stream.last_block == NONE || stream.last_block_used == arena[stream.last_block as usize + 1];
-    if full {
-        let capacity = if stream.last_block == NONE {
-            BLOCK_POSTINGS_FIRST
-        } else {
-            (arena[stream.last_block as usize + 1] * 2 + 2).min(BLOCK_POSTINGS_MAX)
-        };
-        let block = len_u32(arena.len());
-        arena.extend_from_slice(&[NONE, capacity]);
-        arena.resize(arena.len() + capacity as usize, 0);
-        if stream.last_block == NONE {
-            stream.first_block = block;
-        } else {
-            arena[stream.last_block as usize] = block;
-        }
-        stream.last_block = block;
-        stream.last_block_used = 0;
-    }
-    arena[(stream.last_block + 2 + stream.last_block_used) as usize] = posting;
-    stream.last_block_used += 1;
 }
 
 #[cfg(test)]
@@ -246,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn postings_come_back_in_order_from_any_rank() {
+    fn positions_come_back_in_order_from_any_rank() {
         let mut index = MemoryIndex::new(Uuid::from_u128(1), 100);
         for event in 0..1000_u64 {
             let name = format!("stream-{}", event % 3);
@@ -258,9 +275,13 @@ mod tests {
             let number = index.find(7, &format!("stream-{stream}")).expect("it was pushed");
             let all: Vec<u64> =
                 (0..1000).filter(|event| event % 3 == stream).map(|event| 100 + event).collect();
-            for rank in [0_usize, 1, 2, 3, 7, 61, 62, 63, 64, 200, all.len()] {
-                let found: Vec<u64> = index.postings(number, u32::try_from(rank).expect("small")).collect();
-                assert_eq!(found, all[rank..]);
+            let count = u32::try_from(all.len()).expect("small");
+            for rank in [0, 1, 2, 62, 63, 64, 65, 127, 128, 200, count - 1, count] {
+                for until in [rank, rank + 1, rank + 63, rank + 64, count] {
+                    let ranks = rank..until.min(count);
+                    let wanted = &all[ranks.start as usize..ranks.end as usize];
+                    assert_eq!(index.positions(number, ranks), wanted);
+                }
             }
             assert_eq!(index.head(number).position.get(), *all.last().expect("not empty"));
         }

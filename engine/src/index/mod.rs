@@ -6,3 +6,4 @@
 pub(crate) mod heads;
 pub(crate) mod memory;
 pub(crate) mod sealed;
+pub(crate) mod slots;

@@ -5,12 +5,13 @@
 //! ticket settles. What has to touch a sealed segment happens outside the lock, and the judging starts again.
 
 use super::core::{Core, State, is_full};
-use super::lookup::{self, Known, SealedView, StreamKey};
+use super::lookup::{self, Known, SealedView};
 use super::prepare::Prepared;
 use super::repeat::{self, Repeat};
 use super::ticket::{Decided, Ticket};
 use crate::format::batch;
 use crate::format::frame;
+use crate::index::heads::Entry;
 use crate::index::memory::StreamNumber;
 use crate::log::tail::Reserved;
 use annals_types::{
@@ -44,7 +45,15 @@ enum Obstacle {
     Rejected(AppendError),
 }
 
-type Heads = SmallVec<[Option<Head>; 2]>;
+/// What is known of the streams that are written or conditions are about, in that order.
+type Heads = SmallVec<[KnownHead; 2]>;
+
+/// A stream's head, and where it is remembered.
+#[derive(Clone, Copy, Debug)]
+struct KnownHead {
+    head: Option<Head>,
+    entry: Option<Entry>,
+}
 
 /// Where a placed batch goes in memory.
 struct Placed {
@@ -204,10 +213,10 @@ fn look_up(
     view: &SealedView,
 ) -> Result<(), ReadError> {
     for &place in streams {
-        let StreamKey { name, hash } = prepared.streams[place];
-        let found = lookup::find_head(core, view, name, hash)?;
+        let key = prepared.streams[place];
+        let found = lookup::find_head(core, view, key)?;
         if place >= prepared.written {
-            lookup::remember(core, name, hash, found);
+            lookup::remember(core, key, found);
         }
         prepared.found[place] = Some(found);
     }
@@ -215,23 +224,27 @@ fn look_up(
 }
 
 /// The heads of all streams that are written or conditions are about, in that order.
-fn known_heads(state: &State, prepared: &Prepared<'_>) -> Result<Heads, Obstacle> {
+fn known_heads(state: &mut State, prepared: &Prepared<'_>) -> Result<Heads, Obstacle> {
+    state.make_room_for_heads(prepared.streams.len());
     let mut heads = Heads::with_capacity(prepared.streams.len());
     let mut cold = Vec::new();
     for (place, key) in prepared.streams.iter().enumerate() {
-        match lookup::head_in_memory(state, key.name, key.hash, prepared.found[place]) {
-            Known::Head(head) => heads.push(head),
+        match lookup::head_in_memory(&mut state.heads, *key, prepared.found[place]) {
+            Known::Here(entry) => {
+                heads.push(KnownHead { head: state.heads.head(entry), entry: Some(entry) });
+            }
+            Known::Elsewhere(head) => heads.push(KnownHead { head, entry: None }),
             Known::Cold => cold.push(place),
         }
     }
     if cold.is_empty() { Ok(heads) } else { Err(Obstacle::Cold(cold, SealedView::new(state))) }
 }
 
-fn judge(prepared: &Prepared<'_>, heads: &[Option<Head>]) -> Result<(), Obstacle> {
+fn judge(prepared: &Prepared<'_>, heads: &[KnownHead]) -> Result<(), Obstacle> {
     let mut failed = None;
     let mut occupied = Vec::new();
     for condition in &prepared.conditions {
-        let actual = heads[condition.stream];
+        let actual = heads[condition.stream].head;
         if condition.expected.holds(actual.map(|head| head.version)) {
             continue;
         }
@@ -301,7 +314,7 @@ fn assign(
     core: &Core,
     state: &mut State,
     prepared: &mut Prepared<'_>,
-    heads: &[Option<Head>],
+    heads: &[KnownHead],
     (time, last_time): (u64, u64),
 ) -> Placed {
     let (number, first_position) = (state.next_batch, state.next_position);
@@ -311,9 +324,14 @@ fn assign(
     let batch_bytes = &mut prepared.frame[frame::FRAME_FIXED_BYTES..];
     let mut numbers: SmallVec<[StreamNumber; 2]> = SmallVec::with_capacity(prepared.written);
     for (ordinal, key) in prepared.streams[..prepared.written].iter().enumerate() {
-        let first_version = heads[ordinal].map_or(0, |head| head.version.get() + 1);
+        let KnownHead { head, entry } = heads[ordinal];
+        let first_version = head.map_or(0, |head| head.version.get() + 1);
         batch::put_first_version(batch_bytes, ordinal, first_version);
-        numbers.push(active.index.stream_for(key.hash, key.name, first_version));
+        let is_here = |head: Head| head.position.get() >= active.index.first_position();
+        numbers.push(match entry.filter(|_| head.is_some_and(is_here)) {
+            Some(entry) => state.heads.number(entry),
+            None => active.index.add_stream(key.hash, key.name, first_version),
+        });
     }
     let crc = batch::decide(batch_bytes, batch::Decided { epoch: core.epoch, number, first_position, time });
     let place = tail.place(core.watermark.batch());
@@ -323,6 +341,13 @@ fn assign(
     for event in 0..prepared.events {
         let ordinal = prepared.ordinals.get(event as usize).map_or(0, |&ordinal| usize::from(ordinal));
         active.index.push_event(numbers[ordinal], first_position + u64::from(event));
+    }
+    for (ordinal, key) in prepared.streams[..prepared.written].iter().enumerate() {
+        let (number, head) = (numbers[ordinal], active.index.head(numbers[ordinal]));
+        match heads[ordinal].entry {
+            Some(entry) => state.heads.set(entry, head, number),
+            None => state.heads.insert(key.hash, key.name, Some(head), Some(number)),
+        }
     }
     let reserved = tail.push(frame_bytes, frame_crc, number + 1, next_position);
     let wake = tail.wants_wake();

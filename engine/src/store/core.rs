@@ -9,7 +9,7 @@ use crate::format::index::{IndexOf, hash_name};
 use crate::format::manifest::Manifest;
 use crate::format::mark::Mark;
 use crate::format::segment::Seal;
-use crate::index::heads::HeadCache;
+use crate::index::heads::Heads;
 use crate::index::memory::MemoryIndex;
 use crate::index::sealed::SealedIndex;
 use crate::log::group::{Fills, Group};
@@ -88,6 +88,17 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
+    /// The indexes of what is not sealed, newest first.
+    pub(crate) fn unsealed(&self) -> impl Iterator<Item = &MemoryIndex> {
+        let closed = self.closed.iter().rev().map(|closed| &closed.index);
+        self.active.iter().map(|active| &active.index).chain(closed)
+    }
+
+    /// The first position that is not in a sealed segment.
+    pub(crate) fn unsealed_from(&self) -> u64 {
+        self.sealed.last().map_or(0, |segment| segment.log.seal.next_position)
+    }
+
     /// Gives up the right to write: another writer may open the store now.
     pub(crate) fn release_files(&self) {
         self.closed.iter().for_each(|closed| closed.log.file.release());
@@ -99,7 +110,8 @@ impl Segments {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) segments: Segments,
-    pub(crate) heads: HeadCache,
+    /// Used by a store that is open for writing alone.
+    pub(crate) heads: Heads,
     pub(crate) next_batch: u64,
     pub(crate) next_position: u64,
     pub(crate) last_time: u64,
@@ -109,6 +121,14 @@ pub(crate) struct State {
     /// How often a closed segment could not be sealed, and why the last time.
     pub(crate) seal_failures: u64,
     pub(crate) seal_failure: Option<IoFailure>,
+}
+
+impl State {
+    /// Makes room for so many more remembered heads.
+    pub(crate) fn make_room_for_heads(&mut self, count: usize) {
+        let unsealed = self.segments.unsealed().map(MemoryIndex::stream_count).sum();
+        self.heads.make_room(count, self.segments.unsealed_from(), unsealed);
+    }
 }
 
 /// An open store.

@@ -4,6 +4,7 @@ use super::core::{Core, SealedSegment, State};
 use super::locate::Locator;
 use super::rebuild;
 use crate::format::index::StreamEntry;
+use crate::index::heads::{Entry, Heads};
 use crate::index::memory::MemoryIndex;
 use annals_types::{Damage, Head, Position, ReadError, Version};
 use std::sync::Arc;
@@ -18,49 +19,50 @@ pub(crate) struct StreamKey<'a> {
     pub(crate) hash: u64,
 }
 
-/// A head that a look into sealed segments found. It holds as long as no segment was closed since it began.
+/// A head that a look into sealed segments found, and the position that was the next then. It holds as long as nothing
+/// behind that position was forgotten: what was appended since is remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FoundHead {
     pub(crate) head: Option<Head>,
-    begun: Option<u64>,
+    seen: u64,
 }
 
-/// What is known of a head without touching a sealed segment.
+/// What is known of a stream's head without touching a sealed segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Known {
-    Head(Option<Head>),
+    /// It is remembered.
+    Here(Entry),
+    /// It is not remembered, and this for sure.
+    Elsewhere(Option<Head>),
     /// Sealed segments have to be looked at.
     Cold,
 }
 
-/// Looks at the unsealed segments and the remembered heads. `found`: what a look into the sealed ones gave.
-pub(crate) fn head_in_memory(state: &State, name: &str, hash: u64, found: Option<FoundHead>) -> Known {
-    let find = |index: &MemoryIndex| index.find(hash, name).map(|number| index.head(number));
-    if let Some(head) = state.segments.active.as_ref().and_then(|active| find(&active.index)) {
-        return Known::Head(Some(head));
+/// Looks at the remembered heads of a store that is open for writing. `found`: what a look into sealed segments gave.
+pub(crate) fn head_in_memory(heads: &mut Heads, key: StreamKey<'_>, found: Option<FoundHead>) -> Known {
+    if let Some(entry) = heads.find(key.hash, key.name) {
+        return Known::Here(entry);
     }
-    if let Some(head) = state.segments.closed.iter().rev().find_map(|closed| find(&closed.index)) {
-        return Known::Head(Some(head));
+    match (heads.floor(), found) {
+        (None, _) => Known::Elsewhere(None),
+        (Some(floor), Some(found)) if floor < found.seen => Known::Elsewhere(found.head),
+        _ => Known::Cold,
     }
-    if state.segments.sealed.is_empty() {
-        return Known::Head(None);
-    }
-    if let Some(found) = found.filter(|found| found.begun == last_begun(state)) {
-        return Known::Head(found.head);
-    }
-    state.heads.get(hash, name).map_or(Known::Cold, Known::Head)
 }
 
-/// The sealed segments at one moment, for a look outside the lock.
+/// The sealed segments at one moment, for a look outside the lock at a stream that is not remembered.
 #[derive(Clone, Debug)]
 pub(crate) struct SealedView {
     sealed: Arc<Vec<Arc<SealedSegment>>>,
-    begun: Option<u64>,
+    /// Its last event is not behind this position.
+    floor: u64,
+    seen: u64,
 }
 
 impl SealedView {
     pub(crate) fn new(state: &State) -> Self {
-        Self { sealed: Arc::clone(&state.segments.sealed), begun: last_begun(state) }
+        let sealed = Arc::clone(&state.segments.sealed);
+        Self { sealed, floor: state.heads.floor().unwrap_or(u64::MAX), seen: state.next_position }
     }
 }
 
@@ -74,16 +76,11 @@ fn hides(holes: &[Damage], head: Option<Head>) -> Option<&Damage> {
 }
 
 /// Looks for a stream's head in sealed segments; fails where damage may hide it.
-pub(crate) fn find_head(
-    core: &Core,
-    view: &SealedView,
-    name: &str,
-    hash: u64,
-) -> Result<FoundHead, ReadError> {
-    let (head, hidden) = known_head_in_sealed(core, view, name, hash)?;
+pub(crate) fn find_head(core: &Core, view: &SealedView, key: StreamKey<'_>) -> Result<FoundHead, ReadError> {
+    let (head, hidden) = known_head_in_sealed(core, view, key)?;
     match hidden {
         Some(damage) => Err(damage.into()),
-        None => Ok(FoundHead { head, begun: view.begun }),
+        None => Ok(FoundHead { head, seen: view.seen }),
     }
 }
 
@@ -91,12 +88,12 @@ pub(crate) fn find_head(
 fn known_head_in_sealed(
     core: &Core,
     view: &SealedView,
-    name: &str,
-    hash: u64,
+    key: StreamKey<'_>,
 ) -> Result<(Option<Head>, Option<Damage>), ReadError> {
     let mut hidden = None;
-    for segment in view.sealed.iter().rev() {
-        let found = find_sealed(core, segment, name, hash)?.map(|(entry, last)| Head {
+    let reached = view.sealed.partition_point(|segment| segment.log.seal.first_position <= view.floor);
+    for segment in view.sealed[..reached].iter().rev() {
+        let found = find_sealed(core, segment, key.name, key.hash)?.map(|(entry, last)| Head {
             version: Version::new(entry.first_version + u64::from(entry.postings) - 1),
             position: Position::new(last),
         });
@@ -109,17 +106,12 @@ fn known_head_in_sealed(
 }
 
 /// Remembers a head that was found, if it still holds: else the caller looks again.
-pub(crate) fn remember(core: &Core, name: &str, hash: u64, found: FoundHead) {
+pub(crate) fn remember(core: &Core, key: StreamKey<'_>, found: FoundHead) {
     let mut state = core.state.lock();
-    if found.begun == last_begun(&state) && state.heads.get(hash, name).is_none() {
-        let forgotten = state.heads.insert(hash, name, found.head);
-        drop(state);
-        drop(forgotten);
+    state.make_room_for_heads(1);
+    if head_in_memory(&mut state.heads, key, Some(found)) == Known::Elsewhere(found.head) {
+        state.heads.insert(key.hash, key.name, found.head, None);
     }
-}
-
-fn last_begun(state: &State) -> Option<u64> {
-    state.segments.active.as_ref().map(|active| active.log.header.ordinal)
 }
 
 /// The stream's entry in a sealed segment's index, and the position of its last event there.
@@ -154,24 +146,32 @@ fn find_sealed(
 /// The stream's last known event, durable or not, and the damage that may hide a later one.
 pub(crate) fn known_head(
     core: &Core,
-    name: &str,
-    hash: u64,
+    key: StreamKey<'_>,
 ) -> Result<(Option<Head>, Option<Damage>), ReadError> {
-    loop {
-        let view = {
-            let state = core.state.lock();
-            if let Known::Head(head) = head_in_memory(&state, name, hash, None) {
-                return Ok((head, hides(&state.segments.holes, head).cloned()));
+    let (view, writing) = {
+        let mut state = core.state.lock();
+        let writing = state.tail.is_some();
+        let known = if writing {
+            match head_in_memory(&mut state.heads, key, None) {
+                Known::Here(entry) => Some(state.heads.head(entry)),
+                Known::Elsewhere(head) => Some(head),
+                Known::Cold => None,
             }
-            SealedView::new(&state)
+        } else {
+            let mut unsealed = state.segments.unsealed();
+            unsealed.find_map(|index| index.find(key.hash, key.name).map(|number| Some(index.head(number))))
         };
-        let (head, hidden) = known_head_in_sealed(core, &view, name, hash)?;
-        let hidden = hidden.or_else(|| hides(&core.state.lock().segments.holes, head).cloned());
-        if hidden.is_some() {
-            return Ok((head, hidden));
+        if let Some(head) = known {
+            return Ok((head, hides(&state.segments.holes, head).cloned()));
         }
-        remember(core, name, hash, FoundHead { head, begun: view.begun });
+        (SealedView::new(&state), writing)
+    };
+    let (head, hidden) = known_head_in_sealed(core, &view, key)?;
+    let hidden = hidden.or_else(|| hides(&core.state.lock().segments.holes, head).cloned());
+    if hidden.is_none() && writing {
+        remember(core, key, FoundHead { head, seen: view.seen });
     }
+    Ok((head, hidden))
 }
 
 /// Versions and positions of a stream's events that follow one another in one segment, ascending.
@@ -185,7 +185,7 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) struct StreamLookup {
     pub(crate) name: Box<str>,
-    pub(crate) hash: u64,
+    hash: u64,
     /// The sealed segment that was found last, with the stream's part of it.
     last: Option<(usize, StreamEntry)>,
 }
@@ -195,15 +195,16 @@ impl StreamLookup {
         Self { name: name.into(), hash: core.hash(name), last: None }
     }
 
+    pub(crate) fn key(&self) -> StreamKey<'_> {
+        StreamKey { name: &self.name, hash: self.hash }
+    }
+
     /// A run of at most [`POSTINGS_MAX`] events with `version` at its start, or at its end where `backwards`. Empty:
     /// there is no such version.
     pub(crate) fn run(&mut self, core: &Core, version: u64, backwards: bool) -> Result<Run, ReadError> {
         let state = core.state.lock();
-        let indexes = state.segments.active.iter().map(|active| &active.index);
-        for index in indexes.chain(state.segments.closed.iter().rev().map(|closed| &closed.index)) {
-            if let Some(run) =
-                run_in_memory(index, StreamKey { name: &self.name, hash: self.hash }, version, backwards)
-            {
+        for index in state.segments.unsealed() {
+            if let Some(run) = run_in_memory(index, self.key(), version, backwards) {
                 return Ok(run);
             }
         }
@@ -290,10 +291,9 @@ fn run_in_memory(index: &MemoryIndex, key: StreamKey<'_>, version: u64, backward
         return Some(Run { first_version: version, positions: Vec::new() });
     }
     let ranks = ranks(first_version, count, version, backwards);
-    let count = ranks.len();
     Some(Run {
         first_version: first_version + u64::from(ranks.start),
-        positions: index.postings(number, ranks.start).take(count).collect(),
+        positions: index.positions(number, ranks),
     })
 }
 

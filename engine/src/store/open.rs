@@ -15,7 +15,7 @@ use crate::format::manifest::Manifest;
 use crate::format::mark::{self, Mark};
 use crate::format::segment::{FRAMES_START, SegmentHeader};
 use crate::format::{BLOCK_BYTES, align_down, align_up, to_usize};
-use crate::index::heads::HeadCache;
+use crate::index::heads::Heads;
 use crate::index::memory::MemoryIndex;
 use crate::log::damage_at;
 use crate::log::mark::Marker;
@@ -93,8 +93,23 @@ pub(crate) fn open(
         Some(last) if last.outcome == Outcome::GoesOn => go_on(&core, last),
         last => begin_segment(&core, last)?,
     }
+    remember_heads(&core);
     core.mark_opened()?;
     Ok(core)
+}
+
+/// Remembers the heads of all streams that have events in unsealed segments: conditions on them are judged by these.
+fn remember_heads(core: &Core) {
+    let mut state = core.state.lock();
+    let State { segments, heads, .. } = &mut *state;
+    for index in segments.unsealed() {
+        for (hash, number, name) in index.streams() {
+            // The newest segment comes first; numbers count only while theirs is the active one.
+            if heads.find(hash, name).is_none() {
+                heads.insert(hash, name, Some(index.head(number)), Some(number));
+            }
+        }
+    }
 }
 
 fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Lock>, OpenError> {
@@ -147,13 +162,14 @@ fn core_of(
         Some(last) => (last.place.batch, last.place.position, last.place.time),
         None => seal.map_or((0, 0, 0), |seal| (seal.next_batch, seal.next_position, seal.greatest_time)),
     };
-    let heads = HeadCache::new(settings.cached_heads);
     let segments = Segments {
         sealed: Arc::new(examined.sealed),
         closed: examined.closed.into(),
         active: None,
         holes: Vec::new(),
     };
+    // What is sealed was not loaded: its last position is the floor.
+    let heads = Heads::new(settings.cached_heads, segments.unsealed_from().checked_sub(1));
     let state = State {
         segments,
         heads,

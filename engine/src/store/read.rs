@@ -197,7 +197,7 @@ fn all(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> 
 
 fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result<Cursor, ReadError> {
     let mut lookup = StreamLookup::new(core, stream);
-    let (head, mut hidden) = lookup::known_head(core, stream, lookup.hash)?;
+    let (head, mut hidden) = lookup::known_head(core, lookup.key())?;
     let count = head.map_or(0, |head| head.version.get() + 1);
     let mut locator = Locator::default();
     let mut first_version = |reached: &mut dyn FnMut(u64) -> Result<bool, ReadError>| {

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::disk::{Access, Disk};
 use crate::format::segment::FRAMES_START;
 use crate::format::{BLOCK_BYTES, align_down, align_up, mark, to_usize};
-use crate::index::heads::HeadCache;
+use crate::index::heads::Heads;
 use crate::index::memory::MemoryIndex;
 use crate::log::damage_at;
 use crate::log::repair::Outcome;
@@ -155,7 +155,7 @@ fn core_of(
     clock: Clock,
     manifest: crate::format::manifest::Manifest,
 ) -> Core {
-    let heads = HeadCache::new(settings.cached_heads);
+    let heads = Heads::new(0, Some(u64::MAX));
     let segments = Segments {
         sealed: Arc::default(),
         closed: std::collections::VecDeque::new(),
@@ -355,8 +355,6 @@ fn take_over_sealed(core: &Core) -> Result<(), OpenError> {
         sealed.push(Arc::new(SealedSegment::new(&core.dir, core.store, *seal)));
     }
     state.segments.sealed = Arc::new(sealed);
-    // Heads are remembered as of the segments that were sealed before.
-    state.heads.clear();
     *core.manifest.lock() = manifest;
     Ok(())
 }

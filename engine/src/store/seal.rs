@@ -13,9 +13,6 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Heads remembered under one hold of the lock: some ten microseconds.
-const HEADS_AT_A_TIME: usize = 128;
-
 /// Why a segment could not be sealed.
 #[derive(Debug)]
 pub(crate) enum SealError {
@@ -57,27 +54,12 @@ pub(crate) fn seal_next(core: &Core) -> Result<bool, SealError> {
     write_index(core, &closed, &seal)?;
     write_seal(core, &closed, &seal)?;
     core.change_manifest(|manifest| manifest.sealed.push(seal))?;
-    remember_heads(core, &closed);
     let mut state = core.state.lock();
     let mut sealed = Vec::clone(&state.segments.sealed);
     sealed.push(Arc::new(SealedSegment::new(&core.dir, core.store, seal)));
     state.segments.sealed = Arc::new(sealed);
     state.segments.closed.pop_front();
     Ok(true)
-}
-
-/// Remembers the heads of all the segment's streams before its index leaves memory, a few at a time, so that nobody
-/// waits long. Until it does leave, nobody looks at them.
-fn remember_heads(core: &Core, closed: &Closed) {
-    let mut streams = closed.index.streams().peekable();
-    while streams.peek().is_some() {
-        let mut forgotten = Vec::new();
-        let mut state = core.state.lock();
-        for (hash, number, name) in streams.by_ref().take(HEADS_AT_A_TIME) {
-            forgotten.extend(state.heads.insert(hash, name, Some(closed.index.head(number))));
-        }
-        drop(state);
-    }
 }
 
 /// Reads the whole segment once more, verifying it, and works out its seal.

@@ -2,7 +2,7 @@
 
 use super::core::{Core, SealedSegment};
 use super::locate::Locator;
-use super::lookup;
+use super::lookup::{self, StreamKey};
 use super::rebuild;
 use crate::format::index::StreamEntry;
 use annals_types::{Damage, Head, ReadError};
@@ -40,8 +40,7 @@ impl Streams {
         super::read_only::refresh(core)?;
         let mut recent: BTreeMap<u64, Vec<Box<str>>> = BTreeMap::new();
         let state = core.state.lock();
-        let closed = state.segments.closed.iter().map(|closed| &closed.index);
-        for index in closed.chain(state.segments.active.iter().map(|active| &active.index)) {
+        for index in state.segments.unsealed() {
             for (hash, _, name) in index.streams() {
                 recent.entry(hash).or_default().push(name.into());
             }
@@ -96,7 +95,8 @@ impl Streams {
                 }
                 continue;
             };
-            let (head, _) = lookup::known_head(&self.core, &name, self.core.hash(&name))?;
+            let key = StreamKey { name: &name, hash: self.core.hash(&name) };
+            let (head, _) = lookup::known_head(&self.core, key)?;
             // What is on its way to the device is not there yet: the head that is, is the last event before.
             let head = match head {
                 Some(head) if head.position.get() >= durable => durable_head(&self.core, &name)?,
