@@ -197,12 +197,6 @@ fn produce(
     let mut latency = histogram();
     let mut events = 0;
     let mut tickets: VecDeque<(Instant, OnItsWay)> = VecDeque::with_capacity(work.in_flight);
-    let mut settle = |(sent, ticket): (Instant, OnItsWay)| -> Result<(), Failure> {
-        store.wait(ticket)?;
-        note(&mut latency, sent.elapsed());
-        events += work.events as u64;
-        Ok(())
-    };
     loop {
         let sent = stopwatch();
         if sent >= until {
@@ -216,13 +210,34 @@ fn produce(
             store.append(producer.append(work.events))?
         };
         tickets.push_back((sent, ticket));
-        while tickets.len() >= work.in_flight
+        if tickets.len() >= work.in_flight
             || tickets.front().is_some_and(|(_, ticket)| store.is_settled(ticket))
         {
-            let Some(oldest) = tickets.pop_front() else { break };
-            settle(oldest)?;
+            events += settle(store, &mut tickets, &mut latency)? * work.events as u64;
         }
     }
-    tickets.into_iter().try_for_each(settle)?;
+    while !tickets.is_empty() {
+        events += settle(store, &mut tickets, &mut latency)? * work.events as u64;
+    }
     Ok((events, latency))
+}
+
+/// Waits for the oldest ticket, and takes all that are settled by then: they became durable together, at most as
+/// long ago as the last look. Returns how many.
+fn settle(
+    store: &Target,
+    tickets: &mut VecDeque<(Instant, OnItsWay)>,
+    latency: &mut hdrhistogram::Histogram<u64>,
+) -> Result<u64, Failure> {
+    let Some((sent, oldest)) = tickets.pop_front() else { return Ok(0) };
+    store.wait(oldest)?;
+    let now = stopwatch();
+    note(latency, now.duration_since(sent));
+    let mut count = 1;
+    while let Some((sent, ticket)) = tickets.pop_front_if(|(_, ticket)| store.is_settled(ticket)) {
+        store.wait(ticket)?;
+        note(latency, now.duration_since(sent));
+        count += 1;
+    }
+    Ok(count)
 }

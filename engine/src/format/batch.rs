@@ -244,8 +244,22 @@ impl Header {
         if bytes.len() < BATCH_FIXED_BYTES || bytes.len() < header_bytes(bytes) {
             return Err(DamageKind::Malformed);
         }
-        let streams = le::u16_at(bytes, AT_STREAMS);
-        let header = Self {
+        let header = Self::read(bytes);
+        if header.crc != header_crc(bytes, usize::from(header.streams)) {
+            return Err(DamageKind::Checksum);
+        }
+        let known = le::u16_at(bytes, AT_LAYOUT) == BATCH_LAYOUT
+            && header.events as usize <= limits::BATCH_EVENTS_MAX
+            && u32::from(header.streams) <= header.events
+            && header.body_length as usize <= limits::BATCH_BYTES_MAX
+            && header.first_position.checked_add(u64::from(header.events)).is_some()
+            && header.number < u64::MAX;
+        if known { Ok(header) } else { Err(DamageKind::Malformed) }
+    }
+
+    /// Decodes a header that is all there.
+    fn read(bytes: &[u8]) -> Self {
+        Self {
             store: Uuid::from_bytes(le::array_at(bytes, AT_STORE)),
             salt: le::array_at(bytes, AT_SALT),
             epoch: le::u64_at(bytes, AT_EPOCH),
@@ -253,24 +267,14 @@ impl Header {
             first_position: le::u64_at(bytes, AT_FIRST_POSITION),
             time: le::u64_at(bytes, AT_TIME),
             events: le::u32_at(bytes, AT_EVENTS),
-            streams,
+            streams: le::u16_at(bytes, AT_STREAMS),
             sections: le::u16_at(bytes, AT_SECTIONS),
             body_length: le::u32_at(bytes, AT_BODY_LENGTH),
             body_crc: le::u32_at(bytes, AT_BODY_CRC),
             directory_length: le::u32_at(bytes, AT_DIRECTORY_LENGTH),
             directory_crc: le::u32_at(bytes, AT_DIRECTORY_CRC),
             crc: le::u32_at(bytes, AT_CRC),
-        };
-        if header.crc != header_crc(bytes, usize::from(streams)) {
-            return Err(DamageKind::Checksum);
         }
-        let known = le::u16_at(bytes, AT_LAYOUT) == BATCH_LAYOUT
-            && header.events as usize <= limits::BATCH_EVENTS_MAX
-            && u32::from(streams) <= header.events
-            && header.body_length as usize <= limits::BATCH_BYTES_MAX
-            && header.first_position.checked_add(u64::from(header.events)).is_some()
-            && header.number < u64::MAX;
-        if known { Ok(header) } else { Err(DamageKind::Malformed) }
     }
 
     /// Position behind its last event.
@@ -319,6 +323,17 @@ impl<'a> View<'a> {
         if crc(0, &body[..events_start]) != header.directory_crc {
             return Err(DamageKind::Checksum);
         }
+        Self::take_apart(header, versions, body)
+    }
+
+    /// The batch that this process encoded and decided itself: `header_bytes` are its header and first versions.
+    pub(crate) fn unverified(header_bytes: &'a [u8], body: &'a [u8]) -> Result<Self, DamageKind> {
+        Self::take_apart(Header::read(header_bytes), &header_bytes[BATCH_FIXED_BYTES..], body)
+    }
+
+    fn take_apart(header: Header, versions: &'a [u8], body: &'a [u8]) -> Result<Self, DamageKind> {
+        let (events, streams) = (header.events as usize, usize::from(header.streams));
+        let (names_start, events_start) = (4 * (events + streams), header.directory_length as usize);
         let last_of = |at: usize, count: usize| {
             if count == 0 { 0 } else { le::u32_at(body, at + 4 * (count - 1)) as usize }
         };

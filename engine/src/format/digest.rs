@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! chain before the first batch = H(0, store id)
-//! event salt  = first 16 bytes of H(5, batch salt, ordinal in 4 bytes)
+//! event salt  = the batch salt where the batch has one event, else
+//!               the first 16 bytes of H(5, batch salt, ordinal in 4 bytes)
 //! event       = H(1, event salt, the event's bytes behind its checksum)
 //! section     = H(4, kind in 2 bytes, the section's bytes)
 //! batch       = H(2, store id, epoch, batch number, first position, time, number of events (4),
@@ -16,8 +17,8 @@
 //! batch is rewritten without what was erased.
 
 use super::batch::View;
-use super::len_u32;
 use super::segment::DIGEST_BYTES;
+use super::{le, len_u32};
 use annals_types::{DamageKind, Uuid};
 use sha2::{Digest as _, Sha256};
 
@@ -61,13 +62,17 @@ pub(crate) fn batch_digest(view: &View<'_>) -> Result<Digest, DamageKind> {
 }
 
 fn event_digest(view: &View<'_>, ordinal: u32) -> Result<Digest, DamageKind> {
-    let salt: Digest = Sha256::new()
-        .chain_update([5])
-        .chain_update(view.header.salt)
-        .chain_update(ordinal.to_le_bytes())
-        .finalize()
-        .into();
+    let salt = event_salt(view, ordinal);
     let range = view.event_range(ordinal)?;
     let bytes = view.body()[range].get(4..).ok_or(DamageKind::Malformed)?;
-    Ok(Sha256::new().chain_update([1]).chain_update(&salt[..16]).chain_update(bytes).finalize().into())
+    Ok(Sha256::new().chain_update([1]).chain_update(salt).chain_update(bytes).finalize().into())
+}
+
+fn event_salt(view: &View<'_>, ordinal: u32) -> [u8; 16] {
+    if view.header.events == 1 {
+        return view.header.salt;
+    }
+    let hasher = Sha256::new().chain_update([5]).chain_update(view.header.salt);
+    let digest: Digest = hasher.chain_update(ordinal.to_le_bytes()).finalize().into();
+    le::array_at(&digest, 0)
 }

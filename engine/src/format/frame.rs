@@ -46,6 +46,9 @@ const CODEC_ZSTD: u8 = 1;
 pub(crate) const FRAME_BYTES_MAX: usize =
     FRAME_FIXED_BYTES + batch::BATCH_FIXED_BYTES + 8 * limits::BATCH_EVENTS_MAX + limits::BATCH_BYTES_MAX;
 
+/// Fewest bytes that a frame takes.
+pub(crate) const FRAME_BYTES_MIN: usize = FRAME_FIXED_BYTES + batch::BATCH_FIXED_BYTES;
+
 /// What ties frames to their segment: the start value of their checksums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FrameSeed(u32);
@@ -66,18 +69,18 @@ pub(crate) struct Place {
 }
 
 /// Prepares the envelope of the batch that begins at [`FRAME_FIXED_BYTES`] of `bytes`; compresses its
-/// body where it is larger than `compress_above` and that makes it smaller.
-pub(crate) fn wrap(bytes: &mut Vec<u8>, compress_above: Option<usize>) {
+/// body where it is larger than `compress_above` and that makes it smaller; returns it as it was then.
+pub(crate) fn wrap(bytes: &mut Vec<u8>, compress_above: Option<usize>) -> Option<Vec<u8>> {
     let header_length = batch::header_bytes(&bytes[FRAME_FIXED_BYTES..]);
     let body_start = FRAME_FIXED_BYTES + header_length;
-    let (mut codec, mut stored_crc) = (CODEC_PLAIN, 0);
+    let (mut codec, mut stored_crc, mut plain) = (CODEC_PLAIN, 0, None);
     if compress_above.is_some_and(|above| bytes.len() - body_start > above)
         && let Ok(small) = zstd::bulk::compress(&bytes[body_start..], 1)
         && small.len() < bytes.len() - body_start
     {
         codec = CODEC_ZSTD;
         stored_crc = crc(0, &small);
-        bytes.truncate(body_start);
+        plain = Some(bytes.split_off(body_start));
         bytes.extend_from_slice(&small);
     }
     let stored_length = len_u32(bytes.len() - body_start);
@@ -89,6 +92,15 @@ pub(crate) fn wrap(bytes: &mut Vec<u8>, compress_above: Option<usize>) {
     bytes[AT_CODEC] = codec;
     let length = to_usize(align_up(bytes.len() as u64, FRAME_ALIGNMENT));
     bytes.resize(length, 0);
+    plain
+}
+
+/// The batch in a frame that this process made itself, for which nothing is verified. `plain`: its body, where the frame
+/// holds it compressed.
+pub(crate) fn own_view<'a>(frame: &'a [u8], plain: Option<&'a [u8]>) -> Result<View<'a>, DamageKind> {
+    let start = FRAME_FIXED_BYTES + le::u32_at(frame, AT_HEADER_LENGTH) as usize;
+    let stored = &frame[start..start + le::u32_at(frame, AT_STORED_LENGTH) as usize];
+    View::unverified(&frame[FRAME_FIXED_BYTES..start], plain.unwrap_or(stored))
 }
 
 /// Ties a wrapped frame, whose batch is decided, to its place. Returns its checksum.

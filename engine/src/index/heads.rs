@@ -7,6 +7,7 @@
 //! one that was used since it was looked at last, or that has to stay, goes to the new end; the others are forgotten.
 
 use super::memory::StreamNumber;
+use super::prefetch::{Whereabouts, fetch_word};
 use super::slots::Slots;
 use crate::format::{len_u32, lower_half, to_usize};
 use annals_types::{Head, Position, Version, limits};
@@ -78,6 +79,19 @@ impl Heads {
     fn words_mut(&mut self, entry: Entry) -> &mut [u64] {
         let at = entry.0 as usize;
         &mut self.chunks[at / CHUNK_WORDS][at % CHUNK_WORDS..]
+    }
+
+    /// Tells where a search begins.
+    pub(crate) fn tell(&self, whereabouts: &Whereabouts) {
+        self.slots.tell(whereabouts);
+    }
+
+    /// Asks for the memory that finding a stream with this hash will touch.
+    pub(crate) fn fetch(&self, hash: u64) {
+        for number in self.slots.candidates(hash) {
+            let at = number as usize;
+            fetch_word(&self.chunks[at / CHUNK_WORDS], at % CHUNK_WORDS);
+        }
     }
 
     /// The record of this stream, if it is here; it then counts as used.

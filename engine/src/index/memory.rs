@@ -1,5 +1,6 @@
 //! The index of a segment that is not sealed: built as batches get their places, or by a scan at open.
 
+use super::prefetch::Whereabouts;
 use super::slots::Slots;
 use crate::format::index::{self, FrameEntry, IndexOf, StreamEntry};
 use crate::format::{len_u16, len_u32, to_usize};
@@ -64,9 +65,26 @@ impl MemoryIndex {
         }
     }
 
-    /// The index of the segment behind this one, which will take about as many streams.
-    pub(crate) fn next(&self, first_position: u64) -> Self {
-        Self { by_name: Slots::with_capacity(self.streams.len()), ..Self::new(self.store, first_position) }
+    /// Forgets everything and keeps the memory, for another segment's index.
+    pub(crate) fn clear(&mut self) {
+        self.frames.clear();
+        self.by_name.clear();
+        self.streams.clear();
+        self.names.clear();
+        self.nodes.clear();
+        self.strides.clear();
+    }
+
+    /// Begins anew, in this one's memory.
+    pub(crate) fn begun_at(mut self, first_position: u64) -> Self {
+        debug_assert!(self.frames.is_empty() && self.streams.is_empty(), "it was cleared");
+        self.first_position = first_position;
+        self
+    }
+
+    /// Tells where a search begins.
+    pub(crate) fn tell(&self, whereabouts: &Whereabouts) {
+        self.by_name.tell(whereabouts);
     }
 
     /// The hash that this index finds a name by.

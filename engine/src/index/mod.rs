@@ -5,5 +5,6 @@
 
 pub(crate) mod heads;
 pub(crate) mod memory;
+pub(crate) mod prefetch;
 pub(crate) mod sealed;
 pub(crate) mod slots;

@@ -3,6 +3,8 @@
 //! Open addressing with linear probing, one word a slot: half the (mixed) hash and the number. Moving a slot needs
 //! nothing but the slot, so growing and removing never touch the entries.
 
+use super::prefetch::Whereabouts;
+
 /// Slots at the least, once there are any.
 const SLOTS_MIN: usize = 64;
 /// Full slots of sixteen, at the most: with more, look-ups walk.
@@ -19,7 +21,7 @@ pub(crate) struct Slots {
 }
 
 /// Half of a hash, mixed: whatever bits of the hash tell keys apart, its uppermost do.
-fn tag(hash: u64) -> u32 {
+pub(crate) fn tag(hash: u64) -> u32 {
     crate::format::upper_half(hash.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
@@ -31,19 +33,21 @@ fn number_of(slot: u64) -> u32 {
     crate::format::lower_half(slot) - 1
 }
 
+/// Where a tag's search begins among two to the power of `bits` slots: at its uppermost bits.
+pub(crate) fn home(tag: u32, bits: u32) -> usize {
+    crate::format::to_usize((u64::from(tag) << bits) >> 32)
+}
+
 fn slot_of(tag: u32, number: u32) -> u64 {
     assert!(number < NUMBER_END, "fewer than 2^32 - 1 entries");
     (u64::from(tag) << 32) | u64::from(number + 1)
 }
 
 impl Slots {
-    /// Slots that take this many entries without growing. Memory is taken from the system as it is used.
-    pub(crate) fn with_capacity(entries: usize) -> Self {
-        let mut slots = Self::default();
-        if entries > 0 {
-            slots.slots = vec![0; (entries * 16 / FULL_OF_16 + 1).next_power_of_two().max(SLOTS_MIN)];
-        }
-        slots
+    /// Forgets everything and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.slots.fill(0);
+        self.len = 0;
     }
 
     /// Number of entries.
@@ -56,10 +60,27 @@ impl Slots {
         self.slots.len() * size_of::<u64>()
     }
 
-    /// Where a tag's search begins: its uppermost bits.
     fn home(&self, tag: u32) -> usize {
-        let bits = self.slots.len().trailing_zeros();
-        crate::format::to_usize((u64::from(tag) << bits) >> 32)
+        home(tag, self.slots.len().checked_ilog2().unwrap_or(0))
+    }
+
+    /// Tells where the slots are.
+    pub(crate) fn tell(&self, whereabouts: &Whereabouts) {
+        whereabouts.tell(&self.slots);
+    }
+
+    /// Numbers whose entries may have this hash, before an empty slot.
+    pub(crate) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let (tag, mut at) = (tag(hash), self.home(tag(hash)));
+        std::iter::from_fn(move || {
+            loop {
+                let slot = self.slots.get(at).copied().filter(|&slot| slot != 0)?;
+                at = self.after(at);
+                if tag_of(slot) == tag {
+                    return Some(number_of(slot));
+                }
+            }
+        })
     }
 
     fn after(&self, at: usize) -> usize {

@@ -100,13 +100,24 @@ impl Image {
     /// # Safety
     /// Nobody else fills any of `offset..offset + frame.len()`, and it is filled once.
     pub(crate) unsafe fn fill_frame(&self, offset: u64, frame: &[u8]) {
-        let (magic, rest) = frame.split_at(FRAME_MAGIC.len());
-        assert_eq!(magic, FRAME_MAGIC, "a frame begins with its magic");
-        let start = offset + FRAME_MAGIC.len() as u64;
-        // SAFETY: the range is part of the caller's.
-        unsafe { self.fill(start, rest) };
-        let raised = self.parts(offset, start, |chunk, range| chunk.raise_flag(range.start, FRAME_MAGIC));
-        assert!(raised, "the place was reserved");
+        assert_eq!(frame[..FRAME_MAGIC.len()], FRAME_MAGIC, "a frame begins with its magic");
+        let mut rest = frame;
+        let mut first: Option<(Arc<Chunk>, usize)> = None;
+        let filled = self.parts(offset, offset + frame.len() as u64, |chunk, range| {
+            let (part, tail) = rest.split_at(range.len());
+            rest = tail;
+            // Offsets of frames and sizes of chunks are multiples of eight bytes: the magic is in one part.
+            let skip = if first.is_none() { FRAME_MAGIC.len() } else { 0 };
+            // SAFETY: the part is inside the caller's range.
+            unsafe { chunk.fill(range.start + skip, &part[skip..]) };
+            match (&first, rest.is_empty()) {
+                (None, true) => chunk.raise_flag(range.start, FRAME_MAGIC),
+                (None, false) => first = Some((Arc::clone(chunk), range.start)),
+                (Some((first, flag)), true) => first.raise_flag(*flag, FRAME_MAGIC),
+                (Some(_), false) => {}
+            }
+        });
+        assert!(filled, "the place was reserved");
     }
 
     /// Fills a range.

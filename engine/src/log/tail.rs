@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// A group at least this large ends at a block's end, so that the next can be written while it is in
 /// flight. Wastes half a block on average, so 3 % of space at the most.
-const PADDED_GROUP_BYTES_MIN: u64 = 256 << 10;
+const PADDED_GROUP_BYTES_MIN: u64 = 1 << 20;
 /// A group is put in flight beside others only when it is at least this large: less gains nothing.
 const PIPELINED_GROUP_BYTES_MIN: u64 = 16 << 10;
 
@@ -56,11 +56,12 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    /// Copies the frame into its place.
-    pub(crate) fn fill(self, frame: &[u8]) {
+    /// Copies the frame into its place; returns the segment that it is in.
+    pub(crate) fn fill(self, frame: &[u8]) -> Arc<Unsealed> {
         assert_eq!(frame.len() as u64, self.bytes, "the place was reserved for this frame");
         // SAFETY: `Tail::push` gave this range to this value alone, and filling takes it by value.
         unsafe { self.log.image().fill_frame(self.offset, frame) };
+        self.log
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::damage_at;
+use super::digests::Digests;
 use super::image::Image;
 use crate::disk::File;
 use crate::format::frame::{Envelope, FRAME_FIXED_BYTES, FrameSeed};
@@ -26,6 +27,8 @@ pub(crate) struct Unsealed {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn File>,
     image: Image,
+    /// Of the batches that were appended since the segment was opened.
+    pub(crate) digests: Digests,
     /// Behind the last durable frame. Only grows.
     durable_end: AtomicU64,
     /// The map, and the durable end when it was taken: what it is sure to show.
@@ -41,6 +44,7 @@ impl Unsealed {
             path,
             file,
             image: Image::new(align_down(end, BLOCK_BYTES)),
+            digests: Digests::new(header.capacity),
             durable_end: AtomicU64::new(end),
             map: Mutex::new((Bytes::new(), 0)),
         }

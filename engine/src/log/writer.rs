@@ -14,7 +14,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Notify;
 
 /// A group of at least this size is not written alone on the writer thread: more will follow it.
-const ALONE_BYTES_MAX: u64 = 256 << 10;
+const ALONE_BYTES_MAX: u64 = 1 << 20;
+
+/// After a group of at least this many frames, other threads go first: whoever waited for it is about to append more, and
+/// few large groups take less of the processors than many small ones.
+const CROWD_FRAMES_MIN: u32 = 256;
 
 /// Wakes the writer thread: from its sleep, or from waiting for writes in flight.
 #[derive(Debug, Default)]
@@ -70,6 +74,7 @@ pub(crate) fn run(
 ) {
     let mut in_flight: VecDeque<InFlight> = VecDeque::new();
     let mut failed: Option<io::Error> = None;
+    let mut last_frames = 0;
     loop {
         for (token, result) in submitter.completed() {
             match result {
@@ -92,8 +97,11 @@ pub(crate) fn run(
             submitter.wait();
             continue;
         }
-        publish(&mut in_flight, feed, watermark);
+        if publish(&mut in_flight, feed, watermark) && last_frames >= CROWD_FRAMES_MIN {
+            std::thread::yield_now();
+        }
         if let Some(group) = feed.take(in_flight.len(), submitter.depth()) {
+            last_frames = group.frames;
             match submit(group, submitter.as_mut(), fills, watermark, in_flight.is_empty(), feed) {
                 Ok(group) => in_flight.push_back(InFlight { group, done: false }),
                 Err(error) => failed = Some(error),
@@ -114,11 +122,11 @@ fn mark_done(in_flight: &mut VecDeque<InFlight>, token: u64) {
     }
 }
 
-/// Moves the watermark over the groups at the front that are done.
-fn publish(in_flight: &mut VecDeque<InFlight>, feed: &impl Feed, watermark: &Watermark) {
+/// Moves the watermark over the groups at the front that are done, if there are any.
+fn publish(in_flight: &mut VecDeque<InFlight>, feed: &impl Feed, watermark: &Watermark) -> bool {
     let count = in_flight.iter().take_while(|write| write.done).count();
     if count == 0 {
-        return;
+        return false;
     }
     let last = &in_flight[count - 1].group;
     let groups = in_flight[0].group.number..last.number + 1;
@@ -129,6 +137,7 @@ fn publish(in_flight: &mut VecDeque<InFlight>, feed: &impl Feed, watermark: &Wat
     watermark.advance(last.next_batch, last.next_position, groups);
     feed.durable(last);
     in_flight.drain(..count);
+    true
 }
 
 fn submit(

@@ -5,11 +5,13 @@
 //! ticket settles. What has to touch a sealed segment happens outside the lock, and the judging starts again.
 
 use super::core::{Core, State, is_full};
+use super::gate::Wake;
 use super::lookup::{self, Known, SealedView};
 use super::prepare::Prepared;
 use super::repeat::{self, Repeat};
 use super::ticket::{Decided, Ticket};
 use crate::format::batch;
+use crate::format::digest;
 use crate::format::frame;
 use crate::index::heads::Entry;
 use crate::index::memory::StreamNumber;
@@ -72,10 +74,7 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
         let mut state = core.state.lock();
         refuse_if_closed(core)?;
         match place(core, &mut state, append, &mut prepared) {
-            Ok(placed) => {
-                drop(state);
-                return Ok(finish(core, &prepared, placed));
-            }
+            Ok(placed) => return Ok(finish(core, &prepared, placed, state.release())),
             Err(Obstacle::Rejected(error)) => return Ok(rejected(core, &state, error)),
             Err(Obstacle::Cold(streams, view)) => {
                 drop(state);
@@ -115,10 +114,7 @@ pub(crate) fn try_append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket
     let mut state = core.state.lock();
     refuse_if_closed(core).map_err(TryAppendError::Failed)?;
     match place(core, &mut state, append, &mut prepared) {
-        Ok(placed) => {
-            drop(state);
-            Ok(finish(core, &prepared, placed))
-        }
+        Ok(placed) => Ok(finish(core, &prepared, placed, state.release())),
         Err(Obstacle::Rejected(error)) => Ok(rejected(core, &state, error)),
         Err(Obstacle::Cold(..) | Obstacle::Occupied { .. }) => Err(TryAppendError::Cold),
         Err(Obstacle::Backlog) => Err(TryAppendError::Busy),
@@ -228,6 +224,10 @@ fn known_heads(state: &mut State, prepared: &Prepared<'_>) -> Result<Heads, Obst
     state.make_room_for_heads(prepared.streams.len());
     let mut heads = Heads::with_capacity(prepared.streams.len());
     let mut cold = Vec::new();
+    if prepared.streams.len() > 1 {
+        // One after the other, each would be waited for.
+        prepared.streams.iter().for_each(|key| state.heads.fetch(key.hash));
+    }
     for (place, key) in prepared.streams.iter().enumerate() {
         match lookup::head_in_memory(&mut state.heads, *key, prepared.found[place]) {
             Known::Here(entry) => {
@@ -349,6 +349,9 @@ fn assign(
             None => state.heads.insert(key.hash, key.name, Some(head), Some(number)),
         }
     }
+    let [of_heads, of_streams] = &core.whereabouts;
+    state.heads.tell(of_heads);
+    active.index.tell(of_streams);
     let reserved = tail.push(frame_bytes, frame_crc, number + 1, next_position);
     let wake = tail.wants_wake();
     let last_ordinal = prepared.ordinals.last().map_or(0, |&ordinal| usize::from(ordinal));
@@ -367,14 +370,21 @@ fn assign(
     Placed { reserved, wake, number, appended }
 }
 
-/// Copies the frame into its place, and has it written.
-fn finish(core: &Arc<Core>, prepared: &Prepared<'_>, placed: Placed) -> Ticket {
+/// Copies the frame into its place, and has it written. The lock's next holder is woken once the place is filled: the
+/// writer waits for all places of a group, and whoever wakes another may lose its core to it.
+fn finish(core: &Arc<Core>, prepared: &Prepared<'_>, placed: Placed, next: Wake<'_>) -> Ticket {
     let group = placed.reserved.group;
     let guard = FillGuard { core, group, filled: false };
-    placed.reserved.fill(&prepared.frame);
+    let segment = placed.reserved.fill(&prepared.frame);
     guard.done();
+    drop(next);
     if placed.wake {
         core.alarm.ring();
+    }
+    // While the device writes: what sealing will need of this batch, whose bytes are at hand here.
+    let view = frame::own_view(&prepared.frame, prepared.plain_body.as_deref());
+    if let Ok(digest) = view.and_then(|view| digest::batch_digest(&view)) {
+        segment.digests.set(placed.number - segment.header.first_batch, &digest);
     }
     Ticket::new(Arc::clone(core), placed.number + 1, group, Decided::Written(placed.appended))
 }

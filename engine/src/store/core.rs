@@ -11,7 +11,9 @@ use crate::format::mark::Mark;
 use crate::format::segment::Seal;
 use crate::index::heads::Heads;
 use crate::index::memory::MemoryIndex;
+use crate::index::prefetch::Whereabouts;
 use crate::index::sealed::SealedIndex;
+use crate::index::slots;
 use crate::log::group::{Fills, Group};
 use crate::log::index_name;
 use crate::log::mark::Marker;
@@ -118,6 +120,8 @@ pub(crate) struct State {
     /// Only a store that is open for writing has one.
     pub(crate) tail: Option<Tail>,
     pub(crate) spare: Spare,
+    /// The memory of a sealed segment's index, for that of the next segment: taking it anew costs appends page faults.
+    pub(crate) spare_index: Option<MemoryIndex>,
     /// How often a closed segment could not be sealed, and why the last time.
     pub(crate) seal_failures: u64,
     pub(crate) seal_failure: Option<IoFailure>,
@@ -141,6 +145,8 @@ pub(crate) struct Core {
     pub(crate) store: Uuid,
     pub(crate) epoch: u64,
     pub(crate) state: Gate<State>,
+    /// What judging and assigning will look at.
+    pub(crate) whereabouts: [Whereabouts; 2],
     /// Rung when room was made: a spare is ready, a segment was sealed, or that failed.
     pub(crate) room: Bell,
     /// Rung when the keepers have something to do.
@@ -166,6 +172,11 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn hash(&self, stream: &str) -> u64 {
         hash_name(self.store, stream)
+    }
+
+    /// Asks for the memory that finding this stream under the lock will touch first.
+    pub(crate) fn fetch_slots(&self, hash: u64) {
+        self.whereabouts.iter().for_each(|place| place.fetch(slots::tag(hash)));
     }
 
     /// Ends appending for good, and wakes all who wait for anything.

@@ -23,6 +23,8 @@ const ZEROING_LEAD: f64 = 1.3;
 const UNPACED_BYTES_MAX: u64 = 8 << 20;
 /// How often the mark is synced while appends go on.
 const MARK_PERIOD: Duration = Duration::from_millis(100);
+/// Looks without anything to seal after which memory for the next seal is given back: some ten seconds.
+const IDLE_LOOKS_MAX: u32 = 100;
 /// How long a failed seal waits before it is tried again.
 const SEAL_RETRY: Duration = Duration::from_millis(500);
 
@@ -222,6 +224,7 @@ fn yield_to_appends() {
 /// Seals closed segments and syncs the mark until the store closes; what is closed by then is still sealed.
 pub(crate) fn keep_sealed(core: &Arc<Core>) {
     yield_to_appends();
+    let mut idle_looks = 0;
     loop {
         let closing = core.is_closing();
         if core.watermark.poison().is_some() {
@@ -233,6 +236,7 @@ pub(crate) fn keep_sealed(core: &Arc<Core>) {
             Ok(true) => {
                 state.seal_failure = None;
                 core.room.ring();
+                idle_looks = 0;
                 continue;
             }
             Ok(false) if closing => return,
@@ -240,6 +244,10 @@ pub(crate) fn keep_sealed(core: &Arc<Core>) {
             Ok(false) if core.is_closing() => {}
             Ok(false) => {
                 state = core.work.wait_for(state, MARK_PERIOD);
+                idle_looks += 1;
+                if idle_looks > IDLE_LOOKS_MAX {
+                    state.spare_index = None;
+                }
             }
             Err(seal::SealError::Io(failure)) => {
                 state.seal_failures += 1;

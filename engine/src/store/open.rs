@@ -178,6 +178,7 @@ fn core_of(
         last_time,
         tail: None,
         spare: Spare::default(),
+        spare_index: None,
         seal_failures: 0,
         seal_failure: None,
     };
@@ -189,6 +190,7 @@ fn core_of(
         store: manifest.store,
         epoch: manifest.epoch + 1,
         state: Gate::new(state),
+        whereabouts: Default::default(),
         room: Bell::default(),
         work: Bell::default(),
         watermark: Watermark::new(next_batch, next_position),

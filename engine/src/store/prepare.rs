@@ -25,6 +25,8 @@ pub(crate) struct StreamCondition {
 pub(crate) struct Prepared<'a> {
     /// The frame, complete but for what is decided with its place.
     pub(crate) frame: Vec<u8>,
+    /// The batch's body, where the frame holds it compressed.
+    pub(crate) plain_body: Option<Vec<u8>>,
     /// The streams that are written, then those that only conditions are about.
     pub(crate) streams: SmallVec<[StreamKey<'a>; 2]>,
     /// What a look into sealed segments found of these streams.
@@ -67,13 +69,17 @@ impl<'a> Prepared<'a> {
             return Err(InputError::TooMany { what, count: bytes, count_max }.into());
         }
         check_times(append)?;
+        if let [event] = &*append.events {
+            // Encoding it takes as long as memory does.
+            core.fetch_slots(core.hash(&event.stream));
+        }
         let now = core.clock.now();
         let (ids, salt) = draw(append, now)?;
         let room = frame::FRAME_FIXED_BYTES;
         let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
         buffer.reserve(room + bytes);
         let mut encoded = batch::encode(append, core.store, salt, &ids, room, buffer);
-        frame::wrap(&mut encoded.bytes, core.settings.compress_above_bytes);
+        let plain_body = frame::wrap(&mut encoded.bytes, core.settings.compress_above_bytes);
         let key = |name: &'a str| StreamKey { name, hash: core.hash(name) };
         let mut streams: SmallVec<[StreamKey<'a>; 2]> = encoded
             .streams
@@ -82,8 +88,12 @@ impl<'a> Prepared<'a> {
             .collect();
         let written = streams.len();
         let conditions = conditions_of(append, &mut streams, key);
+        if streams.len() > 1 {
+            streams.iter().for_each(|stream| core.fetch_slots(stream.hash));
+        }
         Ok(Self {
             frame: encoded.bytes,
+            plain_body,
             found: smallvec![None; streams.len()],
             streams,
             written,

@@ -170,6 +170,7 @@ fn core_of(
         last_time: 0,
         tail: None,
         spare: Spare::default(),
+        spare_index: None,
         seal_failures: 0,
         seal_failure: None,
     };
@@ -181,6 +182,7 @@ fn core_of(
         store: manifest.store,
         epoch: manifest.epoch,
         state: Gate::new(state),
+        whereabouts: Default::default(),
         room: Bell::default(),
         work: Bell::default(),
         watermark: Watermark::new(0, 0),

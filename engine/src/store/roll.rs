@@ -3,6 +3,7 @@
 use super::core::{Active, Closed, Core, State};
 use super::keeper::ReadySpare;
 use crate::format::segment::{FRAMES_START, SegmentHeader};
+use crate::index::memory::MemoryIndex;
 use crate::log::unsealed::Unsealed;
 use std::sync::Arc;
 
@@ -27,7 +28,10 @@ pub(crate) fn roll(core: &Core, state: &mut State) {
     let log = begin(spare, header);
     tail.roll(Arc::clone(&log), FRAMES_START, block.clone(), SegmentHeader::crc(&block));
     let before = state.segments.active.take().expect("only a store open for writing rolls");
-    let index = before.index.next(state.next_position);
+    let index = match state.spare_index.take() {
+        Some(index) => index.begun_at(state.next_position),
+        None => MemoryIndex::new(core.store, state.next_position),
+    };
     state.segments.active = Some(Active { log, index });
     state.segments.closed.push_back(Arc::new(Closed {
         log: before.log,

@@ -12,6 +12,11 @@ use annals_types::{Damage, DamageKind, IoFailure, ReadError};
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How often, and how long at a time, a digest is waited for that is being worked out: hundreds of times what it takes.
+const DIGEST_TRIES: usize = 100;
+const DIGEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// Why a segment could not be sealed.
 #[derive(Debug)]
@@ -58,35 +63,28 @@ pub(crate) fn seal_next(core: &Core) -> Result<bool, SealError> {
     let mut sealed = Vec::clone(&state.segments.sealed);
     sealed.push(Arc::new(SealedSegment::new(&core.dir, core.store, seal)));
     state.segments.sealed = Arc::new(sealed);
-    state.segments.closed.pop_front();
+    drop(state.segments.closed.pop_front());
+    drop(state);
+    reuse_index(core, closed);
     Ok(true)
 }
 
-/// Reads the whole segment once more, verifying it, and works out its seal.
+/// Keeps the memory of the index for the next segment's, unless somebody reads it still.
+fn reuse_index(core: &Core, closed: Arc<Closed>) {
+    if let Ok(Closed { mut index, .. }) = Arc::try_unwrap(closed) {
+        index.clear();
+        let replaced = core.state.lock().spare_index.replace(index);
+        drop(replaced);
+    }
+}
+
+/// Works out the segment's seal.
 fn seal_of(core: &Core, closed: &Closed, chain_before: Digest) -> Result<Seal, SealError> {
     let header = &closed.log.header;
-    let path = &closed.log.path;
-    let bytes = closed.log.file.map().map_err(|error| IoFailure::new("map", path, error))?;
-    let frames = Frames {
-        bytes: &bytes,
-        store: core.store,
-        seed: closed.log.seed,
-        limit: closed.end,
-        until_batch: u64::MAX,
+    let chain = match chain_of_digests(closed, chain_before) {
+        Some(chain) => chain,
+        None => chain_of_log(core, closed, chain_before)?,
     };
-    let mut chain = chain_before;
-    let start = Place::first(header, SegmentHeader::crc(&bytes));
-    let walked = frames.walk(start, |_, view| {
-        chain = digest::chain_next(&chain, &digest::batch_digest(view)?);
-        Ok(())
-    });
-    let damaged = |offset, kind| SealError::Damage(damage_at(path, offset, kind, None));
-    let (behind, wrong) = walked.map_err(|kind| damaged(FRAMES_START, kind))?;
-    let complete = (behind.batch, behind.position, behind.crc)
-        == (closed.next_batch, closed.next_position, closed.last_crc);
-    if wrong.is_some() || !complete {
-        return Err(damaged(behind.offset, wrong.unwrap_or(DamageKind::Missing)));
-    }
     Ok(Seal {
         ordinal: header.ordinal,
         salt: header.salt,
@@ -101,6 +99,50 @@ fn seal_of(core: &Core, closed: &Closed, chain_before: Digest) -> Result<Seal, S
         chain_before,
         chain,
     })
+}
+
+/// The chain over the digests that those who appended left. `None`: some are missing, for the segment was begun
+/// before the store was opened.
+fn chain_of_digests(closed: &Closed, mut chain: Digest) -> Option<Digest> {
+    for place in 0..closed.next_batch - closed.log.header.first_batch {
+        let mut digest = closed.log.digests.get(place);
+        // All is durable, but whoever appended the batch may be at its digest still.
+        for _ in 0..if place == 0 { 0 } else { DIGEST_TRIES } {
+            if digest.is_some() {
+                break;
+            }
+            std::thread::sleep(DIGEST_PAUSE);
+            digest = closed.log.digests.get(place);
+        }
+        chain = digest::chain_next(&chain, &digest?);
+    }
+    Some(chain)
+}
+
+/// The chain over the batches of the segment, which is read once more and verified.
+fn chain_of_log(core: &Core, closed: &Closed, mut chain: Digest) -> Result<Digest, SealError> {
+    let path = &closed.log.path;
+    let bytes = closed.log.file.map().map_err(|error| IoFailure::new("map", path, error))?;
+    let frames = Frames {
+        bytes: &bytes,
+        store: core.store,
+        seed: closed.log.seed,
+        limit: closed.end,
+        until_batch: u64::MAX,
+    };
+    let start = Place::first(&closed.log.header, SegmentHeader::crc(&bytes));
+    let walked = frames.walk(start, |_, view| {
+        chain = digest::chain_next(&chain, &digest::batch_digest(view)?);
+        Ok(())
+    });
+    let damaged = |offset, kind| SealError::Damage(damage_at(path, offset, kind, None));
+    let (behind, wrong) = walked.map_err(|kind| damaged(FRAMES_START, kind))?;
+    let complete = (behind.batch, behind.position, behind.crc)
+        == (closed.next_batch, closed.next_position, closed.last_crc);
+    if wrong.is_some() || !complete {
+        return Err(damaged(behind.offset, wrong.unwrap_or(DamageKind::Missing)));
+    }
+    Ok(chain)
 }
 
 fn write_index(core: &Core, closed: &Closed, seal: &Seal) -> Result<(), IoFailure> {

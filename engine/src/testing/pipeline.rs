@@ -138,7 +138,7 @@ impl Pipeline {
         let wake = state.tail.wants_wake();
         drop(state);
         let group = reserved.group;
-        reserved.fill(&encoded.bytes);
+        let _segment = reserved.fill(&encoded.bytes);
         inner.fills.add(group);
         if wake {
             inner.alarm.ring();

@@ -345,8 +345,9 @@ impl Reader<'_> {
             data,
             metadata,
         });
-        let salt = hash(&[&[5], salt, &ordinal.to_le_bytes()]);
-        hash(&[&[1], &salt[..16], &event[4..]])
+        let derived = hash(&[&[5], salt, &ordinal.to_le_bytes()]);
+        let salt = if format.size("batch", "events", batch) == 1 { salt } else { &derived[..16] };
+        hash(&[&[1], salt, &event[4..]])
     }
 
     /// Checks the seal of the segment that was just read, and its fields in the manifest.
