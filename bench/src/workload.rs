@@ -23,8 +23,8 @@ pub(crate) struct Producer {
     /// This producer writes the streams whose number is `index` modulo `count`.
     index: u32,
     count: u32,
-    /// Events appended to each of its streams.
-    versions: Vec<u32>,
+    /// Events appended to each of its streams: some sixty in a minute.
+    versions: Vec<u16>,
     data: Vec<u8>,
     name: String,
 }

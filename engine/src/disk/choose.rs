@@ -26,14 +26,14 @@ pub(crate) fn choose(choice: DiskChoice, dir: &Path, writable: bool) -> Result<A
         }
         DiskChoice::Ring => {
             ring::is_available().and_then(|()| probe(dir)).map_err(|error| unavailable("ring", error))?;
-            Ok(Arc::new(Ring))
+            Ok(Arc::new(Ring::default()))
         }
         DiskChoice::Auto => Ok(match (probe(dir), ring::is_available()) {
-            (Ok(()), Ok(())) => Arc::new(Ring),
+            (Ok(()), Ok(())) => Arc::new(Ring::default()),
             (Ok(()), Err(_)) => Arc::new(Direct),
             // Refused, rather than failed for a reason that has nothing to do with how it writes.
             (Err(error), _) if is_refusal(&error) => Arc::new(Buffered),
-            (Err(_), Ok(())) => Arc::new(Ring),
+            (Err(_), Ok(())) => Arc::new(Ring::default()),
             (Err(_), Err(_)) => Arc::new(Direct),
         }),
     }

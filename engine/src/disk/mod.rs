@@ -14,6 +14,8 @@ pub(crate) mod simulated;
 
 pub(crate) use aligned::{Chunk, Piece};
 pub(crate) use choose::{PROBE_PREFIX, choose};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use ring::Ring;
 
 use bytes::Bytes;
 use std::fmt::Debug;
@@ -119,10 +121,19 @@ pub(crate) struct Write {
     pub pieces: Vec<Piece>,
 }
 
+/// Which writes are worth having in flight together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pipelining {
+    /// How many may be in flight.
+    pub(crate) depth: usize,
+    /// Smaller ones go alone, one after the other.
+    pub(crate) bytes_min: u64,
+}
+
 /// Where the writer thread submits durable writes, several at a time where the disk can.
 pub(crate) trait Submitter: Debug {
-    /// How many writes may be in flight.
-    fn depth(&self) -> usize;
+    /// Which writes are worth having in flight together.
+    fn pipelining(&self) -> Pipelining;
     /// Begins a write. It may complete here and now. `alone`: nothing else is in flight, nor soon will be.
     fn submit(&mut self, write: Write, alone: bool);
     /// Blocks until a write completes or the wake-up given to [`Disk::submitter`] is rung.
@@ -138,8 +149,8 @@ pub(crate) struct OneAtATime {
 }
 
 impl Submitter for OneAtATime {
-    fn depth(&self) -> usize {
-        1
+    fn pipelining(&self) -> Pipelining {
+        Pipelining { depth: 1, bytes_min: u64::MAX }
     }
 
     fn submit(&mut self, write: Write, _alone: bool) {

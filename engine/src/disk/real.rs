@@ -15,6 +15,10 @@ use std::sync::Arc;
 
 /// How much is zero-filled between two looks at the pace.
 const ZEROING_BYTES: usize = 1 << 20;
+/// A large file is made in parts of this size with pauses: ten megabytes synced at once hold up the log by ten
+/// milliseconds and more.
+const WRITTEN_AT_ONCE_BYTES: usize = 512 << 10;
+const WRITE_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
 /// How often a write that was interrupted is tried again before that counts as a failure.
 const INTERRUPTIONS_MAX: usize = 1000;
 /// How long a lock is waited for: a killed process's requests in flight can hold it for a moment.
@@ -61,7 +65,15 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<String>> {
 
 pub(crate) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = create_anew(path)?;
-    file.write_all(content)?;
+    let mut parts = content.chunks(WRITTEN_AT_ONCE_BYTES);
+    if let Some(first) = parts.next() {
+        file.write_all(first)?;
+    }
+    for part in parts {
+        file.sync_data()?;
+        std::thread::sleep(WRITE_PAUSE);
+        file.write_all(part)?;
+    }
     file.sync_all()
 }
 

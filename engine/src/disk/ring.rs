@@ -7,7 +7,7 @@
 
 use super::direct::real_disk;
 use super::real::{self, Cache};
-use super::{Access, Disk, File, Lock, Submitter, Write};
+use super::{Access, Disk, File, Lock, Pipelining, Submitter, Write};
 use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -18,10 +18,22 @@ use tokio::sync::Notify;
 
 /// Writes in flight at once: four saturate the devices this was measured on with large writes.
 const DEPTH: usize = 4;
+/// Up to here, one plain write after the other was faster than several through the ring, each of which takes two thread
+/// switches more.
+const PIPELINED_BYTES_MIN: u64 = 4 << 20;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Ring;
+pub(crate) struct Ring {
+    /// From which size on writes are put in flight together.
+    pub(crate) pipelined_bytes_min: u64,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { pipelined_bytes_min: PIPELINED_BYTES_MIN }
+    }
+}
 
 impl Disk for Ring {
     fn name(&self) -> &'static str {
@@ -30,7 +42,8 @@ impl Disk for Ring {
 
     fn submitter(&self, wake: Arc<Notify>) -> io::Result<Box<dyn Submitter>> {
         let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
-        Ok(Box::new(RingSubmitter { runtime, wake, in_flight: 0, done: Rc::default() }))
+        let pipelining = Pipelining { depth: DEPTH, bytes_min: self.pipelined_bytes_min };
+        Ok(Box::new(RingSubmitter { pipelining, runtime, wake, in_flight: 0, done: Rc::default() }))
     }
 
     real_disk!(Cache::Bypassed);
@@ -44,6 +57,7 @@ pub(crate) fn is_available() -> io::Result<()> {
 type Done = Rc<RefCell<Vec<(u64, io::Result<()>)>>>;
 
 struct RingSubmitter {
+    pipelining: Pipelining,
     runtime: tokio_uring::Runtime,
     wake: Arc<Notify>,
     in_flight: usize,
@@ -51,8 +65,8 @@ struct RingSubmitter {
 }
 
 impl Submitter for RingSubmitter {
-    fn depth(&self) -> usize {
-        DEPTH
+    fn pipelining(&self) -> Pipelining {
+        self.pipelining
     }
 
     fn submit(&mut self, write: Write, alone: bool) {

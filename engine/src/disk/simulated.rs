@@ -111,6 +111,12 @@ impl SimulatedDisk {
         self.state().depth = Some(depth);
     }
 
+    /// The most writes that were in flight at a time, since the disk was made.
+    #[must_use]
+    pub fn most_in_flight(&self) -> usize {
+        self.state().in_flight_most
+    }
+
     /// The disk as it may be found after a power cut now: of each file's unsynced sector writes and of the writes
     /// in flight any subset got through, of each directory's unsynced changes any first part. Each of them is
     /// likely to be lost or kept as a whole. The same seed finds the same on the same disk.

@@ -23,8 +23,9 @@ pub(crate) fn fetch_word(words: &[u64], at: usize) {
 }
 
 /// Where a table of slots is, told to those who do not hold the lock that it is under. May be of the past: then it
-/// helps nobody, and harms nobody.
+/// helps nobody, and harms nobody. In a cache line of its own: everybody looks at it, and it seldom changes.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct Whereabouts {
     start: AtomicUsize,
     bits: AtomicU32,

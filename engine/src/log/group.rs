@@ -32,7 +32,9 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct Fills([Counter; COUNTERS]);
 
+/// In a cache line of its own: all who append count, each for the group that is open.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Counter {
     filled: AtomicU32,
     /// Whether the writer sleeps until the count changes.

@@ -3,16 +3,11 @@
 
 use super::group::Group;
 use super::unsealed::Unsealed;
+use crate::disk::Pipelining;
 use crate::format::frame::{FrameSeed, Place};
 use crate::format::{BLOCK_BYTES, align_up};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// A group at least this large ends at a block's end, so that the next can be written while it is in
-/// flight. Wastes half a block on average, so 3 % of space at the most.
-const PADDED_GROUP_BYTES_MIN: u64 = 1 << 20;
-/// A group is put in flight beside others only when it is at least this large: less gains nothing.
-const PIPELINED_GROUP_BYTES_MIN: u64 = 16 << 10;
 
 /// What the writer thread is doing, so that appenders wake it when that helps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +36,9 @@ pub(crate) struct Tail {
     image_end: u64,
     open: OpenGroup,
     closed: VecDeque<Group>,
+    /// Which groups the writer puts in flight together. Such a group ends at a block's end, so that the next one shares no
+    /// block with it.
+    pipelining: Pipelining,
     /// The group of the last frame.
     pub(crate) last_group: u64,
 }
@@ -88,6 +86,7 @@ impl Tail {
             image_end: 0,
             open: OpenGroup { start: offset, ..OpenGroup::default() },
             closed: VecDeque::new(),
+            pipelining: Pipelining { depth: 1, bytes_min: u64::MAX },
             last_group: 0,
         }
     }
@@ -131,7 +130,8 @@ impl Tail {
     /// Goes on in a new segment, which `header` begins.
     pub(crate) fn roll(&mut self, segment: Arc<Unsealed>, offset: u64, header: Vec<u8>, header_crc: u32) {
         if self.open.frames > 0 {
-            let group = self.close_open(false);
+            // No padding: the next one begins in another file.
+            let group = self.close_open();
             self.closed.push_back(group);
         }
         self.segment = segment;
@@ -143,11 +143,8 @@ impl Tail {
         self.open.header = Some(header);
     }
 
-    fn close_open(&mut self, pipelined: bool) -> Group {
+    fn close_open(&mut self) -> Group {
         let end = self.offset;
-        if pipelined && end - self.open.start >= PADDED_GROUP_BYTES_MIN {
-            self.offset = align_up(end, BLOCK_BYTES);
-        }
         let next = OpenGroup { number: self.open.number + 1, start: self.offset, ..OpenGroup::default() };
         let open = std::mem::replace(&mut self.open, next);
         Group {
@@ -163,30 +160,42 @@ impl Tail {
         }
     }
 
-    /// The next group to write, if it may be written now. `in_flight`: writes not completed; `depth`: how many
-    /// may be.
-    pub(crate) fn take(&mut self, in_flight: usize, depth: usize) -> Option<Group> {
-        if in_flight >= depth {
+    /// The next group to write, if it may be written now. `in_flight`: writes not completed.
+    pub(crate) fn take(&mut self, in_flight: usize, pipelining: Pipelining) -> Option<Group> {
+        self.pipelining = pipelining;
+        if in_flight >= pipelining.depth {
             return None;
         }
         if let Some(group) = self.closed.front() {
-            return if in_flight == 0 || Self::may_join(group.start, group.end, group.header.is_some()) {
+            return if in_flight == 0 || self.may_join(group.start, group.end, group.header.is_some()) {
                 self.closed.pop_front()
             } else {
                 None
             };
         }
-        let may = self.open.frames > 0
-            && (in_flight == 0 || Self::may_join(self.open.start, self.offset, self.open.header.is_some()));
-        may.then(|| self.close_open(depth > 1))
+        if self.open.frames == 0 || (in_flight > 0 && !self.open_may_join()) {
+            return None;
+        }
+        let group = self.close_open();
+        if pipelining.depth > 1 && self.is_large(group.start, group.end) {
+            self.offset = align_up(self.offset, BLOCK_BYTES);
+            self.open.start = self.offset;
+        }
+        Some(group)
+    }
+
+    fn is_large(&self, start: u64, end: u64) -> bool {
+        end - start >= self.pipelining.bytes_min
     }
 
     /// Whether a group may be in flight beside others: it shares no block with them, is worth it, and does
     /// not begin a segment (whose header says that all before it is durable).
-    fn may_join(start: u64, end: u64, begins_segment: bool) -> bool {
-        start.is_multiple_of(BLOCK_BYTES as u64)
-            && end - start >= PIPELINED_GROUP_BYTES_MIN
-            && !begins_segment
+    fn may_join(&self, start: u64, end: u64, begins_segment: bool) -> bool {
+        start.is_multiple_of(BLOCK_BYTES as u64) && self.is_large(start, end) && !begins_segment
+    }
+
+    fn open_may_join(&self) -> bool {
+        self.may_join(self.open.start, self.offset, self.open.header.is_some())
     }
 
     /// Whether the writer is to be woken for what was just pushed; it then counts as running.
@@ -194,7 +203,7 @@ impl Tail {
         let wants = match self.phase {
             WriterPhase::Running => false,
             WriterPhase::Idle => true,
-            WriterPhase::InFlight => Self::may_join(self.open.start, self.offset, self.open.header.is_some()),
+            WriterPhase::InFlight => self.open_may_join(),
         };
         if wants {
             self.phase = WriterPhase::Running;

@@ -16,10 +16,7 @@ const WORDS: usize = 64;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Watermark {
-    /// First batch not known durable.
-    batch: AtomicU64,
-    /// Position that follows from it.
-    position: AtomicU64,
+    reached: Reached,
     words: [AtomicU32; WORDS],
     wakers: Mutex<Vec<(u64, Waker)>>,
     sleepers: AtomicUsize,
@@ -28,11 +25,20 @@ pub(crate) struct Watermark {
     poison: OnceLock<Arc<str>>,
 }
 
+/// What is durable. In a cache line of its own: everybody looks at it all the time.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Reached {
+    /// First batch not known durable.
+    batch: AtomicU64,
+    /// Position that follows from it.
+    position: AtomicU64,
+}
+
 impl Watermark {
     pub(crate) fn new(batch: u64, position: u64) -> Self {
         Self {
-            batch: AtomicU64::new(batch),
-            position: AtomicU64::new(position),
+            reached: Reached { batch: AtomicU64::new(batch), position: AtomicU64::new(position) },
             words: [const { AtomicU32::new(0) }; WORDS],
             wakers: Mutex::default(),
             sleepers: AtomicUsize::new(0),
@@ -44,12 +50,12 @@ impl Watermark {
 
     /// First batch not known durable.
     pub(crate) fn batch(&self) -> u64 {
-        self.batch.load(Ordering::Acquire)
+        self.reached.batch.load(Ordering::Acquire)
     }
 
     /// Position behind the last durable event.
     pub(crate) fn position(&self) -> u64 {
-        self.position.load(Ordering::SeqCst)
+        self.reached.position.load(Ordering::SeqCst)
     }
 
     /// Why the writer stopped, if it did.
@@ -65,8 +71,8 @@ impl Watermark {
     /// Moves on, and wakes all who waited for it. `groups`: those that became durable.
     pub(crate) fn advance(&self, batch: u64, position: u64, groups: std::ops::Range<u64>) {
         debug_assert!(batch >= self.batch() && position >= self.position());
-        self.position.store(position, Ordering::SeqCst);
-        self.batch.store(batch, Ordering::Release);
+        self.reached.position.store(position, Ordering::SeqCst);
+        self.reached.batch.store(batch, Ordering::Release);
         for group in groups {
             self.wake_word(group);
         }

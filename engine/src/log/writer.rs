@@ -4,7 +4,7 @@
 use super::group::{Fills, Group};
 use super::unsealed::Unsealed;
 use super::watermark::Watermark;
-use crate::disk::{Piece, Submitter, Write};
+use crate::disk::{Piece, Pipelining, Submitter, Write};
 use crate::format::{BLOCK_BYTES, align_down};
 use rustix::thread::futex;
 use std::collections::VecDeque;
@@ -12,9 +12,6 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Notify;
-
-/// A group of at least this size is not written alone on the writer thread: more will follow it.
-const ALONE_BYTES_MAX: u64 = 1 << 20;
 
 /// After a group of at least this many frames, other threads go first: whoever waited for it is about to append more, and
 /// few large groups take less of the processors than many small ones.
@@ -46,7 +43,7 @@ impl Alarm {
 /// What the writer takes groups from and tells of what it did.
 pub(crate) trait Feed {
     /// The next group to write now. `None`: the tail knows that the writer sleeps.
-    fn take(&self, in_flight: usize, depth: usize) -> Option<Group>;
+    fn take(&self, in_flight: usize, pipelining: Pipelining) -> Option<Group>;
     /// Whether the writer ends once everything is written.
     fn is_closing(&self) -> bool;
     /// All bytes reserved up to here, counted since opening, are durable; nobody was told yet.
@@ -100,7 +97,7 @@ pub(crate) fn run(
         if publish(&mut in_flight, feed, watermark) && last_frames >= CROWD_FRAMES_MIN {
             std::thread::yield_now();
         }
-        if let Some(group) = feed.take(in_flight.len(), submitter.depth()) {
+        if let Some(group) = feed.take(in_flight.len(), submitter.pipelining()) {
             last_frames = group.frames;
             match submit(group, submitter.as_mut(), fills, watermark, in_flight.is_empty(), feed) {
                 Ok(group) => in_flight.push_back(InFlight { group, done: false }),
@@ -160,7 +157,7 @@ fn submit(
         feed.begun(&group.segment);
     }
     let pieces = fill_pieces(&group);
-    let alone = first && group.end - group.start < ALONE_BYTES_MAX;
+    let alone = first && group.end - group.start < submitter.pipelining().bytes_min;
     let write = Write {
         token: group.number,
         file: Arc::clone(&group.segment.file),

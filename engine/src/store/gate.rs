@@ -23,20 +23,25 @@ const AWAITED: u32 = 2;
 
 /// A mutex. A panic under it poisons the store by other means; the lock itself goes on.
 pub(crate) struct Gate<T> {
-    word: AtomicU32,
+    word: Word,
     value: UnsafeCell<T>,
 }
+
+/// In a cache line of its own: who looks at it does not take the value from its holder.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Word(AtomicU32);
 
 // SAFETY: the value is reached through a guard alone, and there is one guard at a time.
 unsafe impl<T: Send> Sync for Gate<T> {}
 
 impl<T> Gate<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { word: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
+        Self { word: Word(AtomicU32::new(FREE)), value: UnsafeCell::new(value) }
     }
 
     pub(crate) fn lock(&self) -> GateGuard<'_, T> {
-        if self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if self.word.0.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_held();
         }
         GateGuard { gate: self }
@@ -47,9 +52,10 @@ impl<T> Gate<T> {
         for _ in 0..SPINS {
             std::hint::spin_loop();
             // Not where somebody sleeps already: whoever gives it back then wakes for all of us.
-            match self.word.load(Ordering::Relaxed) {
+            match self.word.0.load(Ordering::Relaxed) {
                 FREE => {
-                    let taken = self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed);
+                    let taken =
+                        self.word.0.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed);
                     if taken.is_ok() {
                         return;
                     }
@@ -58,16 +64,16 @@ impl<T> Gate<T> {
                 _ => {}
             }
         }
-        while self.word.swap(AWAITED, Ordering::Acquire) != FREE {
+        while self.word.0.swap(AWAITED, Ordering::Acquire) != FREE {
             // Interrupted, or changed meanwhile: look again.
-            let _ = futex::wait(&self.word, futex::Flags::PRIVATE, AWAITED, None);
+            let _ = futex::wait(&self.word.0, futex::Flags::PRIVATE, AWAITED, None);
         }
     }
 
     /// Gives the lock back; whether a sleeper is to be woken.
     fn unlock(&self) -> Wake<'_> {
-        let awaited = self.word.swap(FREE, Ordering::Release) == AWAITED;
-        Wake(awaited.then_some(&self.word))
+        let awaited = self.word.0.swap(FREE, Ordering::Release) == AWAITED;
+        Wake(awaited.then_some(&self.word.0))
     }
 }
 

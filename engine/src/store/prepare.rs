@@ -115,21 +115,18 @@ fn conditions_of<'a>(
     key: impl Fn(&'a str) -> StreamKey<'a>,
 ) -> SmallVec<[StreamCondition; 2]> {
     // Few conditions are found by looking at each stream; many need a map.
-    let mut places: HashMap<&str, usize> = HashMap::new();
-    if append.conditions.len() > CONDITIONS_SEARCHED_MAX {
-        places = streams.iter().enumerate().map(|(index, stream)| (stream.name, index)).collect();
-    }
+    let mut places: Option<HashMap<&str, usize>> = (append.conditions.len() > CONDITIONS_SEARCHED_MAX)
+        .then(|| streams.iter().enumerate().map(|(index, stream)| (stream.name, index)).collect());
     let mut conditions = SmallVec::with_capacity(append.conditions.len());
     for condition in &append.conditions {
         let Condition::Stream { stream: name, expected } = condition else { continue };
-        let known = if append.conditions.len() > CONDITIONS_SEARCHED_MAX {
-            places.get(name.as_ref()).copied()
-        } else {
-            streams.iter().position(|stream| stream.name == name)
+        let known = match &places {
+            Some(places) => places.get(name.as_ref()).copied(),
+            None => streams.iter().position(|stream| stream.name == name),
         };
         let stream = known.unwrap_or_else(|| {
             streams.push(key(name));
-            if append.conditions.len() > CONDITIONS_SEARCHED_MAX {
+            if let Some(places) = &mut places {
                 places.insert(name, streams.len() - 1);
             }
             streams.len() - 1

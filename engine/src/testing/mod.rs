@@ -49,6 +49,16 @@ pub fn open_with_clock(dir: &Path, settings: Settings, clock: Clock) -> Result<S
     Store::open_on(dir, settings, disk, clock)
 }
 
+/// The same, on a ring that has all writes in flight together which may be, however small.
+///
+/// # Errors
+/// As [`Store::open_with`].
+pub fn open_pipelined(dir: &Path, settings: Settings, clock: Clock) -> Result<Store, OpenError> {
+    disk::choose(crate::DiskChoice::Ring, dir, true)?;
+    let disk = Arc::new(disk::Ring { pipelined_bytes_min: 1 });
+    Store::open_on(dir, settings, disk, clock)
+}
+
 /// All files of a simulated disk, as reads see them: synced or not.
 ///
 /// # Panics

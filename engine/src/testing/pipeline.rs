@@ -3,7 +3,7 @@
 
 use super::bodies::first_header;
 use crate::clock::stopwatch;
-use crate::disk::{self, Access, Disk};
+use crate::disk::{self, Access, Disk, Pipelining};
 use crate::format::batch;
 use crate::format::frame::{self, FRAME_FIXED_BYTES};
 use crate::format::segment::{FRAMES_START, SegmentHeader};
@@ -170,9 +170,9 @@ impl Drop for Pipeline {
 }
 
 impl Feed for Inner {
-    fn take(&self, in_flight: usize, depth: usize) -> Option<Group> {
+    fn take(&self, in_flight: usize, pipelining: Pipelining) -> Option<Group> {
         let mut state = self.state.lock();
-        let group = state.tail.take(in_flight, depth);
+        let group = state.tail.take(in_flight, pipelining);
         state.tail.phase = match (&group, in_flight) {
             (Some(_), _) => WriterPhase::Running,
             (None, 0) => WriterPhase::Idle,

@@ -13,7 +13,7 @@ use annals::{
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 const NOW: u64 = 1_700_000_000_000_000_000;
 /// A case that takes longer hangs.
@@ -212,9 +212,12 @@ fn life_until(number: u64, depth: Option<usize>) -> Option<(SimulatedDisk, Life)
 
 fn stop_at_every_operation(depth: Option<usize>) {
     let mut problems = Vec::new();
+    let most_in_flight = Arc::new(AtomicUsize::new(0));
     for number in 1.. {
+        let most = Arc::clone(&most_in_flight);
         let case = move || {
             let (disk, life) = life_until(number, depth)?;
+            most.fetch_max(disk.most_in_flight(), Ordering::Relaxed);
             let found = found_after(&disk, number);
             let check = |(name, disk): &(&str, SimulatedDisk)| {
                 let result = check(disk, &life, life.acknowledged, number);
@@ -229,6 +232,11 @@ fn stop_at_every_operation(depth: Option<usize>) {
         assert!(number < 10_000, "a life ends");
     }
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    let most_in_flight = most_in_flight.load(Ordering::Relaxed);
+    assert!(
+        depth.is_none_or(|depth| most_in_flight >= depth.min(2)),
+        "{most_in_flight} writes were in flight"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use crate::support::{cases, check_prefix, copy_store, read_all, small};
 use annals::testing::{
-    Clock, Model, Operation, Operations, SimulatedDisk, is_same_outcome, open_simulated,
+    Clock, Model, Operation, Operations, SimulatedDisk, is_same_outcome, open_pipelined, open_simulated,
     open_simulated_read_only, open_with_clock,
 };
 use annals::{
@@ -21,14 +21,14 @@ const OPERATIONS: u64 = 150;
 
 /// Where the store is.
 enum Place {
-    Real { root: tempfile::TempDir, moves: u32 },
+    Real { root: tempfile::TempDir, moves: u32, pipelined: bool },
     Simulated { disk: SimulatedDisk },
 }
 
 impl Place {
     fn dir(&self) -> PathBuf {
         match self {
-            Self::Real { root, moves } => root.path().join(moves.to_string()),
+            Self::Real { root, moves, .. } => root.path().join(moves.to_string()),
             Self::Simulated { .. } => "/data/store".into(),
         }
     }
@@ -36,6 +36,7 @@ impl Place {
     fn open(&self, settings: &Settings, clock: &Arc<AtomicU64>) -> Result<Store, OpenError> {
         let clock = Clock::Manual(Arc::clone(clock));
         match self {
+            Self::Real { pipelined: true, .. } => open_pipelined(&self.dir(), settings.clone(), clock),
             Self::Real { .. } => open_with_clock(&self.dir(), settings.clone(), clock),
             Self::Simulated { disk } => open_simulated(disk, &self.dir(), settings.clone(), clock),
         }
@@ -51,7 +52,7 @@ impl Place {
     /// What is found after the store's process, or its machine, stopped right now. A real machine is left running.
     fn stop(&mut self, seed: u64, power: bool) {
         match self {
-            Self::Real { root, moves } => {
+            Self::Real { root, moves, .. } => {
                 let from = root.path().join(moves.to_string());
                 *moves += 1;
                 copy_store(&from, &root.path().join(moves.to_string()));
@@ -267,11 +268,11 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     }
 }
 
-fn on_real(name: &str, choice: DiskChoice) {
+fn on_real(name: &str, choice: DiskChoice, pipelined: bool) {
     for seed in seeds(4) {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("0")).unwrap();
-        match run(name, seed, Place::Real { root, moves: 0 }, settings(choice, seed)) {
+        match run(name, seed, Place::Real { root, moves: 0, pipelined }, settings(choice, seed)) {
             Ok(()) => {}
             Err(OpenError::DiskUnavailable { reason, .. }) => {
                 println!("SKIPPED {name}: {reason}");
@@ -300,17 +301,22 @@ fn disk_dir(disk: &SimulatedDisk) {
 
 #[test]
 fn a_store_on_the_ring_does_as_the_model() {
-    on_real("ring", DiskChoice::Ring);
+    on_real("ring", DiskChoice::Ring, false);
+}
+
+#[test]
+fn a_store_with_writes_in_flight_on_the_ring_does_as_the_model() {
+    on_real("ring, pipelined", DiskChoice::Ring, true);
 }
 
 #[test]
 fn a_store_on_the_direct_disk_does_as_the_model() {
-    on_real("direct", DiskChoice::Direct);
+    on_real("direct", DiskChoice::Direct, false);
 }
 
 #[test]
 fn a_store_on_the_buffered_disk_does_as_the_model() {
-    on_real("buffered", DiskChoice::Buffered);
+    on_real("buffered", DiskChoice::Buffered, false);
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(super) struct State {
     pub(super) random: Random,
     in_flight: BTreeMap<InFlightId, DurableWrite>,
     in_flight_next: u64,
+    pub(super) in_flight_most: usize,
     /// Who holds which lock.
     pub(super) locks: BTreeMap<PathBuf, u32>,
     /// The files that are open for durable writes, by the address of the one handle that may write each.
@@ -62,6 +63,7 @@ impl State {
             random,
             in_flight: BTreeMap::new(),
             in_flight_next: 0,
+            in_flight_most: 0,
             locks: BTreeMap::new(),
             writers: BTreeMap::new(),
         }
@@ -284,6 +286,7 @@ impl State {
         let id = InFlightId(self.in_flight_next);
         self.in_flight_next += 1;
         self.in_flight.insert(id, write);
+        self.in_flight_most = self.in_flight_most.max(self.in_flight.len());
         id
     }
 

@@ -3,14 +3,18 @@
 use super::SimulatedDisk;
 use super::file::{begin_in_flight, complete_in_flight};
 use super::state::InFlightId;
-use crate::disk::{Submitter, Write};
+use crate::disk::{Pipelining, Submitter, Write};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 use tokio::sync::Notify;
+
+/// How long nothing completes, now and then.
+const LULL: Duration = Duration::from_micros(50);
 
 /// Keeps writes in flight until it is waited for. The seed of the disk chooses which completes next.
 pub(super) struct Unordered {
@@ -31,6 +35,11 @@ impl Unordered {
         Self { disk, wake, depth, in_flight: Vec::new(), completed: Vec::new() }
     }
 
+    /// Whether the wake-up was rung; it is then taken.
+    fn was_rung(&self) -> bool {
+        pin!(self.wake.notified()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
     fn complete_one(&mut self) {
         let chosen = self.disk.state().random.below(self.in_flight.len());
         let Pending { id, write } = self.in_flight.swap_remove(chosen);
@@ -39,8 +48,9 @@ impl Unordered {
 }
 
 impl Submitter for Unordered {
-    fn depth(&self) -> usize {
-        self.depth
+    /// Also the smallest writes: they are what tests have.
+    fn pipelining(&self) -> Pipelining {
+        Pipelining { depth: self.depth, bytes_min: 1 }
     }
 
     fn submit(&mut self, write: Write, _alone: bool) {
@@ -64,6 +74,13 @@ impl Submitter for Unordered {
         if self.in_flight.is_empty() {
             block_on(self.wake.notified());
             return;
+        }
+        if self.in_flight.len() < self.depth && self.disk.state().random.coin() {
+            // Nothing completes for a while: more may come meanwhile, and join.
+            thread::sleep(LULL);
+            if self.was_rung() {
+                return;
+            }
         }
         self.complete_one();
         while !self.in_flight.is_empty() && self.disk.state().random.coin() {

@@ -19,7 +19,7 @@ fn writes_complete_at_once_unless_a_depth_is_set() {
     let disk = disk_with_log(1, 4);
     let file = open_log(&disk);
     let mut submitter = submitter(&disk);
-    assert_eq!(submitter.depth(), 1);
+    assert_eq!(submitter.pipelining().depth, 1);
     submit(&mut *submitter, &file, 0);
     assert_eq!(device(&disk, "/s/log")[0], 1);
     assert!(matches!(submitter.completed()[..], [(0, Ok(()))]));
@@ -32,7 +32,7 @@ fn pending_writes_complete_in_any_order() {
         disk.set_depth(4);
         let file = open_log(&disk);
         let mut submitter = submitter(&disk);
-        assert_eq!(submitter.depth(), 4);
+        assert_eq!(submitter.pipelining().depth, 4);
         (0..4).for_each(|token| submit(&mut *submitter, &file, token));
         assert_eq!(disk.operations(), 4);
         assert!(submitter.completed().is_empty());
