@@ -48,6 +48,9 @@ struct Work {
     in_flight: usize,
 }
 
+/// What is measured of the disk itself: writes at a time, and their size.
+const PROBES: [(usize, usize); 5] = [(1, 4 << 10), (4, 4 << 10), (1, 64 << 10), (4, 256 << 10), (1, 1 << 20)];
+
 /// How long a sustained run is.
 const SUSTAINED: Duration = Duration::from_mins(1);
 
@@ -78,13 +81,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     print_line(arguments.json, &about);
     let time = Duration::from_secs_f64(arguments.seconds);
     if arguments.work.is_none() {
-        for bytes in [4096, 65536, 1 << 20] {
-            report::print_disk(
-                arguments.json,
-                1,
-                bytes,
-                &disk::probe(&arguments.dir, bytes, time.min(Duration::from_secs(2)))?,
-            );
+        for (depth, bytes) in PROBES {
+            let run = disk::probe(&arguments.dir, depth, bytes, time.min(Duration::from_secs(2)))?;
+            report::print_disk(arguments.json, depth, bytes, &run);
         }
     }
     for work in WORKS.iter().filter(|work| arguments.work.as_deref().is_none_or(|name| name == work.name)) {

@@ -7,6 +7,7 @@ mod aligned;
 mod buffered;
 mod choose;
 mod direct;
+pub(crate) mod maps;
 mod real;
 mod ring;
 #[cfg(any(test, feature = "testing"))]
@@ -17,6 +18,7 @@ pub(crate) use choose::{PROBE_PREFIX, choose};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use ring::Ring;
 
+use self::maps::Advice;
 use bytes::Bytes;
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -89,7 +91,7 @@ pub(crate) trait File: Send + Sync + Debug {
     /// Gives the space behind `offset` back, keeping the length.
     fn punch_from(&self, offset: u64) -> io::Result<()>;
     /// The file's content as memory. What is durable now stays readable in it; nothing else is promised.
-    fn map(&self) -> io::Result<Bytes>;
+    fn map(&self, advice: Advice) -> io::Result<Bytes>;
     /// The file as memory shared with other processes.
     fn map_shared(&self) -> io::Result<Box<dyn SharedMap>>;
     /// Gives up the right to durable writes, so that another process may open the file for them. None follow.

@@ -2,10 +2,11 @@
 #![allow(unsafe_code)]
 
 use super::aligned::{ALIGNMENT, Chunk};
+use super::maps::Advice;
 use super::{Access, File, Lock, SharedMap};
 use bytes::Bytes;
 use memmap2::{Mmap, MmapMut};
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, IoSlice, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -234,7 +235,7 @@ impl File for RealFile {
             &self.plain,
             offset,
             std::num::NonZeroU64::new(buffer.len() as u64),
-            Advice::DontNeed,
+            rustix::fs::Advice::DontNeed,
         )?;
         read_full(&self.plain, buffer, offset)
     }
@@ -266,13 +267,17 @@ impl File for RealFile {
         }
     }
 
-    fn map(&self) -> io::Result<Bytes> {
+    fn map(&self, advice: Advice) -> io::Result<Bytes> {
         if self.len()? == 0 {
             return Ok(Bytes::new());
         }
         // SAFETY: a store's files are never truncated, and only the writer changes them, behind what readers were
         // told is durable. That nobody else changes them is the store's documented requirement.
         let map = unsafe { Mmap::map(&self.plain)? };
+        if advice == Advice::Points {
+            // It is a matter of speed alone.
+            let _ = map.advise(memmap2::Advice::Random);
+        }
         Ok(Bytes::from_owner(map))
     }
 

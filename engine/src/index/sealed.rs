@@ -1,10 +1,12 @@
 //! The index file of a sealed segment, mapped on its first use.
 
+use crate::disk::maps::{Advice, Mapped, Slot};
 use crate::disk::{Access, Disk};
 use crate::format::index::{BadBlock, IndexOf, Layout};
 use crate::format::prelude::Refusal;
 use annals_types::{Damage, DamageKind, Uuid};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -14,11 +16,13 @@ pub(crate) struct SealedIndex {
     pub(crate) path: PathBuf,
     store: Uuid,
     of: IndexOf,
-    loaded: OnceLock<Loaded>,
-    /// Made from the log in place of a file that is missing or damaged.
+    loaded: Slot<Loaded>,
+    /// Made from the log in place of a file that is missing or damaged, and could not be written.
     remade: OnceLock<Loaded>,
     /// What of the log could not be read when it was made: events there are missing from it.
     holes: OnceLock<Vec<Damage>>,
+    /// Held while it is made anew.
+    pub(crate) making: Mutex<()>,
 }
 
 /// A mapped index with a verified header.
@@ -28,9 +32,23 @@ pub(crate) struct Loaded {
     pub(crate) layout: Layout,
 }
 
+impl Mapped for Loaded {
+    fn is_unreferenced(&self) -> bool {
+        self.bytes.is_unreferenced()
+    }
+}
+
 impl SealedIndex {
     pub(crate) fn new(path: PathBuf, store: Uuid, of: IndexOf) -> Self {
-        Self { path, store, of, loaded: OnceLock::new(), remade: OnceLock::new(), holes: OnceLock::new() }
+        Self {
+            path,
+            store,
+            of,
+            loaded: Slot::default(),
+            remade: OnceLock::new(),
+            holes: OnceLock::new(),
+            making: Mutex::new(()),
+        }
     }
 
     /// Which segment it is of.
@@ -44,16 +62,16 @@ impl SealedIndex {
         disk: &dyn Disk,
         look: impl Fn(&Loaded) -> Result<T, BadBlock>,
     ) -> Result<T, BadBlock> {
-        if let Some(loaded) = self.remade.get().or_else(|| self.loaded.get()) {
-            return look(loaded);
+        match self.remade.get() {
+            Some(remade) => look(remade),
+            None => look(&*self.loaded.get(|| self.load(disk))?),
         }
-        let loaded = self.load(disk)?;
-        look(self.loaded.get_or_init(|| loaded))
     }
 
     fn load(&self, disk: &dyn Disk) -> Result<Loaded, BadBlock> {
         let bad = |kind| BadBlock { offset: 0, kind };
-        let bytes = disk.open(&self.path, Access::Read).and_then(|file| file.map()).map_err(|error| {
+        let opened = disk.open(&self.path, Access::Read).and_then(|file| file.map(Advice::Points));
+        let bytes = opened.map_err(|error| {
             bad(match error.kind() {
                 std::io::ErrorKind::NotFound => DamageKind::Missing,
                 _ => DamageKind::Unreadable,
@@ -62,7 +80,12 @@ impl SealedIndex {
         self.take_apart(bytes).map_err(bad)
     }
 
-    /// Uses these bytes from now on, which were just made from the log.
+    /// Its file was made anew from the log: it is that file from now on.
+    pub(crate) fn reload(&self) {
+        self.loaded.forget();
+    }
+
+    /// Uses these bytes from now on, which were just made from the log and are in no file.
     pub(crate) fn replace(&self, bytes: Bytes, holes: Vec<Damage>) -> Result<(), BadBlock> {
         let loaded = self.take_apart(bytes).map_err(|kind| BadBlock { offset: 0, kind })?;
         let _ = self.holes.set(holes);

@@ -2,12 +2,12 @@
 
 use super::unsealed::frame_in;
 use super::{damage_at, segment_name};
+use crate::disk::maps::{Advice, Slot};
 use crate::disk::{Access, Disk};
 use crate::format::frame::{Envelope, FrameSeed};
 use crate::format::segment::Seal;
 use annals_types::{Damage, DamageKind, IoFailure, ReadError};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 
 /// See the module.
@@ -16,26 +16,34 @@ pub(crate) struct Sealed {
     pub(crate) seal: Seal,
     pub(crate) path: PathBuf,
     seed: FrameSeed,
-    map: Mutex<Option<Bytes>>,
+    /// One for reading in order and one for reading here and there; they share the pages.
+    scanned: Slot<Bytes>,
+    pointed_at: Slot<Bytes>,
 }
 
 impl Sealed {
     pub(crate) fn new(dir: &Path, seal: Seal) -> Self {
         let path = dir.join(segment_name(seal.ordinal));
-        Self { seal, path, seed: FrameSeed::new(seal.salt), map: Mutex::new(None) }
+        let (scanned, pointed_at) = (Slot::default(), Slot::default());
+        Self { seal, path, seed: FrameSeed::new(seal.salt), scanned, pointed_at }
     }
 
     pub(crate) fn seed(&self) -> FrameSeed {
         self.seed
     }
 
-    /// The whole file. Its descriptor is closed once it is mapped.
-    pub(crate) fn bytes(&self, disk: &dyn Disk) -> Result<Bytes, ReadError> {
-        let mut map = self.map.lock();
-        if let Some(bytes) = &*map {
-            return Ok(bytes.clone());
-        }
-        let opened = disk.open(&self.path, Access::Read).and_then(|file| file.map());
+    /// The whole file.
+    pub(crate) fn bytes(&self, disk: &dyn Disk, advice: Advice) -> Result<Bytes, ReadError> {
+        let slot = match advice {
+            Advice::Scan => &self.scanned,
+            Advice::Points => &self.pointed_at,
+        };
+        slot.get(|| self.map(disk, advice)).map(|bytes| Bytes::clone(&bytes))
+    }
+
+    /// Maps the file. Its descriptor is closed then.
+    fn map(&self, disk: &dyn Disk, advice: Advice) -> Result<Bytes, ReadError> {
+        let opened = disk.open(&self.path, Access::Read).and_then(|file| file.map(advice));
         let bytes = match opened {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(self.damage(0, DamageKind::Missing).into());
@@ -45,7 +53,6 @@ impl Sealed {
         if (bytes.len() as u64) < self.seal.end {
             return Err(self.damage(bytes.len() as u64, DamageKind::Missing).into());
         }
-        *map = Some(bytes.clone());
         Ok(bytes)
     }
 

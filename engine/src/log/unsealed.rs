@@ -5,6 +5,7 @@ use super::damage_at;
 use super::digests::Digests;
 use super::image::Image;
 use crate::disk::File;
+use crate::disk::maps::Advice;
 use crate::format::frame::{Envelope, FRAME_FIXED_BYTES, FrameSeed};
 use crate::format::segment::SegmentHeader;
 use crate::format::{BLOCK_BYTES, align_down, to_usize};
@@ -132,7 +133,8 @@ impl Unsealed {
         let mut map = self.map.lock();
         if map.1 < end {
             let durable_end = self.durable_end();
-            let bytes = self.file.map().map_err(|error| IoFailure::new("map", &self.path, error))?;
+            let bytes =
+                self.file.map(Advice::Scan).map_err(|error| IoFailure::new("map", &self.path, error))?;
             *map = (bytes, durable_end);
         }
         Ok(map.0.clone())

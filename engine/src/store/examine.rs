@@ -3,6 +3,7 @@
 
 use super::core::{Closed, MANIFEST_NAME, MARK_NAME, SealedSegment};
 use super::rebuild;
+use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk, File};
 use crate::format::BLOCK_BYTES;
 use crate::format::FORMAT_VERSION;
@@ -101,7 +102,7 @@ pub(crate) fn find(
         }
         other => other.map_err(|error| IoFailure::new("open", &path, error))?,
     };
-    let bytes = file.map().map_err(|error| IoFailure::new("map", &path, error))?;
+    let bytes = file.map(Advice::Scan).map_err(|error| IoFailure::new("map", &path, error))?;
     let block = &bytes[..bytes.len().min(BLOCK_BYTES)];
     let (state, header) = match SegmentHeader::decode(block, ordinal, store) {
         Ok(header) => (HeaderState::Good, Some(header)),

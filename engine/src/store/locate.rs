@@ -2,6 +2,7 @@
 
 use super::core::{Closed, Core, SealedSegment};
 use super::rebuild;
+use crate::disk::maps::Advice;
 use crate::format::batch::{Header, Shape, View};
 use crate::format::frame::{self, Envelope, FRAME_FIXED_BYTES};
 use crate::format::index::FrameEntry;
@@ -224,10 +225,11 @@ impl Locator {
             let positions = (position, window.end_position.max(position + 1) - 1);
             return Err(damage_at(&window.path, FRAMES_START, DamageKind::Missing, Some(positions)).into());
         };
-        let (envelope, bytes) = read_frame(core, &window.home, offset).map_err(|error| match error {
-            ReadError::Damage(damage) => ReadError::Damage(with_positions(damage)),
-            other => other,
-        })?;
+        let (envelope, bytes) =
+            read_frame(core, &window.home, offset, self.order).map_err(|error| match error {
+                ReadError::Damage(damage) => ReadError::Damage(with_positions(damage)),
+                other => other,
+            })?;
         let frame = Frame::new(&envelope, bytes, &window.path).map_err(with_positions)?;
         if frame.holds(position) {
             return Ok(frame);
@@ -240,10 +242,11 @@ impl Locator {
     }
 }
 
-fn read_frame(core: &Core, home: &Home, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
+fn read_frame(core: &Core, home: &Home, offset: u64, order: Order) -> Result<(Envelope, Bytes), ReadError> {
     match home {
         Home::Sealed(segment) => {
-            let bytes = segment.log.bytes(core.disk.as_ref())?;
+            let advice = if order == Order::Scattered { Advice::Points } else { Advice::Scan };
+            let bytes = segment.log.bytes(core.disk.as_ref(), advice)?;
             Ok(segment.log.frame(&bytes, offset)?)
         }
         Home::Closed(closed) => read_unsealed(&closed.log, offset),

@@ -9,6 +9,7 @@ use super::gate::{Bell, Gate};
 use super::keeper::{ReadySpare, Spare, make_spare};
 use super::roll::begin;
 use crate::clock::Clock;
+use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk, Lock, PROBE_PREFIX, Piece};
 use crate::format::frame::Envelope;
 use crate::format::manifest::Manifest;
@@ -337,7 +338,7 @@ fn take_spare(core: &Core, ordinal: u64, used: u64) -> Result<ReadySpare, IoFail
     let wanted = align_up((2 * used).clamp(first, core.settings.segment_bytes_max), BLOCK_BYTES);
     let prepared = core.manifest.lock().last_made >= ordinal;
     if prepared && let Ok(file) = core.disk.open(&path, Access::Log) {
-        let bytes = file.map().map_err(|error| IoFailure::new("map", &path, error))?;
+        let bytes = file.map(Advice::Scan).map_err(|error| IoFailure::new("map", &path, error))?;
         let capacity = align_down(bytes.len() as u64, BLOCK_BYTES);
         let enough = capacity >= wanted / 2 && capacity >= 4 * BLOCK_BYTES as u64;
         if enough && bytes.iter().all(|&byte| byte == 0) {

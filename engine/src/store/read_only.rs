@@ -7,6 +7,7 @@ use super::examine::{self, Last, Look, read_manifest, read_mark};
 use super::gate::{Bell, Gate};
 use super::keeper::Spare;
 use crate::clock::Clock;
+use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk};
 use crate::format::segment::FRAMES_START;
 use crate::format::{BLOCK_BYTES, align_down, align_up, mark, to_usize};
@@ -288,7 +289,7 @@ fn scan_active(core: &Core, at: &mut Place, until_batch: u64) -> Result<(), Read
     let mut state = core.state.lock();
     let Some(active) = state.segments.active.as_mut() else { return Ok(()) };
     let log = Arc::clone(&active.log);
-    let bytes = log.file.map().map_err(|error| IoFailure::new("map", &log.path, error))?;
+    let bytes = log.file.map(Advice::Scan).map_err(|error| IoFailure::new("map", &log.path, error))?;
     let frames =
         Frames { bytes: &bytes, store: core.store, seed: log.seed, limit: log.frames_limit(), until_batch };
     *at = examine::scan(&frames, &mut active.index, *at);

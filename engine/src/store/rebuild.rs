@@ -2,6 +2,7 @@
 //! index never means that something is absent.
 
 use super::core::{Core, SealedSegment};
+use crate::disk::maps::Advice;
 use crate::format::batch::View;
 use crate::format::frame::Envelope;
 use crate::format::index::BadBlock;
@@ -21,6 +22,11 @@ pub(crate) fn with_index<T>(
     if let Ok(found) = segment.index.look(core.disk.as_ref(), &look) {
         return Ok(found);
     }
+    // One at a time: the others find what the first has made, and nobody takes a file that is being made for damaged.
+    let _one = segment.index.making.lock();
+    if let Ok(found) = segment.index.look(core.disk.as_ref(), &look) {
+        return Ok(found);
+    }
     rebuild(core, segment)?;
     segment.index.look(core.disk.as_ref(), &look).map_err(|bad| damaged_index(segment, bad))
 }
@@ -31,7 +37,7 @@ fn damaged_index(segment: &SealedSegment, bad: BadBlock) -> ReadError {
 
 /// Makes the index anew from the log, uses it, and tries to write it.
 fn rebuild(core: &Core, segment: &SealedSegment) -> Result<(), ReadError> {
-    let bytes = segment.log.bytes(core.disk.as_ref())?;
+    let bytes = segment.log.bytes(core.disk.as_ref(), Advice::Scan)?;
     let seal = &segment.log.seal;
     let frames = Frames {
         bytes: &bytes,
@@ -68,9 +74,11 @@ fn rebuild(core: &Core, segment: &SealedSegment) -> Result<(), ReadError> {
         }
     }
     let encoded = Bytes::from(index.encode(segment.index.of()));
-    if core.marker.is_some() && holes.is_empty() {
-        // Only a writer writes; without the file the index is made anew at the next use.
-        let _ = core.disk.write_new(&segment.index.path, &encoded);
+    // Only a writer writes; without the file, the index is in memory, and made anew when the store is opened again.
+    if core.marker.is_some() && holes.is_empty() && core.disk.write_new(&segment.index.path, &encoded).is_ok()
+    {
+        segment.index.reload();
+        return Ok(());
     }
     segment.index.replace(encoded, holes).map_err(|bad| damaged_index(segment, bad))
 }

@@ -2,6 +2,7 @@
 
 use super::core::{Closed, Core, SealedSegment};
 use crate::disk::Piece;
+use crate::disk::maps::Advice;
 use crate::format::digest::{self, Digest};
 use crate::format::index::IndexOf;
 use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
@@ -122,7 +123,7 @@ fn chain_of_digests(closed: &Closed, mut chain: Digest) -> Option<Digest> {
 /// The chain over the batches of the segment, which is read once more and verified.
 fn chain_of_log(core: &Core, closed: &Closed, mut chain: Digest) -> Result<Digest, SealError> {
     let path = &closed.log.path;
-    let bytes = closed.log.file.map().map_err(|error| IoFailure::new("map", path, error))?;
+    let bytes = closed.log.file.map(Advice::Scan).map_err(|error| IoFailure::new("map", path, error))?;
     let frames = Frames {
         bytes: &bytes,
         store: core.store,

@@ -3,6 +3,7 @@
 use super::core::{Core, MANIFEST_NAME, MARK_NAME, SealedSegment};
 use super::read_only;
 use crate::disk::Access;
+use crate::disk::maps::Advice;
 use crate::format::digest::{self, Digest};
 use crate::format::manifest::Manifest;
 use crate::format::mark;
@@ -132,7 +133,7 @@ impl Check<'_> {
         let seal = &segment.log.seal;
         let path = &segment.log.path;
         // Not through the map that readers use: what is on disk now.
-        let bytes = match self.core.disk.open(path, Access::Read).and_then(|file| file.map()) {
+        let bytes = match self.core.disk.open(path, Access::Read).and_then(|file| file.map(Advice::Scan)) {
             Ok(bytes) => bytes,
             Err(_) => {
                 self.note(path, 0, DamageKind::Missing, positions_of(seal));
@@ -205,7 +206,7 @@ impl Check<'_> {
     fn unsealed(&mut self, log: &Unsealed) -> Result<(), ReadError> {
         self.verified.segments += 1;
         let end = log.durable_end();
-        let bytes = match log.file.map() {
+        let bytes = match log.file.map(Advice::Scan) {
             Ok(bytes) if bytes.len() as u64 >= end => bytes,
             _ => {
                 self.note(&log.path, 0, DamageKind::Missing, None);

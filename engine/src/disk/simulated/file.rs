@@ -5,6 +5,7 @@ use super::content::Reach;
 use super::names::{FileId, absolute};
 use super::state::{DurableWrite, InFlightId};
 use crate::disk::aligned::ALIGNMENT;
+use crate::disk::maps::Advice;
 use crate::disk::{Access, File, Lock, SharedMap};
 use bytes::Bytes;
 use std::io::{self, ErrorKind, IoSlice};
@@ -79,7 +80,7 @@ impl File for SimulatedFile {
         self.disk.state().punch_from(self.for_writing()?, offset)
     }
 
-    fn map(&self) -> io::Result<Bytes> {
+    fn map(&self, _advice: Advice) -> io::Result<Bytes> {
         Ok(Bytes::copy_from_slice(self.disk.state().content(self.id).cached()))
     }
 

@@ -1,6 +1,7 @@
 //! What is kept, where and until when, while nothing fails.
 
 use super::*;
+use crate::disk::maps::Advice;
 use std::io::ErrorKind;
 
 #[test]
@@ -148,10 +149,10 @@ fn reads_stop_at_the_end() {
 fn a_map_is_a_copy_of_its_time() {
     let disk = disk_with_log(1, 1);
     let file = open_log(&disk);
-    let map = file.map().unwrap();
+    let map = file.map(Advice::Scan).unwrap();
     write_blocks(&*file, 0, &[1; BLOCK]).unwrap();
     assert_eq!(map[..], [0; BLOCK]);
-    assert_eq!(file.map().unwrap()[..], [1; BLOCK]);
+    assert_eq!(file.map(Advice::Scan).unwrap()[..], [1; BLOCK]);
 }
 
 #[test]
@@ -161,7 +162,7 @@ fn shared_stores_are_seen_at_once_and_durable_after_sync() {
     let reader = disk.open(path("/s/log"), Access::Read).unwrap();
     let mut map = shared.map_shared().unwrap();
     map.store(0, &[1; 2 * BLOCK]);
-    assert_eq!(&reader.map().unwrap()[..], [1; 2 * BLOCK]);
+    assert_eq!(&reader.map(Advice::Scan).unwrap()[..], [1; 2 * BLOCK]);
     assert_eq!(latest(&disk, "/s/log"), [1; 2 * BLOCK]);
     assert_eq!(disk.operations(), 0);
 
