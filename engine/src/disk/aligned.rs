@@ -1,14 +1,32 @@
 //! Memory that a device can write from directly: aligned to a block, stable, shared by reference count.
 #![allow(unsafe_code)]
 
+use annals_types::limits;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Alignment of memory, offsets and lengths of direct writes.
 pub(crate) const ALIGNMENT: usize = 4096;
+
+/// Bytes of all chunks of the process.
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
+/// Bytes of chunks from which on memory is short.
+static SHORT_FROM: AtomicUsize = AtomicUsize::new(limits::LOG_MEMORY_BYTES_MAX);
+
+/// Whether chunks take as much memory as they may, over all stores of the process: appends then wait for what is on
+/// its way, and nothing is kept that is durable.
+pub(crate) fn is_memory_short() -> bool {
+    ALLOCATED.load(Ordering::Relaxed) >= SHORT_FROM.load(Ordering::Relaxed)
+}
+
+/// Sets from where on it is.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn set_memory_short_from(bytes: usize) {
+    SHORT_FROM.store(bytes, Ordering::Relaxed);
+}
 
 /// A zeroed, aligned piece of memory whose disjoint parts are filled once each, by whoever reserved them,
 /// and read by anybody afterwards.
@@ -31,6 +49,7 @@ impl Chunk {
         // SAFETY: the layout has a non-zero size, asserted in `layout`.
         let memory = unsafe { alloc_zeroed(layout) };
         let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout));
+        ALLOCATED.fetch_add(len, Ordering::Relaxed);
         Self { memory, len }
     }
 
@@ -104,6 +123,7 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
+        ALLOCATED.fetch_sub(self.len, Ordering::Relaxed);
         // SAFETY: the memory was allocated with this very layout, and nothing refers to it any more.
         unsafe { dealloc(self.memory.as_ptr(), Self::layout(self.len)) };
     }

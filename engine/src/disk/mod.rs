@@ -13,7 +13,9 @@ mod ring;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod simulated;
 
-pub(crate) use aligned::{Chunk, Piece};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use aligned::set_memory_short_from;
+pub(crate) use aligned::{Chunk, Piece, is_memory_short};
 pub(crate) use choose::{PROBE_PREFIX, choose};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use ring::Ring;

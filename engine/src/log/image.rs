@@ -4,7 +4,7 @@
 //! it; a frame's first four bytes are filled last and tell readers that the frame is there.
 #![allow(unsafe_code)]
 
-use crate::disk::{Chunk, Piece};
+use crate::disk::{Chunk, Piece, is_memory_short};
 use crate::format::frame::FRAME_MAGIC;
 use crate::format::{BLOCK_BYTES, align_down, to_usize};
 use bytes::{Bytes, BytesMut};
@@ -27,7 +27,7 @@ fn give_back(chunk: Arc<Chunk>) {
     if let Ok(mut chunk) = Arc::try_unwrap(chunk) {
         chunk.clear();
         let mut pool = POOL.lock();
-        if pool.len() < POOL_CHUNKS_MAX {
+        if pool.len() < POOL_CHUNKS_MAX && !is_memory_short() {
             pool.push(chunk);
         }
     }

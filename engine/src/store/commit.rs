@@ -10,6 +10,7 @@ use super::lookup::{self, Known, SealedView};
 use super::prepare::Prepared;
 use super::repeat::{self, Repeat};
 use super::ticket::{Decided, Ticket};
+use crate::disk::is_memory_short;
 use crate::format::batch;
 use crate::format::digest;
 use crate::format::frame;
@@ -296,7 +297,8 @@ fn decide_time(append: &Append<'_>, prepared: &Prepared<'_>, last_time: u64) -> 
 fn make_room(core: &Core, state: &mut State, frame_bytes: u64) -> Result<(), Obstacle> {
     let tail = state.tail.as_ref().expect("only a store open for writing appends");
     let not_durable = tail.reserved_total - core.durable_total.load(Ordering::Acquire);
-    if not_durable > 0 && not_durable + frame_bytes > NOT_DURABLE_BYTES_MAX {
+    let is_too_much = not_durable + frame_bytes > NOT_DURABLE_BYTES_MAX || is_memory_short();
+    if not_durable > 0 && is_too_much {
         return Err(Obstacle::Backlog);
     }
     if tail.fits(frame_bytes) {

@@ -4,7 +4,7 @@ use super::gate::{Bell, Gate};
 use super::keeper::Spare;
 use super::read_only::Follower;
 use crate::clock::Clock;
-use crate::disk::{Disk, Lock, Pipelining};
+use crate::disk::{Disk, Lock, Pipelining, is_memory_short};
 use crate::format::index::{IndexOf, hash_name};
 use crate::format::manifest::Manifest;
 use crate::format::mark::Mark;
@@ -272,7 +272,8 @@ impl Feed for Core {
 
     fn durable(&self, group: &Group) {
         self.mark(group.segment.header.ordinal, group.end, false);
-        group.segment.image().trim(group.end.saturating_sub(self.settings.recent_bytes));
+        let kept = if is_memory_short() { 0 } else { self.settings.recent_bytes };
+        group.segment.image().trim(group.end.saturating_sub(kept));
     }
 
     fn poisoned(&self) {

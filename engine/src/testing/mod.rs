@@ -59,6 +59,11 @@ pub fn open_pipelined(dir: &Path, settings: Settings, clock: Clock) -> Result<St
     Store::open_on(dir, settings, disk, clock)
 }
 
+/// Sets from how many bytes on the memory that logs are written from is short, over all stores of the process.
+pub fn set_memory_short_from(bytes: usize) {
+    disk::set_memory_short_from(bytes);
+}
+
 /// All files of a simulated disk, as reads see them: synced or not.
 ///
 /// # Panics

@@ -95,3 +95,20 @@ fn after_a_clean_close_what_is_in_the_block_that_is_written_on_is_read_right() {
     }
     assert_eq!(Store::open_read_only(dir.path()).unwrap().stat().unwrap().segments, 1);
 }
+
+#[test]
+fn appends_go_on_while_memory_is_short() {
+    annals::testing::set_memory_short_from(0);
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let event = || NewEvent::new("s", "T").binary(vec![7; 100_000]);
+    let tickets: Vec<_> = (0..100).map(|_| store.append(event()).unwrap()).collect();
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
+    assert_eq!(
+        store.read(Read::stream("s")).unwrap().map(|event| event.unwrap().data().len()).sum::<usize>(),
+        10_000_000
+    );
+    annals::testing::set_memory_short_from(1 << 30);
+}

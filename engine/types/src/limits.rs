@@ -28,6 +28,10 @@ pub const SEGMENT_BYTES_FLOOR: u64 = 16 << 10;
 /// Largest configurable log segment, in bytes (1 GiB): offsets within a segment stay within 32 bits.
 pub const SEGMENT_BYTES_CEILING: u64 = 1 << 30;
 
+/// Memory that logs are written from, over all stores of the process (1 GiB). Each store takes some 20 MiB when it is
+/// busy; beyond this, each waits for what it has on its way and keeps nothing that is durable.
+pub const LOG_MEMORY_BYTES_MAX: usize = 1 << 30;
+
 /// Most heads of streams that may be remembered: some gigabytes.
 pub const CACHED_HEADS_MAX: usize = 64_000_000;
 

@@ -31,10 +31,11 @@ pub struct Settings {
     pub segment_bytes_first: u64,
     /// Size up to which each next log segment doubles, in bytes. Default 256 MiB; at most 1 GiB.
     pub segment_bytes_max: u64,
-    /// Bytes of the newest events kept in memory, besides what is not yet durable. Default 16 MiB.
+    /// Bytes of the newest events kept in memory, besides what is not yet durable. Default 16 MiB. None while all
+    /// stores of the process together take [`limits::LOG_MEMORY_BYTES_MAX`] for their logs.
     pub recent_bytes: u64,
     /// Heads of streams remembered in memory, besides those of the unsealed segments. Default 1,000,000
-    /// (about 60 bytes each, taken as they are used); at most 64 million.
+    /// (about 70 bytes each, taken as they are used); at most 64 million.
     pub cached_heads: usize,
     /// Bodies of batches larger than this, in bytes, are compressed with zstd where it makes them
     /// smaller. Default: none are. Costs about 0.5 µs an event on the appending thread.
