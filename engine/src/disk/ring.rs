@@ -157,3 +157,47 @@ async fn write_through_ring(write: Write) -> io::Result<()> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Piece;
+    use super::*;
+
+    const BLOCK: usize = 4096;
+
+    #[test]
+    fn writes_in_flight_together_all_arrive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let disk = Ring::default();
+        if let Err(error) = is_available() {
+            println!("SKIPPED writes_in_flight_together_all_arrive: {error}");
+            return;
+        }
+        disk.preallocate(&path, 64 * BLOCK as u64, &mut |_| true).unwrap();
+        let file = disk.open(&path, Access::Log).unwrap();
+        let mut submitter = disk.submitter(Arc::default()).unwrap();
+        let mut completed = Vec::new();
+        for token in 0..16_u8 {
+            // Two pieces of a block each, at every other block pair.
+            let pieces = vec![Piece::copied(&[token + 1; BLOCK]), Piece::copied(&[token + 101; BLOCK])];
+            let offset = u64::from(token) * 4 * BLOCK as u64;
+            let token = u64::from(token);
+            submitter.submit(Write { token, file: Arc::clone(&file), offset, pieces }, false);
+            while token + 1 - completed.len() as u64 >= submitter.pipelining().depth as u64 {
+                submitter.wait();
+                completed.extend(submitter.completed());
+            }
+        }
+        // What is still in flight is awaited before the ring goes.
+        drop(submitter);
+        assert!(completed.iter().all(|(_, result)| result.is_ok()));
+        let bytes = disk.read(&path).unwrap();
+        for token in 0..16_u8 {
+            let at = usize::from(token) * 4 * BLOCK;
+            assert_eq!(bytes[at..at + BLOCK], [token + 1; BLOCK]);
+            assert_eq!(bytes[at + BLOCK..at + 2 * BLOCK], [token + 101; BLOCK]);
+            assert_eq!(bytes[at + 2 * BLOCK..at + 4 * BLOCK], [0; 2 * BLOCK]);
+        }
+    }
+}
