@@ -33,6 +33,9 @@ pub(crate) const CLOSED_SEGMENTS_MAX: usize = 2;
 /// How long an append that waits for the device sleeps between two looks, should nothing wake it.
 const BACKLOG_LOOK: Duration = Duration::from_millis(100);
 
+/// Frames up to this size are copied in less time than it takes to wake a thread.
+const QUICKLY_COPIED_BYTES_MAX: usize = 32 << 10;
+
 /// Why a batch did not get its place at once.
 enum Obstacle {
     /// The heads of these streams, by their places, have to be looked up in sealed segments.
@@ -375,6 +378,10 @@ fn assign(
 /// Copies the frame into its place, and has it written. The lock's next holder is woken once the place is filled: the
 /// writer waits for all places of a group, and whoever wakes another may lose its core to it.
 fn finish(core: &Arc<Core>, prepared: &Prepared<'_>, placed: Placed, next: Wake<'_>) -> Ticket {
+    let mut next = Some(next);
+    if prepared.frame.len() > QUICKLY_COPIED_BYTES_MAX {
+        drop(next.take());
+    }
     let group = placed.reserved.group;
     let guard = FillGuard { core, group, filled: false };
     let segment = placed.reserved.fill(&prepared.frame);

@@ -9,6 +9,7 @@
 use rustix::thread::futex;
 use std::cell::UnsafeCell;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -44,7 +45,7 @@ impl<T> Gate<T> {
         if self.word.0.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_held();
         }
-        GateGuard { gate: self }
+        GateGuard { gate: self, _value: PhantomData }
     }
 
     #[cold]
@@ -86,6 +87,8 @@ impl<T: fmt::Debug> fmt::Debug for Gate<T> {
 /// The right to the value, given back when it is dropped.
 pub(crate) struct GateGuard<'a, T> {
     gate: &'a Gate<T>,
+    /// As far as threads are concerned, it is what it gives access to.
+    _value: PhantomData<&'a mut T>,
 }
 
 /// Wakes a thread that sleeps until the lock is free, if there is one, when it is dropped.
@@ -103,7 +106,8 @@ impl Drop for Wake<'_> {
 }
 
 impl<'a, T> GateGuard<'a, T> {
-    /// Gives the lock back at once, and leaves waking to the caller, soon.
+    /// Gives the lock back at once, and leaves waking to the caller: within microseconds, for who sleeps goes on sleeping
+    /// until then.
     pub(crate) fn release(self) -> Wake<'a> {
         let gate = self.gate;
         std::mem::forget(self);
