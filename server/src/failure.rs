@@ -58,7 +58,7 @@ pub(crate) enum Failure {
         count: usize,
     },
     /// A signal ended the work early.
-    #[error("interrupted; what had been read is imported, import the same file again to go on")]
+    #[error("interrupted; what was sent by then is imported, import the same file again to go on")]
     Interrupted,
     /// Standard output does not take what is written.
     #[error("could not write to standard output: {0}")]

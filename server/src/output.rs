@@ -1,6 +1,7 @@
 //! Standard output: buffered, locked once, flushed where a reader waits.
 
 use crate::failure::Failure;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
@@ -34,6 +35,18 @@ impl Output {
     /// Hands everything to the reader at the other end.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.0.flush().map_err(Failure::Output)
+    }
+
+    /// Fails, as writing would, if the reader at the other end of a pipe has left.
+    pub(crate) fn check_reader(&self) -> Result<(), Failure> {
+        let stdout = self.0.get_ref();
+        let mut watched = [PollFd::new(stdout, PollFlags::empty())];
+        // Where it cannot be asked, the next write will tell.
+        let _ = poll(&mut watched, Some(&Timespec::default()));
+        if watched[0].revents().intersects(PollFlags::ERR) {
+            return Err(Failure::Output(io::ErrorKind::BrokenPipe.into()));
+        }
+        Ok(())
     }
 
     /// Flushes, then goes on with `outcome`: what was printed before a failure stays printed.

@@ -160,8 +160,8 @@ async fn write_through_ring(write: Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Piece;
     use super::*;
+    use crate::disk::aligned::Piece;
 
     const BLOCK: usize = 4096;
 

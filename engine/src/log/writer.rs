@@ -46,8 +46,8 @@ pub(crate) trait Feed {
     fn take(&self, in_flight: usize, pipelining: Pipelining) -> Option<Group>;
     /// Whether the writer ends once everything is written.
     fn is_closing(&self) -> bool;
-    /// All bytes reserved up to here, counted since opening, are durable; nobody was told yet.
-    fn reached(&self, reserved_total: u64);
+    /// The group, and all before it, is durable; nobody was told yet.
+    fn reached(&self, group: &Group);
     /// The segment's header is durable: what is before it, too.
     fn begun(&self, segment: &Arc<Unsealed>);
     /// The group, and all before it, is durable, and the watermark says so.
@@ -130,7 +130,7 @@ fn publish(in_flight: &mut VecDeque<InFlight>, feed: &impl Feed, watermark: &Wat
     for write in in_flight.range(..count) {
         write.group.segment.set_durable_end(write.group.end);
     }
-    feed.reached(last.reserved_total);
+    feed.reached(last);
     watermark.advance(last.next_batch, last.next_position, groups);
     feed.durable(last);
     in_flight.drain(..count);

@@ -202,14 +202,14 @@ impl Core {
         Ok(())
     }
 
-    /// Notes where the durable end is.
-    pub(super) fn mark(&self, segment: u64, offset: u64, clean: bool) {
+    /// Notes where the durable end is, in the log and in the order of batches and events.
+    fn mark(&self, (segment, offset): (u64, u64), (batch, position): (u64, u64), clean: bool) {
         if let Some(marker) = &self.marker {
             marker.store(Mark {
                 sequence: 0,
                 epoch: self.epoch,
-                watermark: self.watermark.batch(),
-                position: self.watermark.position(),
+                watermark: batch,
+                position,
                 segment,
                 offset,
                 clean,
@@ -217,9 +217,9 @@ impl Core {
         }
     }
 
-    /// Notes that the store was closed cleanly, durably.
-    pub(crate) fn mark_clean(&self, segment: u64, offset: u64) -> Result<(), IoFailure> {
-        self.mark(segment, offset, true);
+    /// Notes, durably, where the durable end is now, and whether the store was closed cleanly there.
+    pub(crate) fn mark_durably(&self, segment: u64, offset: u64, clean: bool) -> Result<(), IoFailure> {
+        self.mark((segment, offset), (self.watermark.batch(), self.watermark.position()), clean);
         self.sync_mark()
     }
 
@@ -260,8 +260,11 @@ impl Feed for Core {
         Core::is_closing(self) && self.state.lock().tail.as_ref().is_none_or(Tail::is_empty)
     }
 
-    fn reached(&self, reserved_total: u64) {
-        self.durable_total.store(reserved_total, Ordering::Release);
+    fn reached(&self, group: &Group) {
+        self.durable_total.store(group.reserved_total, Ordering::Release);
+        // Before anybody is told: who hears of an append finds it from another process, too.
+        let reached = (group.next_batch, group.next_position);
+        self.mark((group.segment.header.ordinal, group.end), reached, false);
     }
 
     fn begun(&self, segment: &Arc<Unsealed>) {
@@ -271,7 +274,6 @@ impl Feed for Core {
     }
 
     fn durable(&self, group: &Group) {
-        self.mark(group.segment.header.ordinal, group.end, false);
         let kept = if is_memory_short() { 0 } else { self.settings.recent_bytes };
         group.segment.image().trim(group.end.saturating_sub(kept));
     }

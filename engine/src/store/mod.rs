@@ -315,7 +315,7 @@ impl Handle {
         };
         let closed = match core.watermark.poison() {
             Some(reason) => Err(AppendError::Poisoned { reason: Arc::clone(reason) }),
-            None => core.mark_clean(segment, offset).map_err(AppendError::Io),
+            None => core.mark_durably(segment, offset, true).map_err(AppendError::Io),
         };
         let mut state = core.state.lock();
         state.segments.release_files();

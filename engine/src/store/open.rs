@@ -368,7 +368,6 @@ impl Core {
             let tail = state.tail.as_ref().expect("only a store open for writing marks");
             (tail.segment.header.ordinal, tail.frames_end)
         };
-        self.mark(segment, offset, false);
-        self.sync_mark()
+        self.mark_durably(segment, offset, false)
     }
 }

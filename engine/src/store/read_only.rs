@@ -21,6 +21,7 @@ use crate::log::unsealed::Unsealed;
 use crate::log::watermark::Watermark;
 use annals_types::{Damage, DamageKind, IoFailure, OpenError, ReadError, Settings};
 use parking_lot::Mutex;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -74,8 +75,12 @@ fn open_once(
     clock: Clock,
 ) -> Result<(Arc<Core>, Follower), OpenError> {
     let no_store = || OpenError::NoStore { path: dir.to_owned() };
-    if disk.list(dir).is_err() {
-        return Err(no_store());
+    match disk.list(dir) {
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(no_store());
+        }
+        Err(error) => return Err(IoFailure::new("list", dir, error).into()),
     }
     super::open::refuse_other_directory(disk.as_ref(), dir)?;
     let writer =

@@ -185,8 +185,8 @@ impl Feed for Inner {
         self.closing.load(Ordering::Acquire) && self.state.lock().tail.is_empty()
     }
 
-    fn reached(&self, reserved_total: u64) {
-        self.durable_total.store(reserved_total, Ordering::Release);
+    fn reached(&self, group: &Group) {
+        self.durable_total.store(group.reserved_total, Ordering::Release);
     }
 
     fn begun(&self, _segment: &Arc<Unsealed>) {}

@@ -224,7 +224,7 @@ pub enum OpenError {
         expected: Uuid,
     },
     /// Acknowledged bytes are damaged. The store can be opened read-only.
-    #[error("damage: {0}; open it read-only to read the rest, or restore that file")]
+    #[error("damage: {0}; restore that file, or read what else there is with a store that is open read-only")]
     Damage(#[from] Damage),
     /// A setting is out of range.
     #[error(transparent)]
@@ -309,7 +309,7 @@ pub enum AppendError {
         now: Timestamp,
     },
     /// There is no room on the disk. Nothing was written; appends succeed again once there is room.
-    #[error("the disk is full: {0}; nothing was written, make room and try again")]
+    #[error("the disk is full: {0}; this append was not written, make room and try again")]
     DiskFull(IoFailure),
     /// An earlier write failed. This append was not written. Reads go on; reopening is the cure.
     #[error("the store refuses appends after a failed write ({reason}); reopen it")]

@@ -24,12 +24,14 @@ struct Outcome {
     repeated: bool,
 }
 
-/// Appends what the options say to the store that `config` gives for a directory.
+/// Appends what the options say to the store that `config` gives for a directory. `is_located`: the directory was given
+/// before the command, or by the environment.
 pub(super) fn run(
     config: impl Fn(Option<&Path>) -> Result<Config, Failure>,
+    is_located: bool,
     options: &Options,
 ) -> Result<(), Failure> {
-    let given = sort_data(&options.data)?;
+    let given = sort_data(&options.data, is_located)?;
     let config = config(given.directory.as_deref())?;
     match &options.batch {
         Some(_) if given.event.is_some() => {
@@ -102,8 +104,9 @@ struct Given<'a> {
 }
 
 /// JSON text never begins with `/` or `.`, so such a value can only be a directory; and so is the
-/// name of an existing one that is not JSON too.
-fn sort_data(values: &[String]) -> Result<Given<'_>, Failure> {
+/// name of an existing one that is not JSON too. But one value alone is no directory where that is known already
+/// (`is_located`), or where it would make a new store: it may be a file's name without its @.
+fn sort_data(values: &[String], is_located: bool) -> Result<Given<'_>, Failure> {
     let mut given = Given { event: None, directory: None };
     for value in values {
         let is_event = value == "-" || value.starts_with('@') || is_json(value);
@@ -119,6 +122,16 @@ fn sort_data(values: &[String]) -> Result<Given<'_>, Failure> {
                     .to_owned(),
             ));
         }
+    }
+    if let Some(directory) = given.directory.as_deref()
+        && given.event.is_none()
+        && (is_located || !directory.is_dir())
+    {
+        return Err(Failure::Usage(format!(
+            "--data {} is not JSON; give the name of a file with the event's data as @FILE, and the store's directory as in: \
+             annals --data DIR append …",
+            directory.display()
+        )));
     }
     Ok(given)
 }
@@ -166,7 +179,7 @@ mod tests {
 
     fn sorted(values: &[&str]) -> Result<(Option<String>, Option<PathBuf>), Failure> {
         let values: Vec<String> = values.iter().map(|&value| value.to_owned()).collect();
-        let given = sort_data(&values)?;
+        let given = sort_data(&values, false)?;
         Ok((given.event.map(str::to_owned), given.directory))
     }
 
@@ -178,7 +191,12 @@ mod tests {
         assert_eq!(sorted(&["@file"]).unwrap(), (event("@file"), None));
         assert_eq!(sorted(&["-"]).unwrap(), (event("-"), None));
         assert_eq!(sorted(&["-5"]).unwrap(), (event("-5"), None));
-        assert_eq!(sorted(&["/tmp/x"]).unwrap(), (None, Some("/tmp/x".into())));
+        assert_eq!(sorted(&["/"]).unwrap(), (None, Some("/".into())));
+        assert!(sorted(&["./event-without-its-sign.json"]).is_err());
+        let given = ["{}".to_owned(), "/".to_owned()];
+        assert_eq!(sort_data(&given, true).unwrap().directory, Some("/".into()));
+        assert_eq!(sort_data(&given[..1], true).unwrap().event, Some("{}"));
+        assert!(sort_data(&given[1..], true).is_err());
         assert_eq!(sorted(&["{}", "./x"]).unwrap(), (event("{}"), Some("./x".into())));
         assert_eq!(sorted(&["/x", "{}"]).unwrap(), (event("{}"), Some("/x".into())));
     }

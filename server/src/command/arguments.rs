@@ -188,7 +188,7 @@ pub(crate) struct Append {
     /// A tag; may be given several times
     #[arg(long, value_name = "TAG")]
     pub(crate) tag: Vec<String>,
-    /// Its id; repeating an append with the same id adds nothing twice
+    /// Its id; repeating an append with the same id and --expect none or N adds nothing twice
     #[arg(long, value_name = "UUID")]
     pub(crate) id: Option<Uuid>,
     /// Its metadata

@@ -68,6 +68,7 @@ fn advance(
     output.flush()?;
     if !stop.is_set() {
         store.wait_for(waited_for, PATIENCE)?;
+        output.check_reader()?;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Import(options) => import::run(&at(&options.directory)?, options),
         Command::Export(options) => export::run(&at(&options.directory)?, options),
-        Command::Append(options) => append::run(config, options),
+        Command::Append(options) => append::run(config, arguments.data.is_some(), options),
         Command::Read(options) => read::run(&at(&options.directory)?, options),
         Command::Follow(options) => follow::run(&at(&options.directory)?, options),
         Command::Streams(options) => streams::run(&at(&options.directory)?, options),
@@ -85,7 +85,9 @@ fn answer_parse_error(error: &clap::Error, json: bool) -> u8 {
     let is_answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if json && !is_answer {
         let text = error.render().to_string();
-        let message = text.trim_end().trim_start_matches("error: ");
+        // The first paragraph says what is wrong; usage and tips behind it are for people.
+        let said = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+        let message = said.split_whitespace().collect::<Vec<_>>().join(" ");
         tell(&json!({"error": "usage", "message": message}).to_string());
     } else {
         // Whoever closed the pipe does not want the text.

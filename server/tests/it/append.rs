@@ -118,3 +118,13 @@ fn malformed_batches_are_wrong_usage() {
     assert_eq!(run.error()["error"], json!("not_there_yet"));
     assert!(!place.data().exists());
 }
+
+#[test]
+fn data_that_is_no_json_never_becomes_another_store() {
+    let place = Place::new();
+    for data in ["./event.json", "/event.json", "event.json", "."] {
+        let run = place.run(&["append", "a", "--type", "T", "--data", data, "--json"]).expect_code(2);
+        assert_eq!(run.error()["error"], json!("usage"));
+    }
+    assert!(!place.data().exists());
+}

@@ -166,3 +166,27 @@ fn subscriptions_are_not_there_yet() {
     let run = place.run(&["follow", "--subscription", "s", "--json"]).expect_code(2);
     assert_eq!(run.error()["error"], json!("not_there_yet"));
 }
+
+#[test]
+fn following_ends_when_its_reader_has_left() {
+    let place = Place::new();
+    place.run(&["append", "a", "--type", "T"]).expect_code(0);
+    let mut child =
+        command(&place.data(), &["follow", "--from", "start"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // The pipe is closed now, and nothing more is appended.
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("it goes on without a reader");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.code(), Some(0));
+}
