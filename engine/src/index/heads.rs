@@ -30,6 +30,8 @@ const LOOKS_PER_ENTRY: usize = 4;
 
 const _: () = assert!(FIXED_WORDS + limits::STREAM_NAME_BYTES_MAX.div_ceil(8) <= CHUNK_WORDS);
 const _: () = assert!(limits::STREAM_NAME_BYTES_MAX <= u16::MAX as usize);
+// Half of what a record's number can say: the other half is for heads that have to stay.
+const _: () = assert!(limits::CACHED_HEADS_MAX * (FIXED_WORDS + limits::STREAM_NAME_BYTES_MAX / 8) < 1 << 32);
 
 /// See the module.
 #[derive(Debug)]
@@ -168,7 +170,7 @@ impl Heads {
     }
 
     /// Makes room for `entries` more, if there are more records than may be: those of events at `kept_from` or behind
-    /// stay, of which there are at most `kept`. Looks at a few records only.
+    /// stay, of which there are at most `kept`. Looks at a few records for each.
     pub(crate) fn make_room(&mut self, entries: usize, kept_from: u64, kept: usize) {
         let mut looks = entries * LOOKS_PER_ENTRY;
         while looks > 0 && self.slots.len() > self.entries_max + kept {

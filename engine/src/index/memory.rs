@@ -4,7 +4,7 @@ use super::prefetch::Whereabouts;
 use super::slots::Slots;
 use crate::format::index::{self, FrameEntry, IndexOf, StreamEntry};
 use crate::format::{len_u16, len_u32, to_usize};
-use annals_types::{Head, Position, Uuid, Version};
+use annals_types::{Head, Position, Uuid, Version, limits};
 use std::ops::Range;
 
 /// Of a stream with more events than this, every so many are found without walking over those behind.
@@ -122,6 +122,13 @@ impl MemoryIndex {
 
     fn stream(&self, number: StreamNumber) -> &Stream {
         &self.streams[number.0 as usize]
+    }
+
+    /// Whether any batch fits: its names and events are counted in 32 bits.
+    pub(crate) fn has_room(&self) -> bool {
+        let names_end = self.names.len() + limits::BATCH_EVENTS_MAX * limits::STREAM_NAME_BYTES_MAX;
+        let events = self.nodes.len() + limits::BATCH_EVENTS_MAX;
+        names_end.max(events) < NONE as usize
     }
 
     /// How many streams have events here.

@@ -39,6 +39,8 @@ pub(crate) struct Tail {
     /// Which groups the writer puts in flight together. Such a group ends at a block's end, so that the next one shares no
     /// block with it.
     pipelining: Pipelining,
+    /// Writes in flight, when the writer last came.
+    in_flight: usize,
     /// The group of the last frame.
     pub(crate) last_group: u64,
 }
@@ -87,6 +89,7 @@ impl Tail {
             open: OpenGroup { start: offset, ..OpenGroup::default() },
             closed: VecDeque::new(),
             pipelining: Pipelining { depth: 1, bytes_min: u64::MAX },
+            in_flight: 0,
             last_group: 0,
         }
     }
@@ -162,7 +165,7 @@ impl Tail {
 
     /// The next group to write, if it may be written now. `in_flight`: writes not completed.
     pub(crate) fn take(&mut self, in_flight: usize, pipelining: Pipelining) -> Option<Group> {
-        self.pipelining = pipelining;
+        (self.pipelining, self.in_flight) = (pipelining, in_flight);
         if in_flight >= pipelining.depth {
             return None;
         }
@@ -203,7 +206,7 @@ impl Tail {
         let wants = match self.phase {
             WriterPhase::Running => false,
             WriterPhase::Idle => true,
-            WriterPhase::InFlight => self.open_may_join(),
+            WriterPhase::InFlight => self.in_flight < self.pipelining.depth && self.open_may_join(),
         };
         if wants {
             self.phase = WriterPhase::Running;

@@ -4,7 +4,7 @@
 //! before it and given its place; then copied into the image. The writer thread makes it durable, and the
 //! ticket settles. What has to touch a sealed segment happens outside the lock, and the judging starts again.
 
-use super::core::{Core, State, is_full};
+use super::core::{Core, PoisonOnPanic, State, is_full};
 use super::gate::Wake;
 use super::lookup::{self, Known, SealedView};
 use super::prepare::Prepared;
@@ -15,7 +15,7 @@ use crate::format::batch;
 use crate::format::digest;
 use crate::format::frame;
 use crate::index::heads::Entry;
-use crate::index::memory::StreamNumber;
+use crate::index::memory::{MemoryIndex, StreamNumber};
 use crate::log::tail::Reserved;
 use annals_types::{
     Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
@@ -72,6 +72,7 @@ struct Placed {
 /// Appends, waiting where it must.
 pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
     let mut prepared = Prepared::new(core, append)?;
+    let _guard = PoisonOnPanic::new(core);
     let mut failures_seen = None;
     loop {
         let durable_before = core.watermark.position();
@@ -115,6 +116,7 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
 /// Appends if that needs no waiting and no disk; else says why not.
 pub(crate) fn try_append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
     let mut prepared = Prepared::new(core, append).map_err(TryAppendError::Failed)?;
+    let _guard = PoisonOnPanic::new(core);
     let mut state = core.state.lock();
     refuse_if_closed(core).map_err(TryAppendError::Failed)?;
     match place(core, &mut state, append, &mut prepared) {
@@ -214,7 +216,7 @@ fn look_up(
 ) -> Result<(), ReadError> {
     for &place in streams {
         let key = prepared.streams[place];
-        let found = lookup::find_head(core, view, key)?;
+        let found = lookup::find_head(core, view, key, prepared.found[place])?;
         if place >= prepared.written {
             lookup::remember(core, key, found);
         }
@@ -304,7 +306,8 @@ fn make_room(core: &Core, state: &mut State, frame_bytes: u64) -> Result<(), Obs
     if not_durable > 0 && is_too_much {
         return Err(Obstacle::Backlog);
     }
-    if tail.fits(frame_bytes) {
+    let index = state.segments.active.as_ref().map(|active| &active.index);
+    if tail.fits(frame_bytes) && index.is_some_and(MemoryIndex::has_room) {
         return Ok(());
     }
     if state.segments.closed.len() >= CLOSED_SEGMENTS_MAX || !state.spare.holds(frame_bytes) {
@@ -419,7 +422,7 @@ impl Drop for FillGuard<'_> {
         }
         self.core.fills.add(self.group);
         if !self.filled {
-            self.core.alarm.ring();
+            self.core.poison("an append panicked while it was being copied");
         }
     }
 }

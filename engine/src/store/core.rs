@@ -229,6 +229,28 @@ impl Core {
     }
 }
 
+/// Ends appending when the thread panics meanwhile: what is half done is then never built on, and nobody waits for it.
+/// Made before the lock is taken, so that it is given back by then.
+pub(crate) struct PoisonOnPanic<'a> {
+    core: &'a Core,
+    /// The thread was panicking before, for a reason of its own.
+    panicking: bool,
+}
+
+impl<'a> PoisonOnPanic<'a> {
+    pub(crate) fn new(core: &'a Core) -> Self {
+        Self { core, panicking: std::thread::panicking() }
+    }
+}
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.panicking {
+            self.core.poison("a thread panicked in the store");
+        }
+    }
+}
+
 /// Replaces the manifest: written beside, synced, renamed, the directory synced.
 pub(crate) fn write_manifest(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> Result<(), IoFailure> {
     let (temporary, path) = (dir.join(MANIFEST_TEMPORARY_NAME), dir.join(MANIFEST_NAME));

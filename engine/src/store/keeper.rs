@@ -245,8 +245,13 @@ pub(crate) fn keep_sealed(core: &Arc<Core>) {
             Ok(false) => {
                 state = core.work.wait_for(state, MARK_PERIOD);
                 idle_looks += 1;
-                if idle_looks > IDLE_LOOKS_MAX {
-                    state.spare_index = None;
+                if idle_looks > IDLE_LOOKS_MAX
+                    && let Some(index) = state.spare_index.take()
+                {
+                    // Giving it back takes time.
+                    drop(state);
+                    drop(index);
+                    state = core.state.lock();
                 }
             }
             Err(seal::SealError::Io(failure)) => {

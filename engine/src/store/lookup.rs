@@ -75,24 +75,38 @@ fn hides(holes: &[Damage], head: Option<Head>) -> Option<&Damage> {
     holes.iter().find(is_behind)
 }
 
-/// Looks for a stream's head in sealed segments; fails where damage may hide it.
-pub(crate) fn find_head(core: &Core, view: &SealedView, key: StreamKey<'_>) -> Result<FoundHead, ReadError> {
-    let (head, hidden) = known_head_in_sealed(core, view, key)?;
+/// Looks for a stream's head in sealed segments; fails where damage may hide it. `earlier`: what a look found that holds
+/// no longer; only what was appended since is looked at then, so that looks get shorter and one of them will hold.
+pub(crate) fn find_head(
+    core: &Core,
+    view: &SealedView,
+    key: StreamKey<'_>,
+    earlier: Option<FoundHead>,
+) -> Result<FoundHead, ReadError> {
+    let (head, hidden) = known_head_in_sealed(core, view, key, earlier.map_or(0, |earlier| earlier.seen))?;
     match hidden {
         Some(damage) => Err(damage.into()),
-        None => Ok(FoundHead { head, seen: view.seen }),
+        None => {
+            let head = head.or(earlier.and_then(|earlier| earlier.head));
+            Ok(FoundHead { head, seen: view.seen })
+        }
     }
 }
 
-/// The last event of a stream that sealed segments show, and the damage that may hide a later one.
+/// The last event of a stream that sealed segments show which have events at `from` or behind, and the damage that may
+/// hide a later one.
 fn known_head_in_sealed(
     core: &Core,
     view: &SealedView,
     key: StreamKey<'_>,
+    from: u64,
 ) -> Result<(Option<Head>, Option<Damage>), ReadError> {
     let mut hidden = None;
     let reached = view.sealed.partition_point(|segment| segment.log.seal.first_position <= view.floor);
     for segment in view.sealed[..reached].iter().rev() {
+        if segment.log.seal.next_position <= from {
+            break;
+        }
         let found = find_sealed(core, segment, key.name, key.hash)?.map(|(entry, last)| Head {
             version: Version::new(entry.first_version + u64::from(entry.postings) - 1),
             position: Position::new(last),
@@ -166,7 +180,7 @@ pub(crate) fn known_head(
         }
         (SealedView::new(&state), writing)
     };
-    let (head, hidden) = known_head_in_sealed(core, &view, key)?;
+    let (head, hidden) = known_head_in_sealed(core, &view, key, 0)?;
     let hidden = hidden.or_else(|| hides(&core.state.lock().segments.holes, head).cloned());
     if hidden.is_none() && writing {
         remember(core, key, FoundHead { head, seen: view.seen });

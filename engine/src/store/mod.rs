@@ -24,7 +24,7 @@ pub use stat::Stat;
 pub use verify::Verified;
 
 use self::commit::TryAppendError;
-use self::core::Core;
+use self::core::{Core, PoisonOnPanic};
 use self::read::Reader;
 use self::streams::Streams;
 use self::ticket::Ticket;
@@ -240,24 +240,13 @@ impl Store {
     }
 }
 
-/// A thread of the store that panics leaves nobody waiting for it.
-struct PoisonOnPanic<'a>(&'a Core);
-
-impl Drop for PoisonOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.poison("a thread of the store panicked");
-        }
-    }
-}
-
 impl Handle {
     /// Starts the store's threads; what was started is ended again with the handle, should one fail to start.
     fn spawn_threads(&self) -> std::io::Result<()> {
         let spawn = |name: &str, work: fn(&Arc<Core>)| {
             let core = Arc::clone(&self.core);
             let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-                let _guard = PoisonOnPanic(&core);
+                let _guard = PoisonOnPanic::new(&core);
                 work(&core);
             });
             self.threads.lock().push(thread?);

@@ -1,8 +1,10 @@
 //! Appending and reading back.
 
+use crate::support::within;
 use annals::{
     Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, Position, Read, Settings, Store, Version,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn small(disk: DiskChoice) -> Settings {
     Settings { disk, segment_bytes_first: 16 << 10, segment_bytes_max: 64 << 10, ..Settings::default() }
@@ -111,4 +113,55 @@ fn appends_go_on_while_memory_is_short() {
         10_000_000
     );
     annals::testing::set_memory_short_from(1 << 30);
+}
+
+#[test]
+fn the_greatest_version_can_be_expected_and_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.append(NewEvent::new("s", "T")).unwrap().wait().unwrap();
+    let greatest = ExpectedVersion::Exactly(Version::new(u64::MAX));
+    for stream in ["s", "never"] {
+        let append = Append::from(NewEvent::new("s", "T")).expect(stream, greatest);
+        assert!(matches!(store.append(append).unwrap().wait(), Err(AppendError::WrongVersion { .. })));
+    }
+    store.append(NewEvent::new("s", "T")).unwrap().wait().unwrap();
+}
+
+/// Segments are sealed and heads forgotten faster than a thousand streams are looked up.
+#[test]
+fn an_append_about_many_cold_streams_is_answered_while_others_append() {
+    within(20, "the append about cold streams", append_about_cold_streams);
+}
+
+fn append_about_cold_streams() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        segment_bytes_max: 16 << 10,
+        cached_heads: 0,
+        recent_bytes: 0,
+        ..small(DiskChoice::Buffered)
+    };
+    let store = Store::open_with(dir.path(), settings).unwrap();
+    for batch in 0..30 {
+        let events: Append<'_> = (0..100).map(|n| NewEvent::new(format!("cold-{batch}-{n}"), "T")).collect();
+        store.append(events).unwrap().wait().unwrap();
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                store.append(NewEvent::new(format!("new-{n}"), "T")).unwrap().wait().unwrap();
+            }
+        });
+        let exist = (0..1000).fold(Append::from(NewEvent::new("s", "T")), |append, n| {
+            append.expect(format!("cold-{}-{}", n % 30, n / 30), ExpectedVersion::Exists)
+        });
+        let answer = store.append(exist).unwrap().wait();
+        stop.store(true, Ordering::Relaxed);
+        answer.unwrap();
+    });
 }

@@ -33,7 +33,7 @@ pub const SEGMENT_BYTES_CEILING: u64 = 1 << 30;
 pub const LOG_MEMORY_BYTES_MAX: usize = 1 << 30;
 
 /// Most heads of streams that may be remembered: some gigabytes.
-pub const CACHED_HEADS_MAX: usize = 64_000_000;
+pub const CACHED_HEADS_MAX: usize = 32_000_000;
 
 const _: () = assert!(DATA_BYTES_MAX + METADATA_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX <= u16::MAX as usize, "a stream's ordinal in its batch is 16 bits");

@@ -35,7 +35,7 @@ pub struct Settings {
     /// stores of the process together take [`limits::LOG_MEMORY_BYTES_MAX`] for their logs.
     pub recent_bytes: u64,
     /// Heads of streams remembered in memory, besides those of the unsealed segments. Default 1,000,000
-    /// (about 70 bytes each, taken as they are used); at most 64 million.
+    /// (about 70 bytes each, taken as they are used); at most 32 million.
     pub cached_heads: usize,
     /// Bodies of batches larger than this, in bytes, are compressed with zstd where it makes them
     /// smaller. Default: none are. Costs about 0.5 µs an event on the appending thread.

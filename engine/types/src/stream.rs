@@ -44,7 +44,7 @@ impl ExpectedVersion {
     pub fn next_version(self) -> Option<Version> {
         match self {
             Self::NoStream => Some(Version::ZERO),
-            Self::Exactly(version) => Some(version.plus(1)),
+            Self::Exactly(version) => version.get().checked_add(1).map(Version::new),
             Self::Any | Self::Exists => None,
         }
     }
