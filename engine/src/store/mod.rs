@@ -132,8 +132,9 @@ impl Store {
     /// Appends a batch: all of it or nothing. Decides at once and returns a ticket; the outcome can be read from
     /// it once everything that it rests on is durable.
     ///
-    /// Waits while 64 MiB are on their way to the disk, while the next segment is being prepared, and for the
-    /// disk where a condition is about a stream that is not in memory.
+    /// Waits while 64 MiB are on their way to the disk, or anything is while the logs of all stores of the process take
+    /// [`limits::LOG_MEMORY_BYTES_MAX`](annals_types::limits::LOG_MEMORY_BYTES_MAX) of memory; while the next segment
+    /// is being prepared; and for the disk where a condition is about a stream that is not in memory.
     ///
     /// # Errors
     /// What can be said without waiting for the disk: [`AppendError::Input`], [`AppendError::IdConflict`] within the

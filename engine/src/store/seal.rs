@@ -106,18 +106,23 @@ fn seal_of(core: &Core, closed: &Closed, chain_before: Digest) -> Result<Seal, S
 /// before the store was opened.
 fn chain_of_digests(closed: &Closed, mut chain: Digest) -> Option<Digest> {
     for place in 0..closed.next_batch - closed.log.header.first_batch {
-        let mut digest = closed.log.digests.get(place);
-        // All is durable, but whoever appended the batch may be at its digest still.
-        for _ in 0..if place == 0 { 0 } else { DIGEST_TRIES } {
-            if digest.is_some() {
-                break;
-            }
-            std::thread::sleep(DIGEST_PAUSE);
-            digest = closed.log.digests.get(place);
-        }
-        chain = digest::chain_next(&chain, &digest?);
+        chain = digest::chain_next(&chain, &awaited_digest(closed, place)?);
     }
     Some(chain)
+}
+
+/// The digest of a batch. All is durable, but whoever appended the batch may be at its digest still; not where the very
+/// first is missing: then nobody is.
+fn awaited_digest(closed: &Closed, place: u64) -> Option<Digest> {
+    let tries = if place == 0 { 0 } else { DIGEST_TRIES };
+    let later = (0..tries).find_map(|_| {
+        let digest = closed.log.digests.get(place);
+        if digest.is_none() {
+            std::thread::sleep(DIGEST_PAUSE);
+        }
+        digest
+    });
+    later.or_else(|| closed.log.digests.get(place))
 }
 
 /// The chain over the batches of the segment, which is read once more and verified.
