@@ -131,7 +131,8 @@ Example:
 const APPEND_EXAMPLE: &str = "\
 The store's directory goes before the command: annals --data DIR append … Behind it, a --data that
 is an existing directory and no JSON is the store's directory, too, unless that was given before; beside
-the event's own --data, so is one that begins with / or . and does not exist yet. Whitespace around the JSON is not part of the data; the rest is stored byte for byte.
+the event's own --data, so is one that begins with / or . and does not exist yet.
+Whitespace around the JSON is not part of the data; the rest is stored byte for byte.
 
 Example:
   annals append order-42 --type OrderPlaced --data '{\"total\":12}' --expect none --tag customer:7
