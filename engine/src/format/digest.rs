@@ -9,7 +9,7 @@
 //! batch       = H(2, store id, epoch, batch number, first position, time, number of events (4),
 //!                  number of streams (4); of each stream: first version, name length (4), name;
 //!                  of each event: its digest; of each section: its digest)
-//! chain       = H(3, chain before, batch)
+//! chain       = H(3, chain behind the segment before, of each batch of the segment: its digest)
 //! ```
 //! The first number of each is one byte; numbers are 8 bytes where nothing else is said. An event that is
 //! erased later leaves its digest, and its salt goes with it, so that nobody can find out by trying
@@ -34,12 +34,25 @@ pub(crate) fn chain_start(store: Uuid) -> Digest {
     Sha256::new().chain_update([0]).chain_update(store.as_bytes()).finalize().into()
 }
 
-/// The chain behind a batch.
-pub(crate) fn chain_next(before: &Digest, batch: &Digest) -> Digest {
-    let mut bytes = [3; 1 + 2 * DIGEST_BYTES];
-    le::put(&mut bytes, 1, before);
-    le::put(&mut bytes, 1 + DIGEST_BYTES, batch);
-    Sha256::digest(bytes).into()
+/// The chain over a segment's batches, as far as it has come.
+#[derive(Debug)]
+pub(crate) struct Chain(Sha256);
+
+impl Chain {
+    /// Goes on from the chain behind the segment before.
+    pub(crate) fn behind(before: &Digest) -> Self {
+        Self(Sha256::new().chain_update([3]).chain_update(before))
+    }
+
+    /// Takes the digest of the next batch in.
+    pub(crate) fn add(&mut self, batch: &Digest) {
+        self.0.update(batch);
+    }
+
+    /// The chain behind the last batch that was added.
+    pub(crate) fn finish(self) -> Digest {
+        self.0.finalize().into()
+    }
 }
 
 /// The digest of a batch.

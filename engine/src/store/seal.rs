@@ -3,7 +3,7 @@
 use super::core::{Closed, Core, SealedSegment};
 use crate::disk::Piece;
 use crate::disk::maps::Advice;
-use crate::format::digest::{self, Digest};
+use crate::format::digest::{self, Chain, Digest};
 use crate::format::index::IndexOf;
 use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
 use crate::format::{BLOCK_BYTES, align_up};
@@ -104,11 +104,12 @@ fn seal_of(core: &Core, closed: &Closed, chain_before: Digest) -> Result<Seal, S
 
 /// The chain over the digests that those who appended left. `None`: some are missing, for the segment was begun
 /// before the store was opened.
-fn chain_of_digests(closed: &Closed, mut chain: Digest) -> Option<Digest> {
+fn chain_of_digests(closed: &Closed, chain_before: Digest) -> Option<Digest> {
+    let mut chain = Chain::behind(&chain_before);
     for place in 0..closed.next_batch - closed.log.header.first_batch {
-        chain = digest::chain_next(&chain, &awaited_digest(closed, place)?);
+        chain.add(&awaited_digest(closed, place)?);
     }
-    Some(chain)
+    Some(chain.finish())
 }
 
 /// The digest of a batch. All is durable, but whoever appended the batch may be at its digest still; not where the very
@@ -126,7 +127,7 @@ fn awaited_digest(closed: &Closed, place: u64) -> Option<Digest> {
 }
 
 /// The chain over the batches of the segment, which is read once more and verified.
-fn chain_of_log(core: &Core, closed: &Closed, mut chain: Digest) -> Result<Digest, SealError> {
+fn chain_of_log(core: &Core, closed: &Closed, chain_before: Digest) -> Result<Digest, SealError> {
     let path = &closed.log.path;
     let bytes = closed.log.file.map(Advice::Scan).map_err(|error| IoFailure::new("map", path, error))?;
     let frames = Frames {
@@ -137,8 +138,9 @@ fn chain_of_log(core: &Core, closed: &Closed, mut chain: Digest) -> Result<Diges
         until_batch: u64::MAX,
     };
     let start = Place::first(&closed.log.header, SegmentHeader::crc(&bytes));
+    let mut chain = Chain::behind(&chain_before);
     let walked = frames.walk(start, |_, view| {
-        chain = digest::chain_next(&chain, &digest::batch_digest(view)?);
+        chain.add(&digest::batch_digest(view)?);
         Ok(())
     });
     let damaged = |offset, kind| SealError::Damage(damage_at(path, offset, kind, None));
@@ -148,7 +150,7 @@ fn chain_of_log(core: &Core, closed: &Closed, mut chain: Digest) -> Result<Diges
     if wrong.is_some() || !complete {
         return Err(damaged(behind.offset, wrong.unwrap_or(DamageKind::Missing)));
     }
-    Ok(chain)
+    Ok(chain.finish())
 }
 
 fn write_index(core: &Core, closed: &Closed, seal: &Seal) -> Result<(), IoFailure> {

@@ -4,7 +4,7 @@ use super::core::{Core, MANIFEST_NAME, MARK_NAME, SealedSegment};
 use super::read_only;
 use crate::disk::Access;
 use crate::disk::maps::Advice;
-use crate::format::digest::{self, Digest};
+use crate::format::digest::{self, Chain, Digest};
 use crate::format::manifest::Manifest;
 use crate::format::mark;
 use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
@@ -162,9 +162,10 @@ impl Check<'_> {
             until_batch: u64::MAX,
         };
         let damage_before = self.verified.damage.len();
-        let chain = self.frames(path, &frames, start, seal.next_position, chain_before, &mut index);
+        let mut chain = Chain::behind(&chain_before);
+        self.frames(path, &frames, start, seal.next_position, &mut chain, &mut index);
         let intact = self.verified.damage.len() == damage_before;
-        if intact && (chain != seal.chain || chain_before != seal.chain_before) {
+        if intact && (chain.finish() != seal.chain || chain_before != seal.chain_before) {
             self.note(path, FRAMES_START, DamageKind::Digest, positions_of(seal));
         }
         let at = align_up(seal.end, BLOCK_BYTES);
@@ -228,34 +229,35 @@ impl Check<'_> {
         };
         let start = Place::first(header, SegmentHeader::crc(&bytes));
         let mut index = MemoryIndex::new(self.core.store, header.first_position);
-        let chain = digest::chain_start(self.core.store);
-        self.frames(&log.path, &frames, start, self.total, chain, &mut index);
+        // What the chain behind it is, the seal will say.
+        let mut chain = Chain::behind(&digest::chain_start(self.core.store));
+        self.frames(&log.path, &frames, start, self.total, &mut chain, &mut index);
         Ok(())
     }
 
-    /// Every frame and event from `place` on; goes on behind damage. Returns the chain.
+    /// Every frame and event from `place` on; goes on behind damage.
     fn frames(
         &mut self,
         path: &Path,
         frames: &Frames<'_>,
         mut place: Place,
         next_position: u64,
-        mut chain: Digest,
+        chain: &mut Chain,
         index: &mut MemoryIndex,
-    ) -> Digest {
+    ) {
         loop {
             let mut bad_event = Vec::new();
             let walked = frames.walk(place, |envelope, view| {
                 let first = view.header.first_position;
-                let chained = digest::batch_digest(view).map(|batch| digest::chain_next(&chain, &batch));
+                let digest = digest::batch_digest(view);
                 for ordinal in 0..view.header.events {
                     if let Err(kind) = view.event(ordinal) {
                         let position = first + u64::from(ordinal);
                         bad_event.push((envelope.offset, kind, Some((position, position))));
                     }
                 }
-                match chained.and_then(|next| super::rebuild::add(index, envelope, view).map(|()| next)) {
-                    Ok(next) => chain = next,
+                match digest.and_then(|batch| super::rebuild::add(index, envelope, view).map(|()| batch)) {
+                    Ok(batch) => chain.add(&batch),
                     Err(kind) => bad_event.push((envelope.offset, kind, None)),
                 }
                 self.verified.events += u64::from(view.header.events);
@@ -266,7 +268,7 @@ impl Check<'_> {
                 self.note(path, offset, kind, positions);
             }
             let (behind, wrong) = walked.unwrap_or((place, Some(DamageKind::Malformed)));
-            let Some(kind) = wrong else { return chain };
+            let Some(kind) = wrong else { return };
             let resumed = frames.resume(behind.offset + 8).filter(|next| next.position >= behind.position);
             let until = resumed.map_or(next_position, |next| next.position);
             if resumed.is_some() || until > behind.position || behind.offset < frames.limit {
@@ -275,7 +277,7 @@ impl Check<'_> {
             }
             match resumed {
                 Some(next) => place = next,
-                None => return chain,
+                None => return,
             }
         }
     }

@@ -152,7 +152,9 @@ struct Reader<'f> {
     events: Vec<Found>,
     /// Of each frame of the segment that is read: first position and offset.
     frames: Vec<(u64, usize)>,
+    /// Behind the last sealed segment, and the digests of the batches since.
     chain: Vec<u8>,
+    digests: Vec<u8>,
     previous: u64,
     next_batch: u64,
     compressed: usize,
@@ -270,7 +272,7 @@ impl Reader<'_> {
                 .concat();
         let digest =
             hash(&[&[2], &self.store, &numbers, &counts, &stream_parts, &event_digests, &section_digests]);
-        self.chain = hash(&[&[3], &self.chain, &digest]);
+        self.digests.extend(digest);
         self.next_batch += 1;
     }
 
@@ -351,7 +353,7 @@ impl Reader<'_> {
     }
 
     /// Checks the seal of the segment that was just read, and its fields in the manifest.
-    fn seal(&self, bytes: &[u8], end: usize, in_manifest: &[u8], chain_before: &[u8]) {
+    fn seal(&mut self, bytes: &[u8], end: usize, in_manifest: &[u8]) {
         let format = self.format;
         let seal = format.header("seal", &bytes[align_up(end, format.constant("block"))..]);
         assert_eq!(&seal[format.start("seal", "ordinal")..], in_manifest);
@@ -359,7 +361,8 @@ impl Reader<'_> {
         assert_eq!(format.number("seal", "next batch", seal), self.next_batch);
         assert_eq!(format.number("seal", "next position", seal), self.events.len() as u64);
         assert_eq!(format.number("seal", "last checksum", seal), self.previous);
-        assert_eq!(format.bytes("seal", "chain before", seal), chain_before);
+        assert_eq!(format.bytes("seal", "chain before", seal), self.chain);
+        self.chain = hash(&[&[3], &self.chain, &std::mem::take(&mut self.digests)]);
         assert_eq!(format.bytes("seal", "chain", seal), self.chain);
         let last = self.events.last().unwrap();
         assert_eq!(format.number("seal", "greatest time", seal), last.time);
@@ -502,20 +505,28 @@ fn a_store_is_read_by_what_the_format_document_says() {
 
     let store = format.bytes("prelude", "store", manifest).to_vec();
     let chain = hash(&[&[0], &store]);
-    let (events, frames) = (Vec::new(), Vec::new());
-    let mut reader =
-        Reader { format: &format, store, events, frames, chain, previous: 0, next_batch: 0, compressed: 0 };
+    let mut reader = Reader {
+        format: &format,
+        store,
+        events: Vec::new(),
+        frames: Vec::new(),
+        chain,
+        digests: Vec::new(),
+        previous: 0,
+        next_batch: 0,
+        compressed: 0,
+    };
     let mut last_segment = (0, 0);
     for ordinal in 1..=of("last made") {
         let bytes = file(&format!("{ordinal:010}.log"));
         if bytes[..format.constant("block")].iter().all(|&byte| byte == 0) {
             break;
         }
-        let (first, chain_before) = (reader.events.len(), reader.chain.clone());
+        let first = reader.events.len();
         let end = reader.segment(ordinal, &bytes);
         last_segment = (ordinal, end);
         if let Some(in_manifest) = seals.get(usize::try_from(ordinal).unwrap() - 1) {
-            reader.seal(&bytes, end, in_manifest, &chain_before);
+            reader.seal(&bytes, end, in_manifest);
             let salt = format.bytes("segment header", "salt", &bytes);
             reader.index(&file(&format!("{ordinal:010}.index")), salt, first);
         }
