@@ -26,6 +26,7 @@ mod format;
 mod index;
 mod log;
 mod store;
+mod striped;
 #[cfg(feature = "testing")]
 pub mod testing;
 

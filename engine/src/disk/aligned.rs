@@ -6,7 +6,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Alignment of memory, offsets and lengths of direct writes.
 pub(crate) const ALIGNMENT: usize = 4096;
@@ -28,7 +28,7 @@ pub(crate) fn set_memory_short_from(bytes: usize) {
     SHORT_FROM.store(bytes, Ordering::Relaxed);
 }
 
-/// A zeroed, aligned piece of memory whose disjoint parts are filled once each, by whoever reserved them,
+/// An aligned piece of memory, zeroed at first, whose disjoint parts are filled once each, by whoever reserved them,
 /// and read by anybody afterwards.
 #[derive(Debug)]
 pub(crate) struct Chunk {
@@ -85,18 +85,13 @@ impl Chunk {
     /// The range was reserved for the caller alone: nobody reads or writes it until this returns and is
     /// made known to them with at least release ordering.
     pub(crate) unsafe fn fill(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= self.len, "a range within the chunk");
-        // SAFETY: the destination is inside the allocation and, by the caller's promise, its own; the source is a
-        // slice elsewhere.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at(offset), bytes.len()) };
+        // SAFETY: the chunk is there, and the range is the caller's by its promise.
+        unsafe { self.memory().fill(offset, bytes) };
     }
 
-    /// Four bytes that are written and read as one, to tell readers that what lies around them is filled.
-    pub(crate) fn flag(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset + 4 <= self.len && offset.is_multiple_of(4), "four aligned bytes within the chunk");
-        let flag = self.at(offset).cast::<u32>();
-        // SAFETY: the pointer is aligned and inside the allocation, which lives as long as `self`.
-        unsafe { AtomicU32::from_ptr(flag) }
+    /// Its memory, which does not keep it alive.
+    pub(crate) fn memory(&self) -> Memory {
+        Memory { start: self.memory, len: self.len }
     }
 
     /// All of it, while nobody else has it.
@@ -104,20 +99,32 @@ impl Chunk {
         // SAFETY: the range is the whole allocation, initialised, and `&mut self` makes it ours alone.
         unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
     }
+}
 
-    /// Zeroes everything, for the next use.
-    pub(crate) fn clear(&mut self) {
-        self.bytes_mut().fill(0);
-    }
+/// A chunk's memory, as long as something else keeps the chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+}
 
-    /// Sets a flag: what was filled before is seen by whoever reads it so.
-    pub(crate) fn raise_flag(&self, offset: usize, value: [u8; 4]) {
-        self.flag(offset).store(u32::from_le_bytes(value), Ordering::Release);
-    }
+// SAFETY: it is but an address; what uses it promises that the chunk is there.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
 
-    /// Reads a flag.
-    pub(crate) fn read_flag(&self, offset: usize) -> [u8; 4] {
-        self.flag(offset).load(Ordering::Acquire).to_le_bytes()
+impl Memory {
+    /// Fills a range.
+    ///
+    /// # Safety
+    /// As [`Chunk::fill`], and the chunk still exists.
+    pub(crate) unsafe fn fill(self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.len, "a range within the chunk");
+        // SAFETY: the offset is within the allocation, which is there by the caller's promise.
+        let place = unsafe { self.start.as_ptr().add(offset) };
+        // SAFETY: the destination is inside the allocation and the caller's own, by its promise; the source is a slice
+        // elsewhere.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
     }
 }
 

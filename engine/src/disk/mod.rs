@@ -15,7 +15,7 @@ pub(crate) mod simulated;
 
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use aligned::set_memory_short_from;
-pub(crate) use aligned::{Chunk, Piece, is_memory_short};
+pub(crate) use aligned::{Chunk, Memory, Piece, is_memory_short};
 pub(crate) use choose::{PROBE_PREFIX, choose};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use ring::Ring;

@@ -27,7 +27,7 @@ use std::borrow::Cow;
 pub(crate) const FRAME_FIXED_BYTES: usize = 48;
 /// Frames begin at multiples of this.
 pub(crate) const FRAME_ALIGNMENT_BYTES: usize = FRAME_ALIGNMENT;
-/// The first four bytes. Written last, so that a reader in the same process can wait for them.
+/// The first four bytes.
 pub(crate) const FRAME_MAGIC: [u8; 4] = *b"anfr";
 const AT_MAGIC: usize = 0;
 const AT_CRC: usize = 4;

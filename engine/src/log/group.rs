@@ -1,6 +1,7 @@
 //! A group: batches made durable by one device write; and the count of its places that are filled.
 
 use super::unsealed::Unsealed;
+use crate::striped::{STRIPES, stripe};
 use rustix::thread::futex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -32,13 +33,30 @@ pub(crate) struct Group {
 #[derive(Debug, Default)]
 pub(crate) struct Fills([Counter; COUNTERS]);
 
-/// In a cache line of its own: all who append count, each for the group that is open.
+#[derive(Debug, Default)]
+struct Counter {
+    filled: [Filled; STRIPES],
+    waiting: Waiting,
+}
+
+/// Places filled by the threads that count here. In a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Counter {
-    filled: AtomicU32,
-    /// Whether the writer sleeps until the count changes.
+struct Filled(AtomicU32);
+
+/// What all who fill look at, and nobody changes unless the writer sleeps.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Waiting {
+    /// Whether the writer sleeps until `changes` does.
     awaited: AtomicBool,
+    changes: AtomicU32,
+}
+
+impl Counter {
+    fn sum(&self) -> u32 {
+        self.filled.iter().map(|filled| filled.0.load(Ordering::SeqCst)).sum()
+    }
 }
 
 impl Fills {
@@ -48,11 +66,12 @@ impl Fills {
 
     /// One more place of `group` is filled.
     pub(crate) fn add(&self, group: u64) {
-        let counter = self.counter(group);
-        counter.filled.fetch_add(1, Ordering::SeqCst);
-        if counter.awaited.load(Ordering::SeqCst) {
-            // Waking cannot fail in a way that matters: the sleeper looks at the count.
-            let _ = futex::wake(&counter.filled, futex::Flags::PRIVATE, 1);
+        let Counter { filled, waiting } = self.counter(group);
+        filled[stripe()].0.fetch_add(1, Ordering::SeqCst);
+        if waiting.awaited.load(Ordering::SeqCst) {
+            waiting.changes.fetch_add(1, Ordering::SeqCst);
+            // Waking cannot fail in a way that matters: the sleeper looks at the counts.
+            let _ = futex::wake(&waiting.changes, futex::Flags::PRIVATE, 1);
         }
     }
 
@@ -60,22 +79,20 @@ impl Fills {
     /// and short. Sleeps rather than yields: the thread that copies may need this very core.
     pub(crate) fn wait_for(&self, group: u64, frames: u32) {
         let counter = self.counter(group);
-        for _ in 0..SPINS {
-            if counter.filled.load(Ordering::Acquire) >= frames {
-                break;
+        let looks = (0..SPINS).take_while(|_| counter.sum() < frames);
+        if looks.map(|_| std::hint::spin_loop()).count() == SPINS {
+            let Waiting { awaited, changes } = &counter.waiting;
+            awaited.store(true, Ordering::SeqCst);
+            loop {
+                let seen = changes.load(Ordering::SeqCst);
+                if counter.sum() >= frames {
+                    break;
+                }
+                // Interrupted, or changed meanwhile: look again.
+                let _ = futex::wait(changes, futex::Flags::PRIVATE, seen, None);
             }
-            std::hint::spin_loop();
+            awaited.store(false, Ordering::SeqCst);
         }
-        counter.awaited.store(true, Ordering::SeqCst);
-        loop {
-            let filled = counter.filled.load(Ordering::SeqCst);
-            if filled >= frames {
-                break;
-            }
-            // Interrupted, or changed meanwhile: look again.
-            let _ = futex::wait(&counter.filled, futex::Flags::PRIVATE, filled, None);
-        }
-        counter.awaited.store(false, Ordering::SeqCst);
-        counter.filled.store(0, Ordering::SeqCst);
+        counter.filled.iter().for_each(|filled| filled.0.store(0, Ordering::SeqCst));
     }
 }

@@ -1,11 +1,10 @@
 //! The image: the newest bytes of a segment in memory, from which they are written and read.
 //!
 //! A list of aligned chunks. Appenders reserve disjoint places under the commit's lock and fill them without
-//! it; a frame's first four bytes are filled last and tell readers that the frame is there.
+//! it. What a chunk held before is still in it where nobody filled it: only what was filled is written or read.
 #![allow(unsafe_code)]
 
-use crate::disk::{Chunk, Piece, is_memory_short};
-use crate::format::frame::FRAME_MAGIC;
+use crate::disk::{Chunk, Memory, Piece, is_memory_short};
 use crate::format::{BLOCK_BYTES, align_down, to_usize};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
@@ -14,7 +13,7 @@ use std::sync::Arc;
 
 /// Size of a chunk: large enough that frames seldom straddle two, small enough to be let go of soon.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
-/// Chunks that the process keeps for reuse, zeroed: what a busy store cycles through.
+/// Chunks that the process keeps for reuse: what a busy store cycles through.
 const POOL_CHUNKS_MAX: usize = 48;
 
 static POOL: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
@@ -24,12 +23,39 @@ fn take_chunk() -> Arc<Chunk> {
 }
 
 fn give_back(chunk: Arc<Chunk>) {
-    if let Ok(mut chunk) = Arc::try_unwrap(chunk) {
-        chunk.clear();
+    if let Ok(chunk) = Arc::try_unwrap(chunk) {
         let mut pool = POOL.lock();
         if pool.len() < POOL_CHUNKS_MAX && !is_memory_short() {
             pool.push(chunk);
         }
+    }
+}
+
+/// One chunk of an image, for frames that lie in it as a whole: filling them looks for nothing and counts nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Window {
+    /// The chunk's offset in the file.
+    start: u64,
+    chunk: Option<Memory>,
+}
+
+impl Window {
+    /// Whether all of `start..end` lies in it.
+    pub(crate) fn holds(&self, start: u64, end: u64) -> bool {
+        self.chunk.is_some() && start >= self.start && end <= self.start + CHUNK_BYTES as u64
+    }
+
+    /// Fills a range, if all of it lies here; whether it did.
+    ///
+    /// # Safety
+    /// As [`Image::fill`] of the image that it is of, which still has the range.
+    pub(crate) unsafe fn fill(&self, offset: u64, bytes: &[u8]) -> bool {
+        let Some(chunk) = self.chunk.filter(|_| self.holds(offset, offset + bytes.len() as u64)) else {
+            return false;
+        };
+        // SAFETY: the range is inside the chunk, which the image has, and the caller's.
+        unsafe { chunk.fill(to_usize(offset - self.start), bytes) };
+        true
     }
 }
 
@@ -55,14 +81,17 @@ impl Image {
         Self { chunks: RwLock::new(Chunks { first, list: VecDeque::new(), start: offset }) }
     }
 
-    /// Makes sure that there is memory up to `end`; returns up to where there is.
-    pub(crate) fn reserve(&self, end: u64) -> u64 {
-        let has = |chunks: &Chunks| (chunks.first + chunks.list.len() as u64) * CHUNK_BYTES as u64;
+    /// Makes sure that there is memory for `start..end`; returns the chunk that it ends in.
+    pub(crate) fn reserve(&self, start: u64, end: u64) -> Window {
         let mut chunks = self.chunks.write();
-        while has(&chunks) < end {
+        let place =
+            |chunks: &Chunks| to_usize(end.saturating_sub(1).max(start) / CHUNK_BYTES as u64 - chunks.first);
+        while chunks.list.len() <= place(&chunks) {
             chunks.list.push_back(take_chunk());
         }
-        has(&chunks)
+        let number = place(&chunks);
+        let start = (chunks.first + number as u64) * CHUNK_BYTES as u64;
+        Window { start, chunk: Some(chunks.list[number].memory()) }
     }
 
     /// Calls `visit` with the chunk and the range in it for each part of the file's bytes `start..end`; `false`:
@@ -95,31 +124,6 @@ impl Image {
         true
     }
 
-    /// Fills the place of a frame that the caller reserved for itself, its magic last.
-    ///
-    /// # Safety
-    /// Nobody else fills any of `offset..offset + frame.len()`, and it is filled once.
-    pub(crate) unsafe fn fill_frame(&self, offset: u64, frame: &[u8]) {
-        assert_eq!(frame[..FRAME_MAGIC.len()], FRAME_MAGIC, "a frame begins with its magic");
-        let mut rest = frame;
-        let mut first: Option<(Arc<Chunk>, usize)> = None;
-        let filled = self.parts(offset, offset + frame.len() as u64, |chunk, range| {
-            let (part, tail) = rest.split_at(range.len());
-            rest = tail;
-            // Offsets of frames and sizes of chunks are multiples of eight bytes: the magic is in one part.
-            let skip = if first.is_none() { FRAME_MAGIC.len() } else { 0 };
-            // SAFETY: the part is inside the caller's range.
-            unsafe { chunk.fill(range.start + skip, &part[skip..]) };
-            match (&first, rest.is_empty()) {
-                (None, true) => chunk.raise_flag(range.start, FRAME_MAGIC),
-                (None, false) => first = Some((Arc::clone(chunk), range.start)),
-                (Some((first, flag)), true) => first.raise_flag(*flag, FRAME_MAGIC),
-                (Some(_), false) => {}
-            }
-        });
-        assert!(filled, "the place was reserved");
-    }
-
     /// Fills a range.
     ///
     /// # Safety
@@ -134,15 +138,6 @@ impl Image {
             rest = tail;
         });
         assert!(filled, "the place was reserved");
-    }
-
-    /// Whether the frame at `offset` is filled; `None`: it is not here.
-    pub(crate) fn is_filled(&self, offset: u64) -> Option<bool> {
-        let mut filled = false;
-        let here = self.parts(offset, offset + 4, |chunk, range| {
-            filled = chunk.read_flag(range.start) == FRAME_MAGIC;
-        });
-        here.then_some(filled)
     }
 
     /// Copies filled bytes out; `false`: not here.

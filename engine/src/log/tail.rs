@@ -2,10 +2,12 @@
 #![allow(unsafe_code)]
 
 use super::group::Group;
+use super::image::Window;
 use super::unsealed::Unsealed;
 use crate::disk::Pipelining;
 use crate::format::frame::{FrameSeed, Place};
 use crate::format::{BLOCK_BYTES, align_up};
+use crate::striped::{Share, Shared};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ pub(crate) enum WriterPhase {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    pub(crate) segment: Arc<Unsealed>,
+    pub(crate) segment: Shared<Unsealed>,
     /// Where the next frame goes.
     pub(crate) offset: u64,
     /// Behind the last frame; `offset` may be the next block's start instead.
@@ -32,8 +34,8 @@ pub(crate) struct Tail {
     pub(crate) phase: WriterPhase,
     /// All bytes ever reserved since opening; the durable part of it is subtracted by whoever limits it.
     pub(crate) reserved_total: u64,
-    /// Behind the memory that the segment's image has.
-    image_end: u64,
+    /// The chunk of the segment's image that the next frame begins in, once one did.
+    window: Window,
     open: OpenGroup,
     closed: VecDeque<Group>,
     /// Which groups the writer puts in flight together. Such a group ends at a block's end, so that the next one shares no
@@ -48,7 +50,8 @@ pub(crate) struct Tail {
 /// A place in the log that is its holder's alone, to be filled once.
 #[derive(Debug)]
 pub(crate) struct Reserved {
-    log: Arc<Unsealed>,
+    log: Share<Unsealed>,
+    window: Window,
     offset: u64,
     bytes: u64,
     /// The group that waits for it to be filled.
@@ -57,10 +60,14 @@ pub(crate) struct Reserved {
 
 impl Reserved {
     /// Copies the frame into its place; returns the segment that it is in.
-    pub(crate) fn fill(self, frame: &[u8]) -> Arc<Unsealed> {
+    pub(crate) fn fill(self, frame: &[u8]) -> Share<Unsealed> {
         assert_eq!(frame.len() as u64, self.bytes, "the place was reserved for this frame");
-        // SAFETY: `Tail::push` gave this range to this value alone, and filling takes it by value.
-        unsafe { self.log.image().fill_frame(self.offset, frame) };
+        // SAFETY: `Tail::push` gave this range to this value alone, and filling takes it by value. The image keeps all
+        // that is not durable, which this is not before it is filled.
+        if !unsafe { self.window.fill(self.offset, frame) } {
+            // SAFETY: as above.
+            unsafe { self.log.image().fill(self.offset, frame) };
+        }
         self.log
     }
 }
@@ -79,13 +86,13 @@ impl Tail {
     /// A tail behind the last frame, whose checksum is `last_crc`, at `offset` of `segment`.
     pub(crate) fn new(segment: Arc<Unsealed>, offset: u64, last_crc: u32) -> Self {
         Self {
-            segment,
+            segment: Shared::new(&segment),
             offset,
             frames_end: offset,
             last_crc,
             phase: WriterPhase::Running,
             reserved_total: 0,
-            image_end: 0,
+            window: Window::default(),
             open: OpenGroup { start: offset, ..OpenGroup::default() },
             closed: VecDeque::new(),
             pipelining: Pipelining { depth: 1, bytes_min: u64::MAX },
@@ -114,12 +121,17 @@ impl Tail {
         next_position: u64,
     ) -> Reserved {
         assert!(self.fits(frame_bytes), "the caller made room");
-        let log = Arc::clone(&self.segment);
-        let reserved = Reserved { log, offset: self.offset, bytes: frame_bytes, group: self.open.number };
-        self.offset += frame_bytes;
-        if self.offset > self.image_end {
-            self.image_end = self.segment.image().reserve(self.offset);
+        if !self.window.holds(self.offset, self.offset + frame_bytes) {
+            self.window = self.segment.image().reserve(self.offset, self.offset + frame_bytes);
         }
+        let reserved = Reserved {
+            log: self.segment.share(),
+            window: self.window,
+            offset: self.offset,
+            bytes: frame_bytes,
+            group: self.open.number,
+        };
+        self.offset += frame_bytes;
         self.frames_end = self.offset;
         self.reserved_total += frame_bytes;
         self.last_crc = crc;
@@ -137,11 +149,11 @@ impl Tail {
             let group = self.close_open();
             self.closed.push_back(group);
         }
-        self.segment = segment;
+        self.segment = Shared::new(&segment);
         self.offset = offset;
         self.frames_end = offset;
         self.last_crc = header_crc;
-        self.image_end = 0;
+        self.window = Window::default();
         self.open.start = offset;
         self.open.header = Some(header);
     }

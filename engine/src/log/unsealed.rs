@@ -15,10 +15,6 @@ use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-/// How long a reader sleeps that came for a frame while it was being copied.
-const FILL_PAUSE: Duration = Duration::from_micros(20);
 
 /// See the module. Apart from its reference count, in a cache line of its own: each append changes that.
 #[derive(Debug)]
@@ -62,7 +58,7 @@ impl Unsealed {
     ) -> Self {
         let log = Self::new(header, path, file, end);
         assert_eq!(align_down(end, BLOCK_BYTES) + begun.len() as u64, end, "the begun block, up to the end");
-        let _ = log.image.reserve(end);
+        let _ = log.image.reserve(align_down(end, BLOCK_BYTES), end);
         // SAFETY: nobody else knows this segment yet.
         unsafe { log.image.fill(end - begun.len() as u64, begun) };
         log
@@ -85,19 +81,11 @@ impl Unsealed {
         self.durable_end.fetch_max(end, Ordering::AcqRel);
     }
 
-    /// Waits until the frame that was placed at `offset` is filled: an appender is copying it right now.
-    pub(crate) fn await_filled(&self, offset: u64) {
-        while self.image.is_filled(offset) == Some(false) {
-            // Rare, and the thread that copies may need this very core.
-            std::thread::sleep(FILL_PAUSE);
-        }
-    }
-
-    /// The frame at `offset`, which was placed there and is filled: its verified envelope and all its bytes.
+    /// The durable frame at `offset`: its verified envelope and all its bytes.
     pub(crate) fn frame(&self, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
+        assert!(offset < self.durable_end(), "nobody reads what is not durable");
         let mut fixed = [0; FRAME_FIXED_BYTES];
-        // SAFETY: a frame is filled as a whole before its magic is, and callers come for offsets that were placed,
-        // after `await_filled` or below the watermark.
+        // SAFETY: all that is durable was filled.
         if !unsafe { self.image.copy_to(offset, &mut fixed) } {
             return self.mapped_frame(offset);
         }

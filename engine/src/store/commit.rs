@@ -17,6 +17,7 @@ use crate::format::frame;
 use crate::index::heads::Entry;
 use crate::index::memory::{MemoryIndex, StreamNumber};
 use crate::log::tail::Reserved;
+use crate::striped::Shared;
 use annals_types::{
     Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
 };
@@ -70,7 +71,7 @@ struct Placed {
 }
 
 /// Appends, waiting where it must.
-pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
+pub(crate) fn append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
     let mut prepared = Prepared::new(core, append)?;
     let _guard = PoisonOnPanic::new(core);
     let mut failures_seen = None;
@@ -86,7 +87,11 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
                 look_up(core, &mut prepared, &streams, &view).map_err(failed_read)?;
             }
             Err(Obstacle::Occupied { places, otherwise }) => {
+                let (batch, group) = last_assigned(&state);
                 drop(state);
+                // What it may be a repeat of can be read once it is durable; the answer has to wait for that in any case.
+                core.watermark.wait(batch, group);
+                refuse_if_closed(core)?;
                 let repeat = repeat::find(core, append, &prepared, &places).map_err(failed_read)?;
                 return Ok(answer_repeat(core, repeat, otherwise));
             }
@@ -114,7 +119,7 @@ pub(crate) fn append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, Ap
 }
 
 /// Appends if that needs no waiting and no disk; else says why not.
-pub(crate) fn try_append(core: &Arc<Core>, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
+pub(crate) fn try_append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
     let mut prepared = Prepared::new(core, append).map_err(TryAppendError::Failed)?;
     let _guard = PoisonOnPanic::new(core);
     let mut state = core.state.lock();
@@ -178,18 +183,18 @@ fn last_assigned(state: &State) -> (u64, u64) {
     (state.next_batch, state.tail.as_ref().map_or(0, |tail| tail.last_group))
 }
 
-fn rejected(core: &Arc<Core>, state: &State, error: AppendError) -> Ticket {
+fn rejected(core: &Shared<Core>, state: &State, error: AppendError) -> Ticket {
     let (batch, group) = last_assigned(state);
-    Ticket::new(Arc::clone(core), batch, group, Decided::Rejected(error))
+    Ticket::new(core.share(), batch, group, Decided::Rejected(error))
 }
 
-fn answer_repeat(core: &Arc<Core>, repeat: Repeat, otherwise: AppendError) -> Ticket {
+fn answer_repeat(core: &Shared<Core>, repeat: Repeat, otherwise: AppendError) -> Ticket {
     let (batch, group) = last_assigned(&core.state.lock());
     match repeat {
         // Settled with everything before now: the earlier batch is among that.
-        Repeat::Same(appended) => Ticket::new(Arc::clone(core), batch, group, Decided::Repeated(appended)),
-        Repeat::Conflict(error) => Ticket::new(Arc::clone(core), batch, group, Decided::Rejected(error)),
-        Repeat::No => Ticket::new(Arc::clone(core), batch, group, Decided::Rejected(otherwise)),
+        Repeat::Same(appended) => Ticket::new(core.share(), batch, group, Decided::Repeated(appended)),
+        Repeat::Conflict(error) => Ticket::new(core.share(), batch, group, Decided::Rejected(error)),
+        Repeat::No => Ticket::new(core.share(), batch, group, Decided::Rejected(otherwise)),
     }
 }
 
@@ -380,7 +385,7 @@ fn assign(
 
 /// Copies the frame into its place, and has it written. The lock's next holder is woken once the place is filled: the
 /// writer waits for all places of a group, and whoever wakes another may lose its core to it.
-fn finish(core: &Arc<Core>, prepared: &Prepared<'_>, placed: Placed, next: Wake<'_>) -> Ticket {
+fn finish(core: &Shared<Core>, prepared: &Prepared<'_>, placed: Placed, next: Wake<'_>) -> Ticket {
     let mut next = Some(next);
     if prepared.frame.len() > QUICKLY_COPIED_BYTES_MAX {
         drop(next.take());
@@ -398,7 +403,7 @@ fn finish(core: &Arc<Core>, prepared: &Prepared<'_>, placed: Placed, next: Wake<
     if let Ok(digest) = view.and_then(|view| digest::batch_digest(&view)) {
         segment.digests.set(placed.number - segment.header.first_batch, &digest);
     }
-    Ticket::new(Arc::clone(core), placed.number + 1, group, Decided::Written(placed.appended))
+    Ticket::new(core.share(), placed.number + 1, group, Decided::Written(placed.appended))
 }
 
 /// Sees to it that a reserved place is counted as filled whatever happens, or the writer would wait for it for

@@ -249,14 +249,9 @@ fn read_frame(core: &Core, home: &Home, offset: u64, order: Order) -> Result<(En
             let bytes = segment.log.bytes(core.disk.as_ref(), advice)?;
             Ok(segment.log.frame(&bytes, offset)?)
         }
-        Home::Closed(closed) => read_unsealed(&closed.log, offset),
-        Home::Active(log) => read_unsealed(log, offset),
+        Home::Closed(closed) => closed.log.frame(offset),
+        Home::Active(log) => log.frame(offset),
     }
-}
-
-fn read_unsealed(log: &Unsealed, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
-    log.await_filled(offset);
-    log.frame(offset)
 }
 
 /// Frames around a position.

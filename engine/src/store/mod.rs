@@ -31,6 +31,7 @@ use self::ticket::Ticket;
 use crate::clock::{Clock, stopwatch};
 use crate::disk::{self, Disk};
 use crate::log::writer;
+use crate::striped::Shared;
 use annals_types::{Append, AppendError, Head, IoFailure, OpenError, Position, Read, ReadError, Settings};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ pub struct Store {
 /// The open store and its threads; closing happens when it is dropped.
 #[derive(Debug)]
 struct Handle {
-    core: Arc<Core>,
+    core: Shared<Core>,
     threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -107,7 +108,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         settings.validate()?;
         let core = open::open(dir, disk, settings, clock)?;
-        let handle = Handle { core, threads: parking_lot::Mutex::default() };
+        let handle = Handle { core: Shared::new(&core), threads: parking_lot::Mutex::default() };
         handle.spawn_threads().map_err(|error| IoFailure::new("start the threads of", dir, error))?;
         Ok(Self { handle: Arc::new(handle) })
     }
@@ -126,7 +127,9 @@ impl Store {
     pub(crate) fn open_read_only_on(dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
         let (core, follower) = read_only::open(dir, &disk, &Settings::default(), &Clock::System)?;
         core.follower.set(follower).expect("it was just made");
-        Ok(Self { handle: Arc::new(Handle { core, threads: parking_lot::Mutex::default() }) })
+        Ok(Self {
+            handle: Arc::new(Handle { core: Shared::new(&core), threads: parking_lot::Mutex::default() }),
+        })
     }
 
     /// Appends a batch: all of it or nothing. Decides at once and returns a ticket; the outcome can be read from

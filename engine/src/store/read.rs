@@ -200,7 +200,7 @@ fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result
     let (head, mut hidden) = lookup::known_head(core, lookup.key())?;
     let count = head.map_or(0, |head| head.version.get() + 1);
     let mut locator = Locator::default();
-    let mut first_version = |reached: &mut dyn FnMut(u64) -> Result<bool, ReadError>| {
+    let mut first_version = |count: u64, reached: &mut dyn FnMut(u64) -> Result<bool, ReadError>| {
         first_where(0, count, |version| match lookup.position(core, version)? {
             Some(position) => reached(position),
             None => Ok(true),
@@ -212,21 +212,23 @@ fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result
     let visible = if head.is_none_or(|head| head.position.get() < durable) {
         count
     } else {
-        first_version(&mut |position| Ok(position >= durable))?
+        first_version(count, &mut |position| Ok(position >= durable))?
     };
     let (lower, upper) = bounds(read);
     let next = match lower {
         None => 0,
         Some(Bound::Version(version)) => version.get(),
-        Some(Bound::Position(from)) => first_version(&mut |position| Ok(position >= from.get()))?,
-        Some(Bound::Time(time)) => first_version(&mut |position| time_reached(position, time.get()))?,
+        Some(Bound::Position(from)) => first_version(visible, &mut |position| Ok(position >= from.get()))?,
+        Some(Bound::Time(time)) => {
+            first_version(visible, &mut |position| time_reached(position, time.get()))?
+        }
     };
     let end = match upper {
         None => visible,
         Some(Bound::Version(version)) => version.get().saturating_add(1),
-        Some(Bound::Position(until)) => first_version(&mut |position| Ok(position > until.get()))?,
+        Some(Bound::Position(until)) => first_version(visible, &mut |position| Ok(position > until.get()))?,
         Some(Bound::Time(time)) => {
-            first_version(&mut |position| time_reached(position, time.get().saturating_add(1)))?
+            first_version(visible, &mut |position| time_reached(position, time.get().saturating_add(1)))?
         }
     };
     // Events that damage may hide are behind the last one that is known.

@@ -1,6 +1,7 @@
 //! A ticket: the outcome of an append, decided, and readable once what it rests on is durable.
 
 use super::core::Core;
+use crate::striped::Share;
 use annals_types::{AppendError, Appended};
 use std::fmt;
 use std::future::Future;
@@ -28,7 +29,7 @@ use std::task::{Context, Poll};
 /// ```
 #[must_use = "an append is known to be durable only once its ticket says so"]
 pub struct Ticket {
-    core: Arc<Core>,
+    core: Share<Core>,
     /// Settled when all batches below this one are durable.
     batch: u64,
     /// The group that holds the last of them.
@@ -44,7 +45,7 @@ pub(crate) enum Decided {
 }
 
 impl Ticket {
-    pub(crate) fn new(core: Arc<Core>, batch: u64, group: u64, decided: Decided) -> Self {
+    pub(crate) fn new(core: Share<Core>, batch: u64, group: u64, decided: Decided) -> Self {
         Self { core, batch, group, decided }
     }
 
@@ -90,7 +91,7 @@ impl Future for Ticket {
         }
         // A future is not polled again once it is ready; what stays behind is never read.
         let decided = std::mem::replace(&mut ticket.decided, Decided::Rejected(AppendError::ReadOnly));
-        Poll::Ready(Ticket::new(Arc::clone(&ticket.core), ticket.batch, ticket.group, decided).outcome())
+        Poll::Ready(Ticket::new(ticket.core.clone(), ticket.batch, ticket.group, decided).outcome())
     }
 }
 
