@@ -46,6 +46,8 @@ struct Work {
     threads: u32,
     events: usize,
     in_flight: usize,
+    /// Appends handed over together.
+    run: usize,
 }
 
 /// What is measured of the disk itself: writes at a time, and their size.
@@ -54,13 +56,14 @@ const PROBES: [(usize, usize); 5] = [(1, 4 << 10), (4, 4 << 10), (1, 64 << 10), 
 /// How long a sustained run is.
 const SUSTAINED: Duration = Duration::from_mins(1);
 
-const WORKS: [Work; 6] = [
-    Work { name: "one_writer", threads: 1, events: 1, in_flight: 1 },
-    Work { name: "writers_64", threads: 64, events: 1, in_flight: 1 },
-    Work { name: "writers_256", threads: 256, events: 1, in_flight: 1 },
-    Work { name: "in_flight_4096", threads: 4, events: 1, in_flight: 1024 },
-    Work { name: "batch_100", threads: 8, events: 100, in_flight: 1 },
-    Work { name: "batch_100_pipelined", threads: 4, events: 100, in_flight: 64 },
+const WORKS: [Work; 7] = [
+    Work { name: "one_writer", threads: 1, events: 1, in_flight: 1, run: 1 },
+    Work { name: "writers_64", threads: 64, events: 1, in_flight: 1, run: 1 },
+    Work { name: "writers_256", threads: 256, events: 1, in_flight: 1, run: 1 },
+    Work { name: "in_flight_4096", threads: 4, events: 1, in_flight: 1024, run: 1 },
+    Work { name: "in_flight_4096_runs", threads: 4, events: 1, in_flight: 1024, run: 32 },
+    Work { name: "batch_100", threads: 8, events: 100, in_flight: 1, run: 1 },
+    Work { name: "batch_100_pipelined", threads: 4, events: 100, in_flight: 64, run: 1 },
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -123,6 +126,17 @@ impl Target {
             Self::Store(store) => OnItsWay::Ticket(store.append(append)?),
             Self::Ceiling(pipeline) => OnItsWay::Placed(pipeline.append(&append)),
         })
+    }
+
+    fn append_each(&self, appends: &[Append<'_>]) -> Result<Vec<OnItsWay>, Failure> {
+        match self {
+            Self::Store(store) => {
+                store.append_each(appends).into_iter().map(|ticket| Ok(OnItsWay::Ticket(ticket?))).collect()
+            }
+            Self::Ceiling(pipeline) => {
+                Ok(appends.iter().map(|append| OnItsWay::Placed(pipeline.append(append))).collect())
+            }
+        }
     }
 
     fn is_settled(&self, append: &OnItsWay) -> bool {
@@ -200,6 +214,17 @@ fn produce(
         let sent = stopwatch();
         if sent >= until {
             break;
+        }
+        if work.run > 1 {
+            for append in store.append_each(&producer.run(work.run))? {
+                tickets.push_back((sent, append));
+            }
+            while tickets.len() + work.run > work.in_flight
+                || tickets.front().is_some_and(|(_, ticket)| store.is_settled(ticket))
+            {
+                events += settle(store, &mut tickets, &mut latency)?;
+            }
+            continue;
         }
         let ticket = if work.events == 1 {
             let (event, expected) = producer.next();

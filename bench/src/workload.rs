@@ -27,6 +27,7 @@ pub(crate) struct Producer {
     versions: Vec<u16>,
     data: Vec<u8>,
     name: String,
+    names: Vec<String>,
 }
 
 impl Producer {
@@ -41,11 +42,20 @@ impl Producer {
             versions: vec![0; (STREAMS / count) as usize + 1],
             data,
             name: String::new(),
+            names: Vec::new(),
         }
     }
 
     /// The next event, with the version that its stream must have.
     pub(crate) fn next(&mut self) -> (NewEvent<'_>, ExpectedVersion) {
+        let mut name = std::mem::take(&mut self.name);
+        let expected = self.draw(&mut name);
+        self.name = name;
+        (NewEvent::new(self.name.as_str(), EVENT_TYPE).binary(&self.data[..]), expected)
+    }
+
+    /// Names the next event's stream; returns the version that it must have.
+    fn draw(&mut self, name: &mut String) -> ExpectedVersion {
         let own = self.random.random_range(0..STREAMS / self.count);
         let version = &mut self.versions[own as usize];
         let expected = match version.checked_sub(1) {
@@ -53,10 +63,24 @@ impl Producer {
             Some(head) => ExpectedVersion::Exactly(Version::new(u64::from(head))),
         };
         *version += 1;
-        self.name.clear();
+        name.clear();
         // Writing to a string cannot fail.
-        let _ = write!(self.name, "stream-{}", own * self.count + self.index);
-        (NewEvent::new(self.name.as_str(), EVENT_TYPE).binary(&self.data[..]), expected)
+        let _ = write!(name, "stream-{}", own * self.count + self.index);
+        expected
+    }
+
+    /// Appends of one event each, handed over together.
+    pub(crate) fn run(&mut self, count: usize) -> Vec<Append<'_>> {
+        let mut names = std::mem::take(&mut self.names);
+        names.resize_with(count, String::new);
+        let expected: Vec<_> = names.iter_mut().map(|name| self.draw(name)).collect();
+        self.names = names;
+        let data = &self.data[..];
+        let appends = self.names.iter().zip(expected).map(|(name, expected)| {
+            Append::from(NewEvent::new(name.as_str(), EVENT_TYPE).binary(data))
+                .expect(name.as_str(), expected)
+        });
+        appends.collect()
     }
 
     /// An append of `count` events, with exact versions.

@@ -64,10 +64,10 @@ impl Fills {
         &self.0[crate::format::to_usize(group % COUNTERS as u64)]
     }
 
-    /// One more place of `group` is filled.
-    pub(crate) fn add(&self, group: u64) {
+    /// So many more places of `group` are filled.
+    pub(crate) fn add(&self, group: u64, places: u32) {
         let Counter { filled, waiting } = self.counter(group);
-        filled[stripe()].0.fetch_add(1, Ordering::SeqCst);
+        filled[stripe()].0.fetch_add(places, Ordering::SeqCst);
         if waiting.awaited.load(Ordering::SeqCst) {
             waiting.changes.fetch_add(1, Ordering::SeqCst);
             // Waking cannot fail in a way that matters: the sleeper looks at the counts.

@@ -5,7 +5,7 @@
 //! ticket settles. What has to touch a sealed segment happens outside the lock, and the judging starts again.
 
 use super::core::{Core, PoisonOnPanic, State, is_full};
-use super::gate::Wake;
+use super::gate::{GateGuard, Wake};
 use super::lookup::{self, Known, SealedView};
 use super::prepare::Prepared;
 use super::repeat::{self, Repeat};
@@ -14,14 +14,17 @@ use crate::disk::is_memory_short;
 use crate::format::batch;
 use crate::format::digest;
 use crate::format::frame;
+use crate::format::len_u32;
 use crate::index::heads::Entry;
 use crate::index::memory::{MemoryIndex, StreamNumber};
 use crate::log::tail::Reserved;
-use crate::striped::Shared;
+use crate::log::unsealed::Unsealed;
+use crate::striped::{Share, Shared};
 use annals_types::{
     Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
 };
 use smallvec::SmallVec;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,6 +36,10 @@ pub(crate) const CLOSED_SEGMENTS_MAX: usize = 2;
 
 /// How long an append that waits for the device sleeps between two looks, should nothing wake it.
 const BACKLOG_LOOK: Duration = Duration::from_millis(100);
+
+/// Appends that are placed under one lock, at the most, and bytes of their frames, about: others wait meanwhile.
+const RUN_APPENDS_MAX: usize = 32;
+const RUN_BYTES_MAX: usize = 256 << 10;
 
 /// Frames up to this size are copied in less time than it takes to wake a thread.
 const QUICKLY_COPIED_BYTES_MAX: usize = 32 << 10;
@@ -62,75 +69,163 @@ struct KnownHead {
     entry: Option<Entry>,
 }
 
-/// Where a placed batch goes in memory.
-struct Placed {
-    reserved: Reserved,
+/// What was decided of a batch: that it is written, and where, or that it is not.
+struct Step {
+    /// Settled with all batches below this one, of which `group` holds the last.
+    batch: u64,
+    group: u64,
+    decided: Decided,
+    /// Its place in memory, until it is filled.
+    reserved: Option<Reserved>,
+    /// Whether the writer sleeps, and has to know.
     wake: bool,
-    number: u64,
-    appended: Appended,
 }
+
+type Steps = SmallVec<[Step; 1]>;
 
 /// Appends, waiting where it must.
 pub(crate) fn append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
-    let mut prepared = Prepared::new(core, append)?;
-    let _guard = PoisonOnPanic::new(core);
-    let mut failures_seen = None;
-    loop {
-        let durable_before = core.watermark.position();
-        let mut state = core.state.lock();
-        refuse_if_closed(core)?;
-        match place(core, &mut state, append, &mut prepared) {
-            Ok(placed) => return Ok(finish(core, &prepared, placed, state.release())),
-            Err(Obstacle::Rejected(error)) => return Ok(rejected(core, &state, error)),
-            Err(Obstacle::Cold(streams, view)) => {
-                drop(state);
-                look_up(core, &mut prepared, &streams, &view).map_err(failed_read)?;
-            }
-            Err(Obstacle::Occupied { places, otherwise }) => {
-                let (batch, group) = last_assigned(&state);
-                drop(state);
-                // What it may be a repeat of can be read once it is durable; the answer has to wait for that in any case.
-                core.watermark.wait(batch, group);
-                refuse_if_closed(core)?;
-                let repeat = repeat::find(core, append, &prepared, &places).map_err(failed_read)?;
-                return Ok(answer_repeat(core, repeat, otherwise));
-            }
-            Err(Obstacle::Backlog) => {
-                drop(state);
-                core.watermark.wait_beyond(durable_before, BACKLOG_LOOK);
-            }
-            Err(Obstacle::NoRoom) => {
-                state.spare.want(prepared.frame.len() as u64);
-                core.room_awaited.store(true, Ordering::Release);
-                let (spares_seen, seals_seen) =
-                    *failures_seen.get_or_insert((state.spare.failures(), state.seal_failures));
-                core.work.ring();
-                state = core.room.wait(state);
-                // Failures from before this append began say nothing: they are tried again for it.
-                let debt = state.segments.closed.len() >= CLOSED_SEGMENTS_MAX;
-                let failed_again = debt && state.seal_failures > seals_seen;
-                let unsealed = state.seal_failure.as_ref().filter(|_| failed_again);
-                if let Some(failure) = state.spare.failure_after(spares_seen).or(unsealed) {
-                    return Err(no_room(failure.clone()));
+    let mut prepared = [Prepared::new(core, append)?];
+    let mut answer = None;
+    append_prepared(core, slice::from_ref(append), &mut prepared, &mut |outcome| answer = Some(outcome));
+    answer.expect("each append is answered")
+}
+
+/// Appends one after the other, as [`append`] does, but many under one lock.
+pub(crate) fn append_each(
+    core: &Shared<Core>,
+    appends: &[Append<'_>],
+    answer: &mut dyn FnMut(Result<Ticket, AppendError>),
+) {
+    let mut rest = appends;
+    while !rest.is_empty() {
+        let (mut run, mut bytes, mut failed) = (Vec::with_capacity(rest.len().min(RUN_APPENDS_MAX)), 0, None);
+        for append in rest.iter().take(RUN_APPENDS_MAX) {
+            match Prepared::new(core, append) {
+                Ok(prepared) => {
+                    bytes += prepared.frame.len();
+                    run.push(prepared);
                 }
+                Err(error) => failed = Some(error),
+            }
+            if bytes > RUN_BYTES_MAX || failed.is_some() {
+                break;
             }
         }
+        let (now, later) = rest.split_at(run.len());
+        append_prepared(core, now, &mut run, answer);
+        rest = match failed {
+            Some(error) => {
+                answer(Err(error));
+                &later[1..]
+            }
+            None => later,
+        };
+    }
+}
+
+/// Appends one after the other, as many under one lock as nothing stands in the way of.
+fn append_prepared(
+    core: &Shared<Core>,
+    mut appends: &[Append<'_>],
+    mut prepared: &mut [Prepared<'_>],
+    answer: &mut dyn FnMut(Result<Ticket, AppendError>),
+) {
+    let _guard = PoisonOnPanic::new(core);
+    let mut failures_seen = None;
+    while !appends.is_empty() {
+        let durable_before = core.watermark.position();
+        let mut state = core.state.lock();
+        if let Err(error) = refuse_if_closed(core) {
+            drop(state);
+            return appends.iter().for_each(|_| answer(Err(error.clone())));
+        }
+        if prepared.len() > 1 {
+            // One after the other, each would be waited for.
+            prepared
+                .iter()
+                .flat_map(|prepared| &prepared.streams)
+                .for_each(|key| state.heads.fetch(key.hash));
+        }
+        let (steps, obstacle) = place_run(core, &mut state, appends, prepared);
+        if !steps.is_empty() {
+            let count = steps.len();
+            finish(core, &prepared[..count], steps, state.release(), answer);
+            (appends, prepared) = (&appends[count..], &mut prepared[count..]);
+            failures_seen = None;
+            continue;
+        }
+        let waited = match obstacle.expect("nothing was placed") {
+            Obstacle::Rejected(_) => unreachable!("a rejection is an answer"),
+            Obstacle::Cold(streams, view) => {
+                drop(state);
+                look_up(core, &mut prepared[0], &streams, &view).map_err(failed_read)
+            }
+            Obstacle::Occupied { places, otherwise } => {
+                let (batch, group) = last_assigned(&state);
+                drop(state);
+                answer(answer_occupied(core, &appends[0], &prepared[0], &places, otherwise, (batch, group)));
+                (appends, prepared) = (&appends[1..], &mut prepared[1..]);
+                continue;
+            }
+            Obstacle::Backlog => {
+                drop(state);
+                core.watermark.wait_beyond(durable_before, BACKLOG_LOOK);
+                Ok(())
+            }
+            Obstacle::NoRoom => {
+                wait_for_room(core, state, prepared[0].frame.len() as u64, &mut failures_seen)
+            }
+        };
+        if let Err(error) = waited {
+            answer(Err(error));
+            (appends, prepared) = (&appends[1..], &mut prepared[1..]);
+            failures_seen = None;
+        }
+    }
+}
+
+/// Waits until there may be room for a frame. `failures_seen`: how often making room had failed when the append came.
+fn wait_for_room(
+    core: &Core,
+    mut state: GateGuard<'_, State>,
+    frame_bytes: u64,
+    failures_seen: &mut Option<(u64, u64)>,
+) -> Result<(), AppendError> {
+    state.spare.want(frame_bytes);
+    core.room_awaited.store(true, Ordering::Release);
+    let (spares_seen, seals_seen) =
+        *failures_seen.get_or_insert((state.spare.failures(), state.seal_failures));
+    core.work.ring();
+    state = core.room.wait(state);
+    // Failures from before this append began say nothing: they are tried again for it.
+    let debt = state.segments.closed.len() >= CLOSED_SEGMENTS_MAX;
+    let failed_again = debt && state.seal_failures > seals_seen;
+    let unsealed = state.seal_failure.as_ref().filter(|_| failed_again);
+    match state.spare.failure_after(spares_seen).or(unsealed) {
+        Some(failure) => Err(no_room(failure.clone())),
+        None => Ok(()),
     }
 }
 
 /// Appends if that needs no waiting and no disk; else says why not.
 pub(crate) fn try_append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
-    let mut prepared = Prepared::new(core, append).map_err(TryAppendError::Failed)?;
+    let mut prepared = [Prepared::new(core, append).map_err(TryAppendError::Failed)?];
     let _guard = PoisonOnPanic::new(core);
     let mut state = core.state.lock();
     refuse_if_closed(core).map_err(TryAppendError::Failed)?;
-    match place(core, &mut state, append, &mut prepared) {
-        Ok(placed) => Ok(finish(core, &prepared, placed, state.release())),
-        Err(Obstacle::Rejected(error)) => Ok(rejected(core, &state, error)),
-        Err(Obstacle::Cold(..) | Obstacle::Occupied { .. }) => Err(TryAppendError::Cold),
-        Err(Obstacle::Backlog) => Err(TryAppendError::Busy),
-        Err(Obstacle::NoRoom) => {
-            state.spare.want(prepared.frame.len() as u64);
+    let (steps, obstacle) = place_run(core, &mut state, slice::from_ref(append), &mut prepared);
+    match obstacle {
+        None => {
+            let mut answer = None;
+            finish(core, &prepared, steps, state.release(), &mut |outcome| answer = Some(outcome));
+            Ok(answer.expect("each append is answered")?)
+        }
+        Some(Obstacle::Rejected(_)) => unreachable!("a rejection is an answer"),
+        Some(Obstacle::Cold(..) | Obstacle::Occupied { .. }) => Err(TryAppendError::Cold),
+        Some(Obstacle::Backlog) => Err(TryAppendError::Busy),
+        Some(Obstacle::NoRoom) => {
+            state.spare.want(prepared[0].frame.len() as u64);
             core.work.ring();
             match state.spare.failure() {
                 Some(failure) => Err(TryAppendError::Failed(no_room(failure.clone()))),
@@ -183,19 +278,46 @@ fn last_assigned(state: &State) -> (u64, u64) {
     (state.next_batch, state.tail.as_ref().map_or(0, |tail| tail.last_group))
 }
 
-fn rejected(core: &Shared<Core>, state: &State, error: AppendError) -> Ticket {
-    let (batch, group) = last_assigned(state);
-    Ticket::new(core.share(), batch, group, Decided::Rejected(error))
+/// What becomes of a batch whose place is taken by events that it may be a repeat of.
+fn answer_occupied(
+    core: &Shared<Core>,
+    append: &Append<'_>,
+    prepared: &Prepared<'_>,
+    places: &[(usize, u64)],
+    otherwise: AppendError,
+    (batch, group): (u64, u64),
+) -> Result<Ticket, AppendError> {
+    // They can be read once they are durable; the answer has to wait for that in any case.
+    core.watermark.wait(batch, group);
+    refuse_if_closed(core)?;
+    let decided = match repeat::find(core, append, prepared, places).map_err(failed_read)? {
+        Repeat::Same(appended) => Decided::Repeated(appended),
+        Repeat::Conflict(error) => Decided::Rejected(error),
+        Repeat::No => Decided::Rejected(otherwise),
+    };
+    let (batch, group) = last_assigned(&core.state.lock());
+    Ok(Ticket::new(core.share(), batch, group, decided))
 }
 
-fn answer_repeat(core: &Shared<Core>, repeat: Repeat, otherwise: AppendError) -> Ticket {
-    let (batch, group) = last_assigned(&core.state.lock());
-    match repeat {
-        // Settled with everything before now: the earlier batch is among that.
-        Repeat::Same(appended) => Ticket::new(core.share(), batch, group, Decided::Repeated(appended)),
-        Repeat::Conflict(error) => Ticket::new(core.share(), batch, group, Decided::Rejected(error)),
-        Repeat::No => Ticket::new(core.share(), batch, group, Decided::Rejected(otherwise)),
+/// Gives batches their places, in their order, or says no, up to the first that something stands in the way of.
+fn place_run(
+    core: &Core,
+    state: &mut State,
+    appends: &[Append<'_>],
+    prepared: &mut [Prepared<'_>],
+) -> (Steps, Option<Obstacle>) {
+    let mut steps = Steps::with_capacity(prepared.len());
+    for (append, prepared) in appends.iter().zip(prepared) {
+        steps.push(match place(core, state, append, prepared) {
+            Ok(step) => step,
+            Err(Obstacle::Rejected(error)) => {
+                let (batch, group) = last_assigned(state);
+                Step { batch, group, decided: Decided::Rejected(error), reserved: None, wake: false }
+            }
+            Err(obstacle) => return (steps, Some(obstacle)),
+        });
     }
+    (steps, None)
 }
 
 /// Judges the batch against every batch before it and gives it its place. Changes nothing unless all holds.
@@ -204,7 +326,7 @@ fn place(
     state: &mut State,
     append: &Append<'_>,
     prepared: &mut Prepared<'_>,
-) -> Result<Placed, Obstacle> {
+) -> Result<Step, Obstacle> {
     let heads = known_heads(state, prepared)?;
     judge(prepared, &heads)?;
     let time = decide_time(append, prepared, state.last_time)?;
@@ -329,7 +451,7 @@ fn assign(
     prepared: &mut Prepared<'_>,
     heads: &[KnownHead],
     (time, last_time): (u64, u64),
-) -> Placed {
+) -> Step {
     let (number, first_position) = (state.next_batch, state.next_position);
     let next_position = first_position + u64::from(prepared.events);
     let active = state.segments.active.as_mut().expect("only a store open for writing appends");
@@ -380,37 +502,55 @@ fn assign(
         last_version,
         repeated: false,
     };
-    Placed { reserved, wake, number, appended }
+    let (batch, group, decided) = (number + 1, reserved.group, Decided::Written(appended));
+    Step { batch, group, decided, reserved: Some(reserved), wake }
 }
 
-/// Copies the frame into its place, and has it written. The lock's next holder is woken once the place is filled: the
-/// writer waits for all places of a group, and whoever wakes another may lose its core to it.
-fn finish(core: &Shared<Core>, prepared: &Prepared<'_>, placed: Placed, next: Wake<'_>) -> Ticket {
+/// Copies the frames into their places, and has them written. The lock's next holder is woken once the places are
+/// filled: the writer waits for all places of a group, and whoever wakes another may lose its core to it.
+fn finish(
+    core: &Shared<Core>,
+    prepared: &[Prepared<'_>],
+    mut steps: Steps,
+    next: Wake<'_>,
+    answer: &mut dyn FnMut(Result<Ticket, AppendError>),
+) {
     let mut next = Some(next);
-    if prepared.frame.len() > QUICKLY_COPIED_BYTES_MAX {
+    if prepared.iter().map(|prepared| prepared.frame.len()).sum::<usize>() > QUICKLY_COPIED_BYTES_MAX {
         drop(next.take());
     }
-    let group = placed.reserved.group;
-    let guard = FillGuard { core, group, filled: false };
-    let segment = placed.reserved.fill(&prepared.frame);
-    guard.done();
+    let mut filled: SmallVec<[Option<Share<Unsealed>>; 1]> = SmallVec::with_capacity(steps.len());
+    let mut frames = prepared.iter();
+    for steps in steps.chunk_by_mut(|one, next| one.group == next.group) {
+        let places = steps.iter().filter(|step| step.reserved.is_some()).count();
+        let guard = FillGuard { core, group: steps[0].group, places: len_u32(places), filled: false };
+        for (step, prepared) in steps.iter_mut().zip(frames.by_ref()) {
+            filled.push(step.reserved.take().map(|reserved| reserved.fill(&prepared.frame)));
+        }
+        guard.done();
+    }
     drop(next);
-    if placed.wake {
+    if steps.iter().any(|step| step.wake) {
         core.alarm.ring();
     }
-    // While the device writes: what sealing will need of this batch, whose bytes are at hand here.
-    let view = frame::own_view(&prepared.frame, prepared.plain_body.as_deref());
-    if let Ok(digest) = view.and_then(|view| digest::batch_digest(&view)) {
-        segment.digests.set(placed.number - segment.header.first_batch, &digest);
+    for ((step, segment), prepared) in steps.into_iter().zip(filled).zip(prepared) {
+        // While the device writes: what sealing will need of this batch, whose bytes are at hand here.
+        let view = frame::own_view(&prepared.frame, prepared.plain_body.as_deref());
+        if let Some(segment) = segment
+            && let Ok(digest) = view.and_then(|view| digest::batch_digest(&view))
+        {
+            segment.digests.set(step.batch - 1 - segment.header.first_batch, &digest);
+        }
+        answer(Ok(Ticket::new(core.share(), step.batch, step.group, step.decided)));
     }
-    Ticket::new(core.share(), placed.number + 1, group, Decided::Written(placed.appended))
 }
 
-/// Sees to it that a reserved place is counted as filled whatever happens, or the writer would wait for it for
+/// Sees to it that reserved places are counted as filled whatever happens, or the writer would wait for them for
 /// ever; a place that was not really filled poisons the store before anything of it is written.
 struct FillGuard<'a> {
     core: &'a Core,
     group: u64,
+    places: u32,
     filled: bool,
 }
 
@@ -425,7 +565,7 @@ impl Drop for FillGuard<'_> {
         if !self.filled {
             self.core.watermark.poison_with("an append panicked while it was being copied");
         }
-        self.core.fills.add(self.group);
+        self.core.fills.add(self.group, self.places);
         if !self.filled {
             self.core.poison("an append panicked while it was being copied");
         }

@@ -147,6 +147,29 @@ impl Store {
         commit::append(&self.handle.core, &append.into())
     }
 
+    /// Appends each of these batches, in their order, as [`Store::append`] does one: each is judged by itself, also
+    /// against those before it, and has its own ticket or error. Batches of others may come between. Where many are
+    /// at hand, say from one read of a connection, this takes about two thirds of the time.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use annals::{Append, ExpectedVersion, NewEvent, Store};
+    /// let store = Store::open(dir.path())?;
+    /// let opened = |name| Append::from(NewEvent::new(name, "Opened")).expect(name, ExpectedVersion::NoStream);
+    /// let tickets = store.append_each(&[opened("account-1"), opened("account-2"), opened("account-1")]);
+    /// let outcomes: Vec<_> = tickets.into_iter().map(|ticket| ticket?.wait()).collect();
+    /// assert!(outcomes[0].is_ok() && outcomes[1].is_ok() && outcomes[2].is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn append_each(&self, appends: &[Append<'_>]) -> Vec<Result<Ticket, AppendError>> {
+        let mut answers = Vec::with_capacity(appends.len());
+        match self.refuse_read_only() {
+            Ok(()) => commit::append_each(&self.handle.core, appends, &mut |answer| answers.push(answer)),
+            Err(error) => answers.resize_with(appends.len(), || Err(error.clone())),
+        }
+        answers
+    }
+
     /// Appends like [`Store::append`], but only if that needs no waiting and no disk: for threads that must not
     /// block.
     ///

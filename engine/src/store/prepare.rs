@@ -8,7 +8,7 @@ use annals_types::{Append, AppendError, Condition, ExpectedVersion, InputError, 
 use hashbrown::{HashMap, HashSet};
 use rand::Rng as _;
 use smallvec::{SmallVec, smallvec};
-use std::cell::Cell;
+use std::cell::RefCell;
 
 /// With more conditions than this, their streams are found by a map.
 const CONDITIONS_SEARCHED_MAX: usize = 8;
@@ -44,19 +44,27 @@ pub(crate) struct Prepared<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// The bytes of frames are copied into the image; their buffer serves the thread's next append, too.
+/// The bytes of frames are copied into the image; their buffers serve the thread's next appends, too: one of any
+/// length up to this, or several small ones.
 const REUSED_BUFFER_BYTES_MAX: usize = 1 << 20;
+const REUSED_BUFFERS_MAX: usize = 32;
 
 thread_local! {
-    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static BUFFERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Drop for Prepared<'_> {
     fn drop(&mut self) {
-        if self.frame.capacity() <= REUSED_BUFFER_BYTES_MAX {
-            // The thread may be ending: then there is nothing to reuse it.
-            let _ = BUFFER.try_with(|buffer| buffer.set(std::mem::take(&mut self.frame)));
-        }
+        let buffer = std::mem::take(&mut self.frame);
+        // The thread may be ending: then there is nothing to reuse it.
+        let _ = BUFFERS.try_with(|buffers| {
+            let mut buffers = buffers.borrow_mut();
+            let bytes_max = if buffers.is_empty() { 1 } else { REUSED_BUFFERS_MAX };
+            if buffers.len() < REUSED_BUFFERS_MAX && buffer.capacity() <= REUSED_BUFFER_BYTES_MAX / bytes_max
+            {
+                buffers.push(buffer);
+            }
+        });
     }
 }
 
@@ -76,7 +84,8 @@ impl<'a> Prepared<'a> {
         let now = core.clock.now();
         let (ids, salt) = draw(append, now)?;
         let room = frame::FRAME_FIXED_BYTES;
-        let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+        let reused = BUFFERS.try_with(|buffers| buffers.borrow_mut().pop());
+        let mut buffer = reused.ok().flatten().unwrap_or_default();
         buffer.reserve(room + bytes);
         let mut encoded = batch::encode(append, core.store, salt, &ids, room, buffer);
         let plain_body = frame::wrap(&mut encoded.bytes, core.settings.compress_above_bytes);

@@ -139,7 +139,7 @@ impl Pipeline {
         drop(state);
         let group = reserved.group;
         let _segment = reserved.fill(&encoded.bytes);
-        inner.fills.add(group);
+        inner.fills.add(group, 1);
         if wake {
             inner.alarm.ring();
         }
