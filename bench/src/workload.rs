@@ -3,7 +3,6 @@
 use annals::{Append, ExpectedVersion, NewEvent, Version};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt as _, SeedableRng as _};
-use std::fmt::Write as _;
 use std::time::Instant;
 
 /// Streams that events go to.
@@ -14,6 +13,19 @@ const EVENT_TYPE: &str = "MeasurementTaken";
 #[expect(clippy::disallowed_methods, reason = "measuring is what this crate is for")]
 pub(crate) fn stopwatch() -> Instant {
     Instant::now()
+}
+
+/// Adds a number in digits. The formatting of the standard library would take a twentieth of what is measured.
+fn push_number(text: &mut String, number: u32) {
+    let mut digits = [0; 10];
+    let mut at = digits.len();
+    let mut rest = number;
+    while at == digits.len() || rest > 0 {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).expect("a digit");
+        rest /= 10;
+    }
+    text.push_str(std::str::from_utf8(&digits[at..]).expect("digits"));
 }
 
 /// One producer's events: to streams that it alone writes, each at the exact version.
@@ -64,8 +76,8 @@ impl Producer {
         };
         *version += 1;
         name.clear();
-        // Writing to a string cannot fail.
-        let _ = write!(name, "stream-{}", own * self.count + self.index);
+        name.push_str("stream-");
+        push_number(name, own * self.count + self.index);
         expected
     }
 

@@ -17,17 +17,15 @@
 //! batch is rewritten without what was erased.
 
 use super::batch::View;
-use super::segment::DIGEST_BYTES;
+pub(crate) use super::hash::Digest;
+use super::hash::Digests;
 use super::{le, len_u32};
 use annals_types::{DamageKind, Uuid};
 use sha2::{Digest as _, Sha256};
-use smallvec::SmallVec;
+use std::slice;
 
-/// Room for what is hashed of the header of a batch with a stream or two.
-const FACTS_BYTES: usize = 128;
-
-/// A digest.
-pub(crate) type Digest = [u8; DIGEST_BYTES];
+/// Length of a salt.
+const SALT_BYTES: usize = 16;
 
 /// The chain before the first batch of a store.
 pub(crate) fn chain_start(store: Uuid) -> Digest {
@@ -55,11 +53,85 @@ impl Chain {
     }
 }
 
-/// The digest of a batch.
-pub(crate) fn batch_digest(view: &View<'_>) -> Result<Digest, DamageKind> {
+/// Works out digests of batches, and keeps the memory that it takes.
+#[derive(Debug, Default)]
+pub(crate) struct BatchDigests {
+    digests: Digests,
+    /// Of the events of all batches.
+    salts: Vec<[u8; SALT_BYTES]>,
+    events: Vec<Digest>,
+    /// Of the batch that is worked on: what is hashed of its header and streams, and the digests of its sections.
+    facts: Vec<u8>,
+    sections: Vec<u8>,
+}
+
+impl BatchDigests {
+    /// The digest of a batch.
+    pub(crate) fn one(&mut self, view: &View<'_>) -> Result<Digest, DamageKind> {
+        let mut digest = Digest::default();
+        self.each(slice::from_ref(view), |_, of_batch| digest = of_batch)?;
+        Ok(digest)
+    }
+
+    /// Calls `visit` with the digest of each batch, by its place among them.
+    pub(crate) fn each(
+        &mut self,
+        views: &[View<'_>],
+        mut visit: impl FnMut(usize, Digest),
+    ) -> Result<(), DamageKind> {
+        // Whatever an earlier failure left.
+        drop(self.digests.take());
+        self.find_salts(views);
+        self.hash_events(views)?;
+        let mut events = &self.events[..];
+        for view in views {
+            let (own, others) = events.split_at(view.header.events as usize);
+            events = others;
+            put_facts(&mut self.facts, view)?;
+            self.sections.clear();
+            for section in view.sections() {
+                let (kind, _, bytes) = section?;
+                let hasher = Sha256::new().chain_update([4]).chain_update(kind.to_le_bytes());
+                self.sections.extend(hasher.chain_update(bytes).finalize());
+            }
+            self.digests.add(&[&self.facts, own.as_flattened(), &self.sections]);
+        }
+        self.digests.take().enumerate().for_each(|(place, digest)| visit(place, digest));
+        Ok(())
+    }
+
+    fn find_salts(&mut self, views: &[View<'_>]) {
+        self.salts.clear();
+        for View { header, .. } in views {
+            if header.events == 1 {
+                self.salts.push(header.salt);
+                continue;
+            }
+            for ordinal in 0..header.events {
+                self.digests.add(&[&[5], &header.salt, &ordinal.to_le_bytes()]);
+            }
+            self.salts.extend(self.digests.take().map(|derived| le::array_at::<SALT_BYTES>(&derived, 0)));
+        }
+    }
+
+    fn hash_events(&mut self, views: &[View<'_>]) -> Result<(), DamageKind> {
+        let mut salts = self.salts.iter();
+        for view in views {
+            for (ordinal, salt) in (0..view.header.events).zip(&mut salts) {
+                let bytes = view.body()[view.event_range(ordinal)?].get(4..).ok_or(DamageKind::Malformed)?;
+                self.digests.add(&[&[1], salt, bytes]);
+            }
+        }
+        self.events.clear();
+        self.events.extend(self.digests.take());
+        Ok(())
+    }
+}
+
+/// What is hashed of a batch's header and streams.
+fn put_facts(facts: &mut Vec<u8>, view: &View<'_>) -> Result<(), DamageKind> {
     let header = &view.header;
-    // Numbers are gathered first: hashing them one by one would take longer than hashing them.
-    let mut facts: SmallVec<[u8; FACTS_BYTES]> = SmallVec::new();
+    facts.clear();
     facts.push(2);
     facts.extend_from_slice(header.store.as_bytes());
     for number in [header.epoch, header.number, header.first_position, header.time] {
@@ -73,30 +145,5 @@ pub(crate) fn batch_digest(view: &View<'_>) -> Result<Digest, DamageKind> {
         facts.extend_from_slice(&len_u32(name.len()).to_le_bytes());
         facts.extend_from_slice(name);
     }
-    let mut hasher = Sha256::new().chain_update(facts);
-    for ordinal in 0..header.events {
-        hasher.update(event_digest(view, ordinal)?);
-    }
-    for section in view.sections() {
-        let (kind, _, bytes) = section?;
-        let section = Sha256::new().chain_update([4]).chain_update(kind.to_le_bytes()).chain_update(bytes);
-        hasher.update(section.finalize());
-    }
-    Ok(hasher.finalize().into())
-}
-
-fn event_digest(view: &View<'_>, ordinal: u32) -> Result<Digest, DamageKind> {
-    let salt = event_salt(view, ordinal);
-    let range = view.event_range(ordinal)?;
-    let bytes = view.body()[range].get(4..).ok_or(DamageKind::Malformed)?;
-    Ok(Sha256::new().chain_update([1]).chain_update(salt).chain_update(bytes).finalize().into())
-}
-
-fn event_salt(view: &View<'_>, ordinal: u32) -> [u8; 16] {
-    if view.header.events == 1 {
-        return view.header.salt;
-    }
-    let hasher = Sha256::new().chain_update([5]).chain_update(view.header.salt);
-    let digest: Digest = hasher.chain_update(ordinal.to_le_bytes()).finalize().into();
-    le::array_at(&digest, 0)
+    Ok(())
 }

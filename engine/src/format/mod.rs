@@ -8,6 +8,7 @@ pub(crate) mod digest;
 pub(crate) mod event;
 pub(crate) mod filter;
 pub(crate) mod frame;
+pub(crate) mod hash;
 pub(crate) mod index;
 pub(crate) mod manifest;
 pub(crate) mod mark;

@@ -11,8 +11,8 @@ use super::prepare::Prepared;
 use super::repeat::{self, Repeat};
 use super::ticket::{Decided, Ticket};
 use crate::disk::is_memory_short;
-use crate::format::batch;
-use crate::format::digest;
+use crate::format::batch::{self, View};
+use crate::format::digest::BatchDigests;
 use crate::format::frame;
 use crate::format::len_u32;
 use crate::index::heads::Entry;
@@ -24,6 +24,7 @@ use annals_types::{
     Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
 };
 use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -533,16 +534,31 @@ fn finish(
     if steps.iter().any(|step| step.wake) {
         core.alarm.ring();
     }
-    for ((step, segment), prepared) in steps.into_iter().zip(filled).zip(prepared) {
-        // While the device writes: what sealing will need of this batch, whose bytes are at hand here.
-        let view = frame::own_view(&prepared.frame, prepared.plain_body.as_deref());
-        if let Some(segment) = segment
-            && let Ok(digest) = view.and_then(|view| digest::batch_digest(&view))
-        {
-            segment.digests.set(step.batch - 1 - segment.header.first_batch, &digest);
-        }
+    leave_digests(prepared, &steps, &filled);
+    for step in steps {
         answer(Ok(Ticket::new(core.share(), step.batch, step.group, step.decided)));
     }
+}
+
+thread_local! {
+    static DIGESTS: RefCell<BatchDigests> = RefCell::default();
+}
+
+/// While the device writes: what sealing will need of these batches, whose bytes are at hand here.
+fn leave_digests(prepared: &[Prepared<'_>], steps: &[Step], filled: &[Option<Share<Unsealed>>]) {
+    let mut views: SmallVec<[View<'_>; 1]> = SmallVec::new();
+    let mut places: SmallVec<[(&Unsealed, u64); 1]> = SmallVec::new();
+    for ((prepared, step), segment) in prepared.iter().zip(steps).zip(filled) {
+        if let Some(segment) = segment
+            && let Ok(view) = frame::own_view(&prepared.frame, prepared.plain_body.as_deref())
+        {
+            views.push(view);
+            places.push((segment, step.batch - 1 - segment.header.first_batch));
+        }
+    }
+    let note = |place: usize, digest| places[place].0.digests.set(places[place].1, &digest);
+    // Where they are missing, sealing reads the segment.
+    let _ = DIGESTS.try_with(|digests| digests.borrow_mut().each(&views, note));
 }
 
 /// Sees to it that reserved places are counted as filled whatever happens, or the writer would wait for them for

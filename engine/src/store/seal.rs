@@ -3,7 +3,7 @@
 use super::core::{Closed, Core, SealedSegment};
 use crate::disk::Piece;
 use crate::disk::maps::Advice;
-use crate::format::digest::{self, Chain, Digest};
+use crate::format::digest::{self, BatchDigests, Chain, Digest};
 use crate::format::index::IndexOf;
 use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
 use crate::format::{BLOCK_BYTES, align_up};
@@ -138,9 +138,9 @@ fn chain_of_log(core: &Core, closed: &Closed, chain_before: Digest) -> Result<Di
         until_batch: u64::MAX,
     };
     let start = Place::first(&closed.log.header, SegmentHeader::crc(&bytes));
-    let mut chain = Chain::behind(&chain_before);
+    let (mut chain, mut digests) = (Chain::behind(&chain_before), BatchDigests::default());
     let walked = frames.walk(start, |_, view| {
-        chain.add(&digest::batch_digest(view)?);
+        chain.add(&digests.one(view)?);
         Ok(())
     });
     let damaged = |offset, kind| SealError::Damage(damage_at(path, offset, kind, None));

@@ -4,7 +4,7 @@ use super::core::{Core, MANIFEST_NAME, MARK_NAME, SealedSegment};
 use super::read_only;
 use crate::disk::Access;
 use crate::disk::maps::Advice;
-use crate::format::digest::{self, Chain, Digest};
+use crate::format::digest::{self, BatchDigests, Chain, Digest};
 use crate::format::manifest::Manifest;
 use crate::format::mark;
 use crate::format::segment::{FRAMES_START, Seal, SegmentHeader};
@@ -46,6 +46,7 @@ struct Check<'a> {
     core: &'a Core,
     verified: Verified,
     total: u64,
+    digests: BatchDigests,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
@@ -68,6 +69,7 @@ pub(crate) fn verify(core: &Arc<Core>, progress: &mut dyn FnMut(u64, u64)) -> Re
             chain: String::new(),
             damage: follower.map_or_else(Vec::new, |follower| follower.damage.clone()),
         },
+        digests: BatchDigests::default(),
         total: core.watermark.position(),
         progress,
     };
@@ -249,7 +251,7 @@ impl Check<'_> {
             let mut bad_event = Vec::new();
             let walked = frames.walk(place, |envelope, view| {
                 let first = view.header.first_position;
-                let digest = digest::batch_digest(view);
+                let digest = self.digests.one(view);
                 for ordinal in 0..view.header.events {
                     if let Err(kind) = view.event(ordinal) {
                         let position = first + u64::from(ordinal);

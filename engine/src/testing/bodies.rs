@@ -36,7 +36,7 @@ pub fn scan_bytes(bytes: &[u8]) -> usize {
                 let _ = view.name(stream);
             }
             let _: Vec<u64> = view.versions();
-            crate::format::digest::batch_digest(view).map(drop)
+            crate::format::digest::BatchDigests::default().one(view).map(drop)
         });
         let behind = walked.map_or(place, |(behind, _): (Place, Option<DamageKind>)| behind);
         let _ = frames.witnessed(behind.offset);
