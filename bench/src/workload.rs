@@ -15,8 +15,8 @@ pub(crate) fn stopwatch() -> Instant {
     Instant::now()
 }
 
-/// Adds a number in digits. The formatting of the standard library would take a twentieth of what is measured.
-fn push_number(text: &mut String, number: u32) {
+/// Writes a stream's name. The formatting of the standard library would take a twentieth of what is measured.
+fn put_name(name: &mut String, number: u32) {
     let mut digits = [0; 10];
     let mut at = digits.len();
     let mut rest = number;
@@ -25,7 +25,9 @@ fn push_number(text: &mut String, number: u32) {
         digits[at] = b'0' + u8::try_from(rest % 10).expect("a digit");
         rest /= 10;
     }
-    text.push_str(std::str::from_utf8(&digits[at..]).expect("digits"));
+    name.clear();
+    name.push_str("stream-");
+    name.push_str(std::str::from_utf8(&digits[at..]).expect("digits"));
 }
 
 /// One producer's events: to streams that it alone writes, each at the exact version.
@@ -60,14 +62,13 @@ impl Producer {
 
     /// The next event, with the version that its stream must have.
     pub(crate) fn next(&mut self) -> (NewEvent<'_>, ExpectedVersion) {
-        let mut name = std::mem::take(&mut self.name);
-        let expected = self.draw(&mut name);
-        self.name = name;
+        let (number, expected) = self.draw();
+        put_name(&mut self.name, number);
         (NewEvent::new(self.name.as_str(), EVENT_TYPE).binary(&self.data[..]), expected)
     }
 
-    /// Names the next event's stream; returns the version that it must have.
-    fn draw(&mut self, name: &mut String) -> ExpectedVersion {
+    /// The number of the next event's stream, and the version that it must have.
+    fn draw(&mut self) -> (u32, ExpectedVersion) {
         let own = self.random.random_range(0..STREAMS / self.count);
         let version = &mut self.versions[own as usize];
         let expected = match version.checked_sub(1) {
@@ -75,22 +76,20 @@ impl Producer {
             Some(head) => ExpectedVersion::Exactly(Version::new(u64::from(head))),
         };
         *version += 1;
-        name.clear();
-        name.push_str("stream-");
-        push_number(name, own * self.count + self.index);
-        expected
+        (own * self.count + self.index, expected)
     }
 
     /// Appends of one event each, handed over together.
     pub(crate) fn run(&mut self, count: usize) -> Vec<Append<'_>> {
-        let mut names = std::mem::take(&mut self.names);
-        names.resize_with(count, String::new);
-        let expected: Vec<_> = names.iter_mut().map(|name| self.draw(name)).collect();
-        self.names = names;
-        let data = &self.data[..];
-        let appends = self.names.iter().zip(expected).map(|(name, expected)| {
-            Append::from(NewEvent::new(name.as_str(), EVENT_TYPE).binary(data))
-                .expect(name.as_str(), expected)
+        // The versions of so many streams are in no cache: all are asked for before any is needed.
+        let drawn: Vec<_> = (0..count).map(|_| self.draw()).collect();
+        self.names.resize_with(count, String::new);
+        for (name, (number, _)) in self.names.iter_mut().zip(&drawn) {
+            put_name(name, *number);
+        }
+        let appends = self.names.iter().zip(drawn).map(|(name, (_, expected))| {
+            let event = NewEvent::new(name.as_str(), EVENT_TYPE).binary(&self.data[..]);
+            Append::from(event).expect(name.as_str(), expected)
         });
         appends.collect()
     }

@@ -86,6 +86,10 @@ type Steps = SmallVec<[Step; 1]>;
 
 /// Appends, waiting where it must.
 pub(crate) fn append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
+    if let [event] = &*append.events {
+        // Encoding it takes as long as memory does.
+        core.fetch_slots(core.hash(&event.stream));
+    }
     let mut prepared = [Prepared::new(core, append)?];
     let mut answer = None;
     append_prepared(core, slice::from_ref(append), &mut prepared, &mut |outcome| answer = Some(outcome));
@@ -101,6 +105,9 @@ pub(crate) fn append_each(
     let mut rest = appends;
     while !rest.is_empty() {
         let (mut run, mut bytes, mut failed) = (Vec::with_capacity(rest.len().min(RUN_APPENDS_MAX)), 0, None);
+        // What finding their streams will touch is in no cache: all of it is asked for before any is needed.
+        let events = rest.iter().take(RUN_APPENDS_MAX).filter_map(|append| append.events.first());
+        events.for_each(|event| core.fetch_slots(core.hash(&event.stream)));
         for append in rest.iter().take(RUN_APPENDS_MAX) {
             match Prepared::new(core, append) {
                 Ok(prepared) => {

@@ -28,16 +28,16 @@ pub(crate) struct Prepared<'a> {
     /// The batch's body, where the frame holds it compressed.
     pub(crate) plain_body: Option<Vec<u8>>,
     /// The streams that are written, then those that only conditions are about.
-    pub(crate) streams: SmallVec<[StreamKey<'a>; 2]>,
+    pub(crate) streams: SmallVec<[StreamKey<'a>; 1]>,
     /// What a look into sealed segments found of these streams.
-    pub(crate) found: SmallVec<[Option<FoundHead>; 2]>,
+    pub(crate) found: SmallVec<[Option<FoundHead>; 1]>,
     /// How many of the streams are written.
     pub(crate) written: usize,
     /// The stream of each event; empty where one stream is written.
     pub(crate) ordinals: Vec<u16>,
-    pub(crate) conditions: SmallVec<[StreamCondition; 2]>,
+    pub(crate) conditions: SmallVec<[StreamCondition; 1]>,
     pub(crate) events: u32,
-    pub(crate) ids: SmallVec<[Uuid; 2]>,
+    pub(crate) ids: SmallVec<[Uuid; 1]>,
     /// Whether the caller gave the ids: only then can the batch be a repeat.
     pub(crate) ids_given: bool,
     pub(crate) given_times: Option<(u64, u64)>,
@@ -77,10 +77,6 @@ impl<'a> Prepared<'a> {
             return Err(InputError::TooMany { what, count: bytes, count_max }.into());
         }
         check_times(append)?;
-        if let [event] = &*append.events {
-            // Encoding it takes as long as memory does.
-            core.fetch_slots(core.hash(&event.stream));
-        }
         let now = core.clock.now();
         let (ids, salt) = draw(append, now)?;
         let room = frame::FRAME_FIXED_BYTES;
@@ -90,7 +86,7 @@ impl<'a> Prepared<'a> {
         let mut encoded = batch::encode(append, core.store, salt, &ids, room, buffer);
         let plain_body = frame::wrap(&mut encoded.bytes, core.settings.compress_above_bytes);
         let key = |name: &'a str| StreamKey { name, hash: core.hash(name) };
-        let mut streams: SmallVec<[StreamKey<'a>; 2]> = encoded
+        let mut streams: SmallVec<[StreamKey<'a>; 1]> = encoded
             .streams
             .iter()
             .map(|stream| key(&append.events[stream.first_event as usize].stream))
@@ -120,9 +116,9 @@ impl<'a> Prepared<'a> {
 /// Finds or adds the stream of each condition.
 fn conditions_of<'a>(
     append: &'a Append<'_>,
-    streams: &mut SmallVec<[StreamKey<'a>; 2]>,
+    streams: &mut SmallVec<[StreamKey<'a>; 1]>,
     key: impl Fn(&'a str) -> StreamKey<'a>,
-) -> SmallVec<[StreamCondition; 2]> {
+) -> SmallVec<[StreamCondition; 1]> {
     // Few conditions are found by looking at each stream; many need a map.
     let mut places: Option<HashMap<&str, usize>> = (append.conditions.len() > CONDITIONS_SEARCHED_MAX)
         .then(|| streams.iter().enumerate().map(|(index, stream)| (stream.name, index)).collect());
@@ -146,7 +142,7 @@ fn conditions_of<'a>(
 }
 
 /// An id for each event, and the batch's salt.
-fn draw(append: &Append<'_>, now: Timestamp) -> Result<(SmallVec<[Uuid; 2]>, [u8; 16]), AppendError> {
+fn draw(append: &Append<'_>, now: Timestamp) -> Result<(SmallVec<[Uuid; 1]>, [u8; 16]), AppendError> {
     let mut random = rand::rng();
     let milliseconds = now.get() / 1_000_000;
     let mut draw_id = || {
@@ -154,7 +150,7 @@ fn draw(append: &Append<'_>, now: Timestamp) -> Result<(SmallVec<[Uuid; 2]>, [u8
         random.fill_bytes(&mut bytes);
         uuid::Builder::from_unix_timestamp_millis(milliseconds, &bytes).into_uuid()
     };
-    let ids: SmallVec<[Uuid; 2]> =
+    let ids: SmallVec<[Uuid; 1]> =
         append.events.iter().map(|event| event.id.unwrap_or_else(&mut draw_id)).collect();
     if append.events.len() > 1 && append.events.iter().any(|event| event.id.is_some()) {
         let mut seen = HashSet::with_capacity(ids.len());
