@@ -7,7 +7,7 @@
 //! one that was used since it was looked at last, or that has to stay, goes to the new end; the others are forgotten.
 
 use super::memory::StreamNumber;
-use super::prefetch::{Whereabouts, fetch_word};
+use super::prefetch::{Whereabouts, fetch_item};
 use super::slots::Slots;
 use crate::format::{len_u32, lower_half, to_usize};
 use annals_types::{Head, Position, Version, limits};
@@ -92,7 +92,7 @@ impl Heads {
     pub(crate) fn fetch(&self, hash: u64) {
         for number in self.slots.candidates(hash) {
             let at = number as usize;
-            fetch_word(&self.chunks[at / CHUNK_WORDS], at % CHUNK_WORDS);
+            fetch_item(&self.chunks[at / CHUNK_WORDS], at % CHUNK_WORDS);
         }
     }
 

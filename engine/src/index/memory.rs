@@ -1,6 +1,6 @@
 //! The index of a segment that is not sealed: built as batches get their places, or by a scan at open.
 
-use super::prefetch::Whereabouts;
+use super::prefetch::{Whereabouts, fetch_item};
 use super::slots::Slots;
 use crate::format::index::{self, FrameEntry, IndexOf, StreamEntry};
 use crate::format::{len_u16, len_u32, to_usize};
@@ -11,6 +11,9 @@ use std::ops::Range;
 const STRIDE: u32 = 64;
 /// There is no such node, or list.
 const NONE: u32 = u32::MAX;
+
+/// How many streams ahead their memory is asked for.
+const FETCHED_AHEAD: usize = 8;
 
 /// Streams and frames of one segment. Positions are relative to the segment's first.
 ///
@@ -271,7 +274,12 @@ impl MemoryIndex {
         let mut entries = Vec::with_capacity(order.len());
         let mut postings = vec![0; self.nodes.len()];
         let mut first_posting = 0;
-        for (hash, number) in order {
+        for (at, &(hash, number)) in order.iter().enumerate() {
+            // In the order of hashes, every stream is in no cache.
+            order
+                .get(at + FETCHED_AHEAD)
+                .iter()
+                .for_each(|(_, number)| fetch_item(&self.streams, *number as usize));
             let stream = self.stream(StreamNumber(number));
             let (events, first_version) = (stream.events, stream.first_version);
             entries.push(StreamEntry { hash, first_posting, postings: events, first_version });

@@ -15,10 +15,10 @@ fn fetch(address: usize) {
     let _ = address;
 }
 
-/// Asks for a part of a slice.
-pub(crate) fn fetch_word(words: &[u64], at: usize) {
-    if let Some(word) = words.get(at) {
-        fetch(std::ptr::from_ref(word).addr());
+/// Asks for an item of a slice.
+pub(crate) fn fetch_item<T>(items: &[T], at: usize) {
+    if let Some(item) = items.get(at) {
+        fetch(std::ptr::from_ref(item).addr());
     }
 }
 

@@ -11,6 +11,8 @@ use rand::{RngExt as _, SeedableRng as _};
 pub enum Operation {
     /// Append this; it may be wrong, and it may be a repeat.
     Append(Append<'static>),
+    /// Append each of these, handed over together.
+    AppendEach(Vec<Append<'static>>),
     /// Wait for everything that was appended.
     Settle,
     /// Read this.
@@ -56,7 +58,11 @@ impl Operations {
     /// The next operation on a store that is, or will be once all is settled, as the model.
     pub fn next_for(&mut self, model: &Model) -> Operation {
         match self.random.random_range(0..100) {
-            0..50 => Operation::Append(self.append(model)),
+            0..42 => Operation::Append(self.append(model)),
+            42..50 => {
+                let count = self.random.random_range(0..6);
+                Operation::AppendEach((0..count).map(|_| self.append(model)).collect())
+            }
             50..60 => self.repeat().map_or(Operation::Settle, Operation::Append),
             60..68 => Operation::Settle,
             68..82 => Operation::Read(self.read(model)),

@@ -88,6 +88,7 @@ impl Driver {
     fn apply(&mut self, operation: &Operation) {
         match operation {
             Operation::Append(append) => self.append(append),
+            Operation::AppendEach(appends) => self.append_each(appends),
             Operation::Settle => self.settle(usize::MAX),
             Operation::Read(read) => self.read(self.store(), read),
             Operation::Head(stream) => self.head(stream),
@@ -103,9 +104,22 @@ impl Driver {
     }
 
     fn append(&mut self, append: &Append<'static>) {
+        let answer = self.store().append(append.clone());
+        self.compare(append, answer);
+    }
+
+    fn append_each(&mut self, appends: &[Append<'static>]) {
+        let answers = self.store().append_each(appends);
+        assert_eq!(answers.len(), appends.len());
+        for (append, answer) in appends.iter().zip(answers) {
+            self.compare(append, answer);
+        }
+    }
+
+    fn compare(&mut self, append: &Append<'static>, answer: Result<Ticket, AppendError>) {
         let now = Timestamp::new(self.clock.load(Ordering::SeqCst));
         let expected = self.model.append(append, now);
-        match self.store().append(append.clone()) {
+        match answer {
             Ok(ticket) => self.pending.push_back(Pending { ticket, expected, events: self.model.len() }),
             Err(error) => {
                 assert!(is_same_outcome(&Err(error.clone()), &expected), "{error:?} instead of {expected:?}")
@@ -347,6 +361,12 @@ fn the_operations_reach_every_outcome_of_an_append() {
                     continue;
                 }
                 Operation::Append(append) => model.append(&append, Timestamp::new(clock)),
+                Operation::AppendEach(appends) => {
+                    for append in appends {
+                        let _ = model.append(&append, Timestamp::new(clock));
+                    }
+                    continue;
+                }
                 _ => continue,
             };
             let name = match outcome {

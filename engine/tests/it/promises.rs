@@ -529,6 +529,53 @@ fn an_append_that_may_not_wait_says_why_it_would_have_to() {
     });
 }
 
+#[test]
+fn appends_handed_over_together_are_judged_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { segment_bytes_max: 1 << 20, ..Settings::default() };
+    let store = Store::open_with(dir.path(), settings).unwrap();
+    assert!(store.append_each(&[]).is_empty());
+    // More than go under one lock, of sizes that need new segments, with some that are wrong between.
+    let appends: Vec<Append<'_>> = (0..200_u64)
+        .map(|n| match n % 10 {
+            7 => Append::new(),
+            8 => Append::from(event("s")).expect("s", ExpectedVersion::NoStream),
+            _ => {
+                let next = n - n / 10 * 2 - u64::from(n % 10 == 9) * 2;
+                let expected = next.checked_sub(1).map_or(ExpectedVersion::NoStream, exactly);
+                let bytes = if n % 20 == 3 { 60_000 } else { 10 };
+                Append::from(event("s").binary(vec![b'x'; bytes])).expect("s", expected)
+            }
+        })
+        .collect();
+    let answers = store.append_each(&appends);
+    assert_eq!(answers.len(), appends.len());
+    let mut position = 0;
+    for (n, answer) in answers.into_iter().enumerate() {
+        match n % 10 {
+            7 => assert!(matches!(answer, Err(AppendError::Input(_))), "{n}: {answer:?}"),
+            8 => {
+                let outcome = answer.unwrap().wait();
+                let Err(AppendError::WrongVersion { actual: Some(head), .. }) = outcome else {
+                    panic!("{n}: {outcome:?}")
+                };
+                assert_eq!(head.position.get() + 1, position);
+            }
+            _ => {
+                assert_eq!(answer.unwrap().wait().unwrap().positions.start.get(), position, "{n}");
+                position += 1;
+            }
+        }
+    }
+    assert_eq!(position, 160);
+    assert!(store.verify(&mut |_, _| {}).unwrap().is_ok());
+    store.close().unwrap();
+    let reader = Store::open_read_only(dir.path()).unwrap();
+    assert!(
+        reader.append_each(&appends[..3]).iter().all(|answer| matches!(answer, Err(AppendError::ReadOnly)))
+    );
+}
+
 struct Unpark(std::thread::Thread);
 
 impl Wake for Unpark {
