@@ -32,8 +32,8 @@ pub mod testing;
 
 pub use annals_types::{
     Append, AppendError, Appended, Bound, Condition, ContentKind, Damage, DamageKind, DiskChoice,
-    ExpectedVersion, Head, InputError, IoFailure, NewEvent, OpenError, Position, Read, ReadError, Record,
-    Settings, Timestamp, Uuid, Version, category, limits,
+    ExpectedVersion, Head, InputError, IoFailure, NewEvent, OpenError, Position, Query, QueryItem, Read,
+    ReadError, Record, Settings, Timestamp, Uuid, Version, category, limits,
 };
 pub use store::commit::TryAppendError;
 pub use store::read::Reader;

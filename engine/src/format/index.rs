@@ -14,15 +14,20 @@
 //! ```
 //! Tables: 1 frames: first position relative to the segment's (4), offset / 8 (4), ascending;
 //! 2 streams: hash of the name (8), first posting (4), number of postings (4), first version (8), ascending
-//! by hash; 3 postings: position relative to the segment's (4), ascending within each stream; 4 filter over the
-//! streams' hashes: blocks of 64 bytes that have checksums of their own (see `filter`).
-//! The hash is XXH3-64 of the name, seeded with the first 8 bytes of the store id. Two names with one hash
-//! have an entry each; whoever looks up a name compares it with the stream of the entry's first event.
+//! by hash; 3 postings: position relative to the segment's (4), ascending within each stream and key; 4 filter over
+//! the hashes of streams and keys: blocks of 64 bytes that have checksums of their own (see `filter`); 5 keys: hash (8),
+//! first posting (4), number of postings (4), ascending by hash.
+//! A key is a category (kind 1: a stream's name before its first `-`, all of it where there is none), a type (2), a tag (3), a
+//! correlation id (4) or a causation id (5) of an event. The hash is XXH3-64 of the name or key, seeded with the first
+//! 8 bytes of the store id plus the kind, which is 0 for names of streams. Two names with one hash have an entry each;
+//! whoever looks up a name compares it with the stream of the entry's first event. Keys with one hash share an entry;
+//! whoever looks up a key looks at the events.
 
 use super::filter::{self, FILTER_BLOCK_BYTES};
 use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
 use super::{BLOCK_BYTES, FRAME_ALIGNMENT, crc, le, len_u32, to_usize};
 use annals_types::{DamageKind, Uuid};
+use std::ops::Range;
 use twox_hash::XxHash3_64;
 
 const TABLES_AT: usize = PRELUDE_BYTES + 32;
@@ -32,6 +37,18 @@ const KIND_FRAMES: u32 = 1;
 const KIND_STREAMS: u32 = 2;
 const KIND_POSTINGS: u32 = 3;
 const KIND_FILTER: u32 = 4;
+const KIND_KEYS: u32 = 5;
+
+/// Kinds of keys, as they count in a key's hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub(crate) enum KeyKind {
+    Category = 1,
+    Type = 2,
+    Tag = 3,
+    Correlation = 4,
+    Causation = 5,
+}
 
 /// Which segment an index belongs to, exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,14 +71,50 @@ pub(crate) struct FrameEntry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct StreamEntry {
     pub(crate) hash: u64,
-    pub(crate) first_posting: u32,
-    pub(crate) postings: u32,
+    pub(crate) postings: PostingRange,
     pub(crate) first_version: u64,
+}
+
+/// The events of a segment that have a key with this hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct KeyEntry {
+    pub(crate) hash: u64,
+    pub(crate) postings: PostingRange,
+}
+
+/// Consecutive postings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PostingRange {
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+}
+
+impl PostingRange {
+    const BYTES: usize = 8;
+
+    fn put(self, bytes: &mut [u8], at: usize) {
+        le::put_u32(bytes, at, self.first);
+        le::put_u32(bytes, at + 4, self.count);
+    }
+
+    fn get(bytes: &[u8], at: usize) -> Self {
+        Self { first: le::u32_at(bytes, at), count: le::u32_at(bytes, at + 4) }
+    }
 }
 
 /// The hash of a stream's name in the index of this store.
 pub(crate) fn hash_name(store: Uuid, name: &str) -> u64 {
-    XxHash3_64::oneshot_with_seed(le::u64_at(store.as_bytes(), 0), name.as_bytes())
+    hash_of_kind(store, 0, name.as_bytes())
+}
+
+/// The hash of a key in the index of this store.
+pub(crate) fn hash_key(store: Uuid, kind: KeyKind, key: &[u8]) -> u64 {
+    hash_of_kind(store, kind as u8, key)
+}
+
+fn hash_of_kind(store: Uuid, kind: u8, key: &[u8]) -> u64 {
+    let seed = le::u64_at(store.as_bytes(), 0).wrapping_add(u64::from(kind));
+    XxHash3_64::oneshot_with_seed(seed, key)
 }
 
 trait RecordOf: Sized {
@@ -93,18 +146,30 @@ impl RecordOf for StreamEntry {
 
     fn put(&self, bytes: &mut [u8]) {
         le::put_u64(bytes, 0, self.hash);
-        le::put_u32(bytes, 8, self.first_posting);
-        le::put_u32(bytes, 12, self.postings);
-        le::put_u64(bytes, 16, self.first_version);
+        self.postings.put(bytes, 8);
+        le::put_u64(bytes, 8 + PostingRange::BYTES, self.first_version);
     }
 
     fn get(bytes: &[u8]) -> Self {
         Self {
             hash: le::u64_at(bytes, 0),
-            first_posting: le::u32_at(bytes, 8),
-            postings: le::u32_at(bytes, 12),
-            first_version: le::u64_at(bytes, 16),
+            postings: PostingRange::get(bytes, 8),
+            first_version: le::u64_at(bytes, 8 + PostingRange::BYTES),
         }
+    }
+}
+
+impl RecordOf for KeyEntry {
+    const KIND: u32 = KIND_KEYS;
+    const BYTES: usize = 16;
+
+    fn put(&self, bytes: &mut [u8]) {
+        le::put_u64(bytes, 0, self.hash);
+        self.postings.put(bytes, 8);
+    }
+
+    fn get(bytes: &[u8]) -> Self {
+        Self { hash: le::u64_at(bytes, 0), postings: PostingRange::get(bytes, 8) }
     }
 }
 
@@ -127,6 +192,7 @@ pub(crate) fn encode(
     of: IndexOf,
     frames: &[FrameEntry],
     streams: &[StreamEntry],
+    keys: &[KeyEntry],
     postings: &[u32],
 ) -> Vec<u8> {
     let mut bytes = vec![0; BLOCK_BYTES];
@@ -135,7 +201,8 @@ pub(crate) fn encode(
         put_table(&mut bytes, frames, seed),
         put_table(&mut bytes, streams, seed),
         put_table(&mut bytes, postings, seed),
-        put_filter(&mut bytes, streams, seed),
+        put_filter(&mut bytes, streams, keys, seed),
+        put_table(&mut bytes, keys, seed),
     ];
     let header = &mut bytes[..TABLES_AT + TABLE_BYTES * tables.len()];
     le::put_u64(header, 64, of.ordinal);
@@ -174,9 +241,15 @@ fn put_table<R: RecordOf>(bytes: &mut Vec<u8>, records: &[R], seed: u32) -> [u8;
     table
 }
 
-fn put_filter(bytes: &mut Vec<u8>, streams: &[StreamEntry], seed: u32) -> [u8; TABLE_BYTES] {
+fn put_filter(
+    bytes: &mut Vec<u8>,
+    streams: &[StreamEntry],
+    keys: &[KeyEntry],
+    seed: u32,
+) -> [u8; TABLE_BYTES] {
     let first_block = bytes.len() / BLOCK_BYTES;
-    let filter = filter::encode(streams.iter().map(|stream| stream.hash), seed);
+    let hashes = || streams.iter().map(|stream| stream.hash).chain(keys.iter().map(|key| key.hash));
+    let filter = filter::encode(streams.len() + keys.len(), hashes(), seed);
     let mut table = [0; TABLE_BYTES];
     le::put_u32(&mut table, 0, KIND_FILTER);
     le::put_u32(&mut table, 4, len_u32(FILTER_BLOCK_BYTES));
@@ -201,6 +274,7 @@ pub(crate) struct Layout {
     streams: Table,
     postings: Table,
     filter: Option<Table>,
+    keys: Table,
 }
 
 /// A damaged block of an index, by its offset.
@@ -233,6 +307,7 @@ impl Layout {
             streams: Table::default(),
             postings: Table::default(),
             filter: None,
+            keys: Table::default(),
         };
         let tables = header[TABLES_AT..].chunks_exact(TABLE_BYTES);
         if tables.len() != le::u32_at(header, 92) as usize {
@@ -247,6 +322,7 @@ impl Layout {
                 KIND_FRAMES => (&mut layout.frames, FrameEntry::BYTES, FrameEntry::PER_BLOCK),
                 KIND_STREAMS => (&mut layout.streams, StreamEntry::BYTES, StreamEntry::PER_BLOCK),
                 KIND_POSTINGS => (&mut layout.postings, u32::BYTES, u32::PER_BLOCK),
+                KIND_KEYS => (&mut layout.keys, KeyEntry::BYTES, KeyEntry::PER_BLOCK),
                 KIND_FILTER => {
                     let slot = layout.filter.insert(Table::default());
                     (slot, FILTER_BLOCK_BYTES, BLOCK_BYTES / FILTER_BLOCK_BYTES)
@@ -287,7 +363,7 @@ impl Layout {
         &self,
         bytes: &[u8],
         table: Table,
-        range: std::ops::Range<usize>,
+        range: Range<usize>,
     ) -> Result<Vec<R>, BadBlock> {
         if range.end > table.records {
             return Err(BadBlock { offset: 0, kind: DamageKind::Malformed });
@@ -358,11 +434,7 @@ impl Layout {
     }
 
     /// Frames by their places in the order.
-    pub(crate) fn frames_in(
-        &self,
-        bytes: &[u8],
-        range: std::ops::Range<usize>,
-    ) -> Result<Vec<FrameEntry>, BadBlock> {
+    pub(crate) fn frames_in(&self, bytes: &[u8], range: Range<usize>) -> Result<Vec<FrameEntry>, BadBlock> {
         self.records(bytes, self.frames, range)
     }
 
@@ -379,15 +451,11 @@ impl Layout {
     }
 
     /// Streams by their places in the order of hashes.
-    pub(crate) fn streams_in(
-        &self,
-        bytes: &[u8],
-        range: std::ops::Range<usize>,
-    ) -> Result<Vec<StreamEntry>, BadBlock> {
+    pub(crate) fn streams_in(&self, bytes: &[u8], range: Range<usize>) -> Result<Vec<StreamEntry>, BadBlock> {
         self.records(bytes, self.streams, range)
     }
 
-    /// Whether a stream with this hash may be here; `false` is certain.
+    /// Whether a stream or key with this hash may be here; `false` is certain.
     pub(crate) fn may_hold(&self, bytes: &[u8], hash: u64) -> Result<bool, BadBlock> {
         let Some(table) = self.filter else { return Ok(true) };
         let start = table.first_block * BLOCK_BYTES;
@@ -412,17 +480,63 @@ impl Layout {
         Ok(found)
     }
 
-    /// The relative positions of a stream's events of these ranks in this segment.
+    /// The key with this hash.
+    pub(crate) fn key_of(&self, bytes: &[u8], hash: u64) -> Result<Option<KeyEntry>, BadBlock> {
+        let at = self.partition(bytes, self.keys, |key: &KeyEntry| key.hash < hash)?;
+        if at == self.keys.records {
+            return Ok(None);
+        }
+        Ok(Some(self.record(bytes, self.keys, at)?).filter(|entry: &KeyEntry| entry.hash == hash))
+    }
+
+    /// The relative positions of these ranks, of the events of a stream or key.
     pub(crate) fn postings(
         &self,
         bytes: &[u8],
-        stream: &StreamEntry,
-        ranks: std::ops::Range<u32>,
+        postings: PostingRange,
+        ranks: Range<u32>,
     ) -> Result<Vec<u32>, BadBlock> {
-        if ranks.end > stream.postings {
+        if ranks.end > postings.count {
             return Err(BadBlock { offset: 0, kind: DamageKind::Malformed });
         }
-        let first = stream.first_posting as usize;
+        let first = postings.first as usize;
         self.records(bytes, self.postings, first + ranks.start as usize..first + ranks.end as usize)
+    }
+
+    /// The greatest posting below a relative position, and the least that is not. Found by halving over postings that are
+    /// not verified; those that are returned are, and they enclose the position, so that no wrong turn stays unseen.
+    pub(crate) fn postings_around(
+        &self,
+        bytes: &[u8],
+        postings: PostingRange,
+        position: u32,
+    ) -> Result<(Option<u32>, Option<u32>), BadBlock> {
+        let malformed = BadBlock { offset: 0, kind: DamageKind::Malformed };
+        let first = postings.first as usize;
+        if first + postings.count as usize > self.postings.records {
+            return Err(malformed);
+        }
+        let place = |rank: u32| {
+            let index = first + rank as usize;
+            (self.postings.first_block + index / u32::PER_BLOCK, index % u32::PER_BLOCK * u32::BYTES)
+        };
+        let (mut low, mut high) = (0, postings.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let (block, at) = place(middle);
+            if le::u32_at(bytes, block * BLOCK_BYTES + at) < position {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        let verified = |rank: u32| {
+            let (block, at) = place(rank);
+            Ok::<_, BadBlock>(le::u32_at(self.block(bytes, block)?, at))
+        };
+        let below = low.checked_sub(1).map(verified).transpose()?;
+        let at = (low < postings.count).then(|| verified(low)).transpose()?;
+        let encloses = below.is_none_or(|below| below < position) && at.is_none_or(|at| at >= position);
+        if encloses { Ok((below, at)) } else { Err(malformed) }
     }
 }

@@ -6,7 +6,7 @@
 //! Records lie one behind the other in chunks, oldest first. Room is made at the old end, a few records at a time:
 //! one that was used since it was looked at last, or that has to stay, goes to the new end; the others are forgotten.
 
-use super::memory::StreamNumber;
+use super::lists::ListNumber as StreamNumber;
 use super::prefetch::{Whereabouts, fetch_item};
 use super::slots::Slots;
 use crate::format::{len_u32, lower_half, to_usize};

@@ -1,58 +1,42 @@
 //! The index of a segment that is not sealed: built as batches get their places, or by a scan at open.
 
-use super::prefetch::{Whereabouts, fetch_item};
-use super::slots::Slots;
-use crate::format::index::{self, FrameEntry, IndexOf, StreamEntry};
+use super::lists::{ListNumber, Lists};
+use super::prefetch::Whereabouts;
+use crate::format::index::{self, FrameEntry, IndexOf, KeyEntry, PostingRange, StreamEntry};
 use crate::format::{len_u16, len_u32, to_usize};
 use annals_types::{Head, Position, Uuid, Version, limits};
 use std::ops::Range;
 
-/// Of a stream with more events than this, every so many are found without walking over those behind.
-const STRIDE: u32 = 64;
-/// There is no such node, or list.
-const NONE: u32 = u32::MAX;
+/// Most keys of one event: its category, type and tags, and what it is correlated with and was caused by.
+const KEYS_MAX: usize = limits::TAGS_MAX + 4;
 
-/// How many streams ahead their memory is asked for.
+/// How many lists ahead their memory is asked for.
 const FETCHED_AHEAD: usize = 8;
 
-/// Streams and frames of one segment. Positions are relative to the segment's first.
-///
-/// An event is a node that leads to the stream's event before: noting one touches the stream and the end of a list.
+/// Frames, streams and keys of one segment. Positions are relative to the segment's first.
 #[derive(Debug)]
 pub(crate) struct MemoryIndex {
     store: Uuid,
     first_position: u64,
     frames: Vec<FrameEntry>,
-    by_name: Slots,
-    streams: Vec<Stream>,
+    /// A list for each stream: two names with one hash have a list each.
+    streams: Lists,
+    /// By the numbers of their lists.
+    facts: Vec<StreamFacts>,
     names: String,
-    nodes: Vec<Node>,
-    /// For streams of more than [`STRIDE`] events: the nodes of every so many.
-    strides: Vec<Vec<u32>>,
+    /// A list for each hash of a key. Keys with one hash share it: whoever looks one up has to look at the events, too.
+    keys: Lists,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Stream {
-    hash: u64,
+struct StreamFacts {
     first_version: u64,
     name_start: u32,
     name_len: u16,
-    events: u32,
-    last_node: u32,
-    strides: u32,
-}
-
-/// An event of a stream.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    position: u32,
-    /// The node of the stream's event before.
-    before: u32,
 }
 
 /// The number of a stream in the index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct StreamNumber(pub(super) u32);
+pub(crate) type StreamNumber = ListNumber;
 
 impl MemoryIndex {
     pub(crate) fn new(store: Uuid, first_position: u64) -> Self {
@@ -60,22 +44,20 @@ impl MemoryIndex {
             store,
             first_position,
             frames: Vec::new(),
-            by_name: Slots::default(),
-            streams: Vec::new(),
+            streams: Lists::default(),
+            facts: Vec::new(),
             names: String::new(),
-            nodes: Vec::new(),
-            strides: Vec::new(),
+            keys: Lists::default(),
         }
     }
 
     /// Forgets everything and keeps the memory, for another segment's index.
     pub(crate) fn clear(&mut self) {
         self.frames.clear();
-        self.by_name.clear();
         self.streams.clear();
+        self.facts.clear();
         self.names.clear();
-        self.nodes.clear();
-        self.strides.clear();
+        self.keys.clear();
     }
 
     /// Begins anew, in this one's memory.
@@ -85,14 +67,20 @@ impl MemoryIndex {
         self
     }
 
-    /// Tells where a search begins.
-    pub(crate) fn tell(&self, whereabouts: &Whereabouts) {
-        self.by_name.tell(whereabouts);
+    /// Tells where a search for a stream, and for a key, begins.
+    pub(crate) fn tell(&self, of_streams: &Whereabouts, of_keys: &Whereabouts) {
+        self.streams.tell(of_streams);
+        self.keys.tell(of_keys);
     }
 
     /// The hash that this index finds a name by.
     pub(crate) fn hash(&self, name: &str) -> u64 {
         index::hash_name(self.store, name)
+    }
+
+    /// The store that it is of.
+    pub(crate) fn store(&self) -> Uuid {
+        self.store
     }
 
     /// The position that relative ones count from.
@@ -123,41 +111,48 @@ impl MemoryIndex {
         self.frames.partition_point(|frame| frame.position <= position).saturating_sub(1)
     }
 
-    fn stream(&self, number: StreamNumber) -> &Stream {
-        &self.streams[number.0 as usize]
+    fn facts(&self, number: StreamNumber) -> &StreamFacts {
+        &self.facts[number.0 as usize]
     }
 
-    /// Whether any batch fits: its names and events are counted in 32 bits.
+    /// Whether any batch fits: its names, events and keys are counted in 32 bits.
     pub(crate) fn has_room(&self) -> bool {
         let names_end = self.names.len() + limits::BATCH_EVENTS_MAX * limits::STREAM_NAME_BYTES_MAX;
-        let events = self.nodes.len() + limits::BATCH_EVENTS_MAX;
-        names_end.max(events) < NONE as usize
+        u32::try_from(names_end).is_ok()
+            && self.streams.has_room(limits::BATCH_EVENTS_MAX)
+            && self.keys.has_room(limits::BATCH_EVENTS_MAX * KEYS_MAX)
     }
 
     /// How many streams have events here.
     pub(crate) fn stream_count(&self) -> usize {
-        self.streams.len()
+        self.facts.len()
     }
 
     /// The stream of this name and hash, if an event of it is here.
     pub(crate) fn find(&self, hash: u64, name: &str) -> Option<StreamNumber> {
-        let same = |number: u32| {
-            let stream = &self.streams[number as usize];
-            stream.hash == hash && self.name_of(stream) == name
-        };
-        self.by_name.find(hash, same).map(StreamNumber)
+        self.streams.find_where(hash, |number| self.name_of(self.facts(number)) == name)
     }
 
-    fn name_of(&self, stream: &Stream) -> &str {
-        &self.names[stream.name_start as usize..stream.name_start as usize + usize::from(stream.name_len)]
+    fn name_of(&self, facts: &StreamFacts) -> &str {
+        &self.names[facts.name_start as usize..facts.name_start as usize + usize::from(facts.name_len)]
+    }
+
+    /// The lists of streams.
+    pub(crate) fn streams_by_hash(&self) -> &Lists {
+        &self.streams
+    }
+
+    /// The lists of keys.
+    pub(crate) fn keys(&self) -> &Lists {
+        &self.keys
     }
 
     /// The last event of a stream here.
     pub(crate) fn head(&self, number: StreamNumber) -> Head {
-        let last = self.nodes[self.stream(number).last_node as usize];
+        let last = self.streams.last(number).map_or(0, u64::from);
         Head {
             version: Version::new(self.next_version(number) - 1),
-            position: Position::new(self.first_position + u64::from(last.position)),
+            position: Position::new(self.first_position + last),
         }
     }
 
@@ -168,37 +163,22 @@ impl MemoryIndex {
 
     /// Adds a stream that has no event here yet; its first will have this version.
     pub(crate) fn add_stream(&mut self, hash: u64, name: &str, first_version: u64) -> StreamNumber {
-        let number = len_u32(self.streams.len());
         let name_start = len_u32(self.names.len());
         self.names.push_str(name);
-        self.streams.push(Stream {
-            hash,
-            first_version,
-            name_start,
-            name_len: len_u16(name.len()),
-            events: 0,
-            last_node: NONE,
-            strides: NONE,
-        });
-        self.by_name.insert(hash, number);
-        StreamNumber(number)
+        self.facts.push(StreamFacts { first_version, name_start, name_len: len_u16(name.len()) });
+        self.streams.add(hash)
     }
 
     /// Notes the next event of a stream.
     pub(crate) fn push_event(&mut self, number: StreamNumber, position: u64) {
-        let node = len_u32(self.nodes.len());
         let position = self.relative(position);
-        let stream = &mut self.streams[number.0 as usize];
-        self.nodes.push(Node { position, before: stream.last_node });
-        stream.last_node = node;
-        stream.events += 1;
-        if stream.events.is_multiple_of(STRIDE) {
-            if stream.strides == NONE {
-                stream.strides = len_u32(self.strides.len());
-                self.strides.push(Vec::new());
-            }
-            self.strides[stream.strides as usize].push(node);
-        }
+        self.streams.push(number, position);
+    }
+
+    /// Notes a key of the last event, by its hash.
+    pub(crate) fn push_key(&mut self, hash: u64, position: u64) {
+        let position = self.relative(position);
+        self.keys.note(hash, position);
     }
 
     /// The version that the stream's next event here has.
@@ -209,86 +189,75 @@ impl MemoryIndex {
 
     /// First version here, and how many events.
     pub(crate) fn versions(&self, number: StreamNumber) -> (u64, u32) {
-        let stream = self.stream(number);
-        (stream.first_version, stream.events)
+        (self.facts(number).first_version, self.streams.len(number))
     }
 
     /// Positions of a stream's events of these ranks here, ascending.
     pub(crate) fn positions(&self, number: StreamNumber, ranks: Range<u32>) -> Vec<u64> {
         let mut positions = vec![0; ranks.len()];
-        self.visit_back(self.stream(number), ranks, |at, position| {
+        self.streams.visit_back(number, ranks, |at, position| {
             positions[at] = self.first_position + u64::from(position);
         });
         positions
     }
 
-    /// Visits the stream's events of these ranks, the last one first, with their places in the range.
-    fn visit_back(&self, stream: &Stream, ranks: Range<u32>, mut visit: impl FnMut(usize, u32)) {
-        assert!(ranks.end <= stream.events, "ranks of events that are here");
-        if ranks.is_empty() {
-            return;
-        }
-        // From the nearest node at or behind the last rank that is known without walking.
-        let stride = self.strides.get(stream.strides as usize).and_then(|strides| {
-            let number = (ranks.end - 1) / STRIDE;
-            strides.get(number as usize).map(|&node| (node, (number + 1) * STRIDE - 1))
-        });
-        let (mut node, mut rank) = stride.unwrap_or((stream.last_node, stream.events - 1));
-        loop {
-            let Node { position, before } = self.nodes[node as usize];
-            if rank < ranks.end {
-                visit((rank - ranks.start) as usize, position);
-            }
-            if rank == ranks.start {
-                return;
-            }
-            (node, rank) = (before, rank - 1);
-        }
-    }
-
     /// Every stream.
     pub(crate) fn streams(&self) -> impl Iterator<Item = (u64, StreamNumber, &str)> {
-        self.streams
-            .iter()
-            .enumerate()
-            .map(|(number, stream)| (stream.hash, StreamNumber(len_u32(number)), self.name_of(stream)))
+        self.streams.iter().map(|(hash, number)| (hash, number, self.name_of(self.facts(number))))
     }
 
     /// Bytes of memory held.
     pub(crate) fn bytes(&self) -> usize {
-        let strides: usize =
-            self.strides.iter().map(|strides| strides.capacity() * 4 + size_of::<Vec<u32>>()).sum();
         self.frames.capacity() * size_of::<FrameEntry>()
-            + self.by_name.bytes()
-            + self.streams.capacity() * size_of::<Stream>()
+            + self.facts.capacity() * size_of::<StreamFacts>()
             + self.names.capacity()
-            + self.nodes.capacity() * size_of::<Node>()
-            + strides
+            + self.streams.bytes()
+            + self.keys.bytes()
     }
 
-    /// The sealed form.
+    /// The index as a file of the sealed segment.
     pub(crate) fn encode(&self, of: IndexOf) -> Vec<u8> {
-        let mut order: Vec<(u64, u32)> =
-            self.streams.iter().enumerate().map(|(number, stream)| (stream.hash, len_u32(number))).collect();
-        order.sort_unstable();
-        let mut entries = Vec::with_capacity(order.len());
-        let mut postings = vec![0; self.nodes.len()];
-        let mut first_posting = 0;
-        for (at, &(hash, number)) in order.iter().enumerate() {
-            // In the order of hashes, every stream is in no cache.
-            order
-                .get(at + FETCHED_AHEAD)
-                .iter()
-                .for_each(|(_, number)| fetch_item(&self.streams, *number as usize));
-            let stream = self.stream(StreamNumber(number));
-            let (events, first_version) = (stream.events, stream.first_version);
-            entries.push(StreamEntry { hash, first_posting, postings: events, first_version });
-            let own = &mut postings[first_posting as usize..(first_posting + events) as usize];
-            self.visit_back(stream, 0..events, |at, position| own[at] = position);
-            first_posting += events;
+        let mut postings = vec![0; self.streams.positions_count() + self.keys.positions_count()];
+        let mut streams = Vec::with_capacity(self.streams.count());
+        let mut first = 0;
+        for (hash, number) in in_order(&self.streams) {
+            let range = put_postings(&mut postings, &mut first, &self.streams, number);
+            streams.push(StreamEntry {
+                hash,
+                postings: range,
+                first_version: self.facts(number).first_version,
+            });
         }
-        index::encode(self.store, of, &self.frames, &entries, &postings)
+        let mut keys = Vec::with_capacity(self.keys.count());
+        for (hash, number) in in_order(&self.keys) {
+            keys.push(KeyEntry {
+                hash,
+                postings: put_postings(&mut postings, &mut first, &self.keys, number),
+            });
+        }
+        index::encode(self.store, of, &self.frames, &streams, &keys, &postings)
     }
+}
+
+/// Lists in the order of their hashes; those of one hash in the order of their numbers.
+fn in_order(lists: &Lists) -> impl Iterator<Item = (u64, ListNumber)> {
+    let mut order: Vec<(u64, u32)> = lists.iter().map(|(hash, number)| (hash, number.0)).collect();
+    order.sort_unstable();
+    (0..order.len()).map(move |at| {
+        // In the order of hashes, every list is in no cache.
+        if let Some(&(_, ahead)) = order.get(at + FETCHED_AHEAD) {
+            lists.fetch(ListNumber(ahead));
+        }
+        (order[at].0, ListNumber(order[at].1))
+    })
+}
+
+fn put_postings(postings: &mut [u32], first: &mut u32, lists: &Lists, number: ListNumber) -> PostingRange {
+    let range = PostingRange { first: *first, count: lists.len(number) };
+    *first += range.count;
+    let own = &mut postings[range.first as usize..*first as usize];
+    lists.visit_back(number, 0..range.count, |at, position| own[at] = position);
+    range
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@
 //! Knows nothing of the log's files: it is told what to index and gives positions and offsets back.
 
 pub(crate) mod heads;
+pub(crate) mod keys;
+pub(crate) mod lists;
 pub(crate) mod memory;
 pub(crate) mod prefetch;
 pub(crate) mod sealed;
+pub(crate) mod search;
 pub(crate) mod slots;

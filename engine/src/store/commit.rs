@@ -483,7 +483,9 @@ fn assign(
     active.index.push_frame(first_position, place.offset);
     for event in 0..prepared.events {
         let ordinal = prepared.ordinals.get(event as usize).map_or(0, |&ordinal| usize::from(ordinal));
-        active.index.push_event(numbers[ordinal], first_position + u64::from(event));
+        let position = first_position + u64::from(event);
+        active.index.push_event(numbers[ordinal], position);
+        prepared.keys_of(event).iter().for_each(|&hash| active.index.push_key(hash, position));
     }
     for (ordinal, key) in prepared.streams[..prepared.written].iter().enumerate() {
         let (number, head) = (numbers[ordinal], active.index.head(numbers[ordinal]));
@@ -492,9 +494,9 @@ fn assign(
             None => state.heads.insert(key.hash, key.name, Some(head), Some(number)),
         }
     }
-    let [of_heads, of_streams] = &core.whereabouts;
+    let [of_heads, of_streams, of_keys] = &core.whereabouts;
     state.heads.tell(of_heads);
-    active.index.tell(of_streams);
+    active.index.tell(of_streams, of_keys);
     let reserved = tail.push(frame_bytes, frame_crc, number + 1, next_position);
     let wake = tail.wants_wake();
     let last_ordinal = prepared.ordinals.last().map_or(0, |&ordinal| usize::from(ordinal));

@@ -147,7 +147,7 @@ pub(crate) struct Core {
     pub(crate) epoch: u64,
     pub(crate) state: Gate<State>,
     /// What judging and assigning will look at.
-    pub(crate) whereabouts: [Whereabouts; 2],
+    pub(crate) whereabouts: [Whereabouts; 3],
     /// Rung when room was made: a spare is ready, a segment was sealed, or that failed.
     pub(crate) room: Bell,
     /// Rung when the keepers have something to do.
@@ -177,7 +177,12 @@ impl Core {
 
     /// Asks for the memory that finding this stream under the lock will touch first.
     pub(crate) fn fetch_slots(&self, hash: u64) {
-        self.whereabouts.iter().for_each(|place| place.fetch(slots::tag(hash)));
+        self.whereabouts[..2].iter().for_each(|place| place.fetch(slots::tag(hash)));
+    }
+
+    /// Asks for the memory that finding the list of this key under the lock will touch first.
+    pub(crate) fn fetch_key(&self, hash: u64) {
+        self.whereabouts[2].fetch(slots::tag(hash));
     }
 
     /// Ends appending for good, and wakes all who wait for anything.

@@ -108,7 +108,7 @@ fn known_head_in_sealed(
             break;
         }
         let found = find_sealed(core, segment, key.name, key.hash)?.map(|(entry, last)| Head {
-            version: Version::new(entry.first_version + u64::from(entry.postings) - 1),
+            version: Version::new(entry.first_version + u64::from(entry.postings.count) - 1),
             position: Position::new(last),
         });
         hidden = hidden.or_else(|| hides(segment.index.holes(), found).cloned());
@@ -142,8 +142,8 @@ fn find_sealed(
         }
         let entries = index.layout.streams_of(&index.bytes, hash)?;
         let with_last = |entry: StreamEntry| {
-            let last = entry.postings.saturating_sub(1)..entry.postings;
-            let last = index.layout.postings(&index.bytes, &entry, last)?;
+            let count = entry.postings.count;
+            let last = index.layout.postings(&index.bytes, entry.postings, count.saturating_sub(1)..count)?;
             Ok((entry, first + last.first().copied().map_or(0, u64::from)))
         };
         entries.into_iter().map(with_last).collect::<Result<Vec<_>, _>>()
@@ -229,9 +229,9 @@ impl StreamLookup {
         };
         self.last = Some((number, entry));
         let segment = &sealed[number];
-        let ranks = ranks(entry.first_version, entry.postings, version, backwards);
+        let ranks = ranks(entry.first_version, entry.postings.count, version, backwards);
         let positions = rebuild::with_index(core, segment, |index| {
-            index.layout.postings(&index.bytes, &entry, ranks.clone())
+            index.layout.postings(&index.bytes, entry.postings, ranks.clone())
         })?;
         let first = segment.log.seal.first_position;
         Ok(Run {
@@ -248,7 +248,7 @@ impl StreamLookup {
         version: u64,
     ) -> Result<Option<(usize, StreamEntry)>, ReadError> {
         let holds = |entry: &StreamEntry| {
-            (entry.first_version..entry.first_version + u64::from(entry.postings)).contains(&version)
+            (entry.first_version..entry.first_version + u64::from(entry.postings.count)).contains(&version)
         };
         let find = |number: usize| {
             let found = find_sealed(core, &sealed[number], &self.name, self.hash)?;

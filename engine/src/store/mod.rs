@@ -9,6 +9,7 @@ mod locate;
 mod lookup;
 mod open;
 mod prepare;
+mod query;
 pub(crate) mod read;
 mod read_only;
 mod rebuild;

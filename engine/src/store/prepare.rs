@@ -3,7 +3,8 @@
 use super::core::Core;
 use super::lookup::{FoundHead, StreamKey};
 use crate::format::batch;
-use crate::format::frame;
+use crate::format::{frame, len_u32};
+use crate::index::keys;
 use annals_types::{Append, AppendError, Condition, ExpectedVersion, InputError, Timestamp, Uuid, limits};
 use hashbrown::{HashMap, HashSet};
 use rand::Rng as _;
@@ -36,6 +37,9 @@ pub(crate) struct Prepared<'a> {
     /// The stream of each event; empty where one stream is written.
     pub(crate) ordinals: Vec<u16>,
     pub(crate) conditions: SmallVec<[StreamCondition; 1]>,
+    /// Hashes of the keys of all events, and where those of each end.
+    keys: SmallVec<[u64; 2]>,
+    keys_ends: SmallVec<[u32; 1]>,
     pub(crate) events: u32,
     pub(crate) ids: SmallVec<[Uuid; 1]>,
     /// Whether the caller gave the ids: only then can the batch be a repeat.
@@ -69,6 +73,12 @@ impl Drop for Prepared<'_> {
 }
 
 impl<'a> Prepared<'a> {
+    /// Hashes of the keys of an event.
+    pub(crate) fn keys_of(&self, event: u32) -> &[u64] {
+        let start = event.checked_sub(1).map_or(0, |before| self.keys_ends[before as usize]);
+        &self.keys[start as usize..self.keys_ends[event as usize] as usize]
+    }
+
     pub(crate) fn new(core: &Core, append: &'a Append<'_>) -> Result<Self, AppendError> {
         append.validate()?;
         let bytes = batch::encoded_bytes(append);
@@ -92,6 +102,7 @@ impl<'a> Prepared<'a> {
             .map(|stream| key(&append.events[stream.first_event as usize].stream))
             .collect();
         let written = streams.len();
+        let (keys, keys_ends) = keys_of(core, append);
         let conditions = conditions_of(append, &mut streams, key);
         if streams.len() > 1 {
             streams.iter().for_each(|stream| core.fetch_slots(stream.hash));
@@ -104,6 +115,8 @@ impl<'a> Prepared<'a> {
             written,
             ordinals: encoded.ordinals,
             conditions,
+            keys,
+            keys_ends,
             events: encoded.events,
             ids,
             ids_given: append.events.iter().any(|event| event.id.is_some()),
@@ -111,6 +124,20 @@ impl<'a> Prepared<'a> {
             now,
         })
     }
+}
+
+/// The keys of all events, and where those of each end.
+fn keys_of(core: &Core, append: &Append<'_>) -> (SmallVec<[u64; 2]>, SmallVec<[u32; 1]>) {
+    let mut hashes = SmallVec::with_capacity(2 * append.events.len());
+    let mut ends = SmallVec::with_capacity(append.events.len());
+    for event in &append.events {
+        keys::of_new(core.store, event, |hash| {
+            core.fetch_key(hash);
+            hashes.push(hash);
+        });
+        ends.push(len_u32(hashes.len()));
+    }
+    (hashes, ends)
 }
 
 /// Finds or adds the stream of each condition.

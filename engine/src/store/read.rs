@@ -3,9 +3,10 @@
 use super::core::Core;
 use super::locate::{Locator, Order};
 use super::lookup::{self, Run, StreamLookup};
+use super::query::Selection;
 use super::read_only;
 use crate::log::{damage_at, index_name};
-use annals_types::{Bound, Damage, DamageKind, Read, ReadError, Record};
+use annals_types::{Bound, Damage, DamageKind, Read, ReadError, Record, Version};
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ enum Cursor {
         run: Run,
         hidden: Option<Damage>,
     },
+    /// What a query selects.
+    Selected(Box<Selection>),
     Ended,
 }
 
@@ -44,6 +47,7 @@ impl Reader {
         read_only::refresh(core)?;
         let durable = core.watermark.position();
         let cursor = match &read.stream {
+            _ if !read.query.is_all() => selected(core, read, durable)?,
             None => all(core, read, durable)?,
             Some(stream) => of_stream(core, read, stream, durable)?,
         };
@@ -59,6 +63,7 @@ impl Reader {
         let backwards = self.backwards;
         match &mut self.cursor {
             Cursor::Ended => None,
+            Cursor::Selected(selection) => selection.next(&self.core),
             Cursor::All { locator, next, end } => {
                 let position = take(next, end, backwards)?;
                 let record = record_at(&self.core, locator, position, None);
@@ -176,7 +181,26 @@ fn bounds(read: &Read<'_>) -> (Option<Bound>, Option<Bound>) {
 }
 
 fn all(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> {
+    let (next, end) = positions(core, read, durable)?;
+    let order = if read.backwards { Order::Downwards } else { Order::Upwards };
+    Ok(Cursor::All { locator: Locator::new(order), next, end })
+}
+
+fn selected(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> {
+    let (next, end) = positions(core, read, durable)?;
+    let stream = read.stream.as_deref();
+    let selection = Selection::new(core, &read.query, stream, next..end.max(next), read.backwards);
+    Ok(Cursor::Selected(Box::new(selection)))
+}
+
+/// The positions between the bounds of a read, as a start and an end, which may be before it.
+fn positions(core: &Core, read: &Read<'_>, durable: u64) -> Result<(u64, u64), ReadError> {
     let (lower, upper) = bounds(read);
+    let mut lookup = read.stream.as_ref().map(|stream| StreamLookup::new(core, stream));
+    let mut position_of = |version: Version| {
+        let lookup = lookup.as_mut().expect("a version bound needs a stream, as was checked");
+        Ok::<_, ReadError>(lookup.position(core, version.get())?.unwrap_or(durable))
+    };
     let mut times = Locator::default();
     let mut first_at = |time: u64| {
         first_where(0, durable, |position| Ok(times.frame(core, position)?.time(position) >= time))
@@ -184,15 +208,16 @@ fn all(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> 
     let next = match lower {
         Some(Bound::Position(position)) => position.get(),
         Some(Bound::Time(time)) => first_at(time.get())?,
-        _ => 0,
+        Some(Bound::Version(version)) => position_of(version)?,
+        None => 0,
     };
     let end = match upper {
         Some(Bound::Position(position)) => position.get().saturating_add(1).min(durable),
         Some(Bound::Time(time)) => first_at(time.get().saturating_add(1))?,
-        _ => durable,
+        Some(Bound::Version(version)) => position_of(version)?.saturating_add(1).min(durable),
+        None => durable,
     };
-    let order = if read.backwards { Order::Downwards } else { Order::Upwards };
-    Ok(Cursor::All { locator: Locator::new(order), next, end })
+    Ok((next, end))
 }
 
 fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result<Cursor, ReadError> {

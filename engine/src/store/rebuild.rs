@@ -7,6 +7,7 @@ use crate::format::batch::View;
 use crate::format::frame::Envelope;
 use crate::format::index::BadBlock;
 use crate::format::segment::{FRAMES_START, SegmentHeader};
+use crate::index::keys;
 use crate::index::memory::MemoryIndex;
 use crate::index::sealed::Loaded;
 use crate::log::scan::{Frames, Place};
@@ -99,7 +100,9 @@ pub(crate) fn add(index: &mut MemoryIndex, envelope: &Envelope, view: &View<'_>)
     for ordinal in 0..view.header.events {
         let stream = usize::from(view.stream_of(ordinal)?);
         let number = *numbers.get(stream).ok_or(DamageKind::Malformed)?;
-        index.push_event(number, view.header.first_position + u64::from(ordinal));
+        let position = view.header.first_position + u64::from(ordinal);
+        index.push_event(number, position);
+        keys::of_stored(index.store(), view, ordinal, |hash| index.push_key(hash, position))?;
     }
     Ok(())
 }

@@ -133,7 +133,7 @@ impl SealedStreams {
     /// The name of an entry's stream, which the log has.
     fn name(&self, core: &Core, entry: &StreamEntry) -> Result<Box<str>, ReadError> {
         let first = rebuild::with_index(core, &self.segment, |index| {
-            index.layout.postings(&index.bytes, entry, 0..1)
+            index.layout.postings(&index.bytes, entry.postings, 0..1)
         })?;
         let position = self.segment.log.seal.first_position + first.first().copied().map_or(0, u64::from);
         Ok(Locator::default().frame(core, position)?.stream(position)?.into())

@@ -3,8 +3,8 @@
 //! It is slow and obvious, and forgets everything; tests compare the real store with it.
 
 use crate::{
-    Append, AppendError, Appended, Bound, Condition, Head, InputError, NewEvent, Position, Read, Record,
-    Timestamp, Version, limits,
+    Append, AppendError, Appended, Bound, Condition, Head, InputError, NewEvent, Position, Query, QueryItem,
+    Read, Record, Timestamp, Version, limits,
 };
 use std::borrow::Cow;
 use std::ops::Range;
@@ -196,6 +196,7 @@ impl Model {
                 Some(Bound::Time(bound)) => fits(stored.event.time.unwrap_or_default().get(), bound.get()),
             };
             read.stream.as_ref().is_none_or(|stream| stored.event.stream == *stream)
+                && selects(&read.query, &stored.event)
                 && of(lower, |value, bound| value >= bound)
                 && of(upper, |value, bound| value <= bound)
         };
@@ -207,6 +208,19 @@ impl Model {
         found.truncate(read.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
         Ok(found)
     }
+}
+
+fn selects(query: &Query<'_>, event: &NewEvent<'_>) -> bool {
+    let category = event.stream.split('-').next();
+    let selected_by = |item: &QueryItem<'_>| {
+        (item.types.is_empty() || item.types.contains(&event.event_type))
+            && item.tags.iter().all(|tag| event.tags.contains(tag))
+            && item.stream.as_ref().is_none_or(|stream| *stream == event.stream)
+            && (item.category.is_none() || item.category.as_deref() == category)
+            && (item.correlation.is_none() || item.correlation == event.correlation)
+            && (item.causation.is_none() || item.causation == event.causation)
+    };
+    query.items.is_empty() || query.items.iter().any(selected_by)
 }
 
 fn at(index: usize) -> Position {

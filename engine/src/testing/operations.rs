@@ -2,7 +2,9 @@
 //! as the model that they are made for goes the same way.
 
 use super::model::Model;
-use crate::{Append, Condition, ExpectedVersion, NewEvent, Position, Read, Timestamp, Uuid, Version};
+use crate::{
+    Append, Condition, ExpectedVersion, NewEvent, Position, Query, QueryItem, Read, Timestamp, Uuid, Version,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -39,6 +41,9 @@ pub enum Operation {
 const REMEMBERED: usize = 40;
 /// Names of the streams; few, so that they meet.
 const STREAMS: [&str; 6] = ["a", "b-1", "b-2", "c-with a longer name-ü", "d", "e"];
+
+/// Types of the events.
+const TYPES: [&str; 3] = ["Placed", "Paid", "Shipped"];
 
 /// Makes operations.
 #[derive(Debug)]
@@ -115,7 +120,7 @@ impl Operations {
     }
 
     fn event(&mut self, stream: String) -> NewEvent<'static> {
-        let mut event = NewEvent::new(stream, ["Placed", "Paid", "Shipped"][self.random.random_range(0..3)]);
+        let mut event = NewEvent::new(stream, TYPES[self.random.random_range(0..TYPES.len())]);
         let data = match self.random.random_range(0..200) {
             0 => 100_000,
             1..60 => self.random.random_range(0..5_000),
@@ -231,6 +236,9 @@ impl Operations {
     fn read(&mut self, model: &Model) -> Read<'static> {
         let of_stream = self.chance(60);
         let mut read = if of_stream { Read::stream(self.stream()) } else { Read::all() };
+        if self.chance(40) {
+            read.query = self.query(model);
+        }
         if self.chance(50) {
             read = self.bounded(read, model, of_stream, true);
         }
@@ -244,6 +252,34 @@ impl Operations {
             read = read.limit(self.random.random_range(0..50));
         }
         read
+    }
+
+    fn query(&mut self, model: &Model) -> Query<'static> {
+        (0..self.random.random_range(0..4)).fold(Query::all(), |query, _| query.or(self.query_item(model)))
+    }
+
+    /// Asks for little, and mostly for what some event has.
+    fn query_item(&mut self, model: &Model) -> QueryItem<'static> {
+        let mut item = QueryItem::new();
+        for _ in 0..[0, 0, 1, 2][self.random.random_range(0..4)] {
+            item = item.of_type(TYPES[self.random.random_range(0..TYPES.len())]);
+        }
+        for _ in 0..[0, 0, 1, 2][self.random.random_range(0..4)] {
+            item = item.tag(format!("tag:{}", self.random.random_range(0..4)));
+        }
+        if self.chance(20) {
+            item = item.stream(self.stream());
+        }
+        if self.chance(20) {
+            item = item.category(self.stream().split('-').next().unwrap_or_default().to_owned());
+        }
+        let near = self.random.random_range(0..model.len() + 1);
+        if let Some(stored) = model.events().get(near) {
+            let (correlation, causation) = (stored.event.correlation, stored.event.causation);
+            item.correlation = correlation.filter(|_| self.chance(30));
+            item.causation = causation.filter(|_| self.chance(30));
+        }
+        item
     }
 
     fn bounded(&mut self, read: Read<'static>, model: &Model, of_stream: bool, from: bool) -> Read<'static> {

@@ -19,6 +19,10 @@ pub const BATCH_EVENTS_MAX: usize = 10_000;
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
 /// Most conditions in one batch; as many as there can be streams in it.
 pub const CONDITIONS_MAX: usize = 10_000;
+/// Most items of a query. Each is looked up by itself, so this bounds the work that a query is.
+pub const QUERY_ITEMS_MAX: usize = 128;
+/// Most types of an item of a query; most tags are [`TAGS_MAX`], as no event has more.
+pub const QUERY_TYPES_MAX: usize = 64;
 /// How far a given event time may be ahead of both the clock and the event before it (one minute,
 /// in nanoseconds): a wrong far-future time would raise every later event's time for good.
 pub const TIME_AHEAD_NS_MAX: u64 = 60 * 1_000_000_000;

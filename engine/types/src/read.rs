@@ -4,6 +4,7 @@ use crate::error::InputError;
 use crate::event::check_name;
 use crate::limits;
 use crate::position::{Position, Timestamp, Version};
+use crate::query::Query;
 use std::borrow::Cow;
 
 /// One end of a read; it is part of what is read.
@@ -49,6 +50,8 @@ impl From<Timestamp> for Bound {
 pub struct Read<'a> {
     /// The stream; `None`: everything.
     pub stream: Option<Cow<'a, str>>,
+    /// Of that, the events that match.
+    pub query: Query<'a>,
     /// Where it begins, inclusive. Backwards that is the upper end. Default: the start, or backwards the end.
     pub from: Option<Bound>,
     /// Where it ends, inclusive. Backwards that is the lower end. Default: no bound.
@@ -63,7 +66,12 @@ impl<'a> Read<'a> {
     /// Everything, in position order.
     #[must_use]
     pub fn all() -> Self {
-        Self { stream: None, from: None, until: None, backwards: false, limit: None }
+        Self { stream: None, query: Query::all(), from: None, until: None, backwards: false, limit: None }
+    }
+
+    /// The events that match, in position order.
+    pub fn query(query: impl Into<Query<'a>>) -> Self {
+        Self { query: query.into(), ..Self::all() }
     }
 
     /// One stream, in version order.
@@ -102,8 +110,9 @@ impl<'a> Read<'a> {
     /// Checks that the parts fit each other.
     ///
     /// # Errors
-    /// A malformed stream name, or a version bound on a read of everything.
+    /// A malformed name, a query over its limits, or a version bound on a read of everything.
     pub fn validate(&self) -> Result<(), InputError> {
+        self.query.validate()?;
         if let Some(stream) = &self.stream {
             return check_name("stream name", stream, limits::STREAM_NAME_BYTES_MAX);
         }

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::json;
 use crate::output::Output;
 use crate::time;
-use annals::{Bound, Position, Read, Record, Version};
+use annals::{Bound, Position, Query, Read, Record, Version};
 use std::io::{self, Write};
 
 /// Prints the selected events within the bounds.
@@ -37,6 +37,7 @@ fn request<'a>(stream: Option<&'a str>, options: &Options) -> Read<'a> {
     };
     Read {
         stream: stream.map(Into::into),
+        query: Query::all(),
         from: options.from.map(bound),
         until: options.until.map(bound),
         backwards: options.backwards,
