@@ -4,7 +4,7 @@
 
 use annals::{Append, ContentKind, NewEvent, Read, Record, Settings, Store, Timestamp, Uuid};
 use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 const DOCUMENT: &str = include_str!("../../../docs/format.md");
@@ -414,6 +414,30 @@ impl Reader<'_> {
             assert!(self.is_in_filter(&filter, of("hash"), crc(0, salt)));
         }
         assert_eq!(found, self.events.len() - first);
+        let mut keys: BTreeMap<u64, BTreeSet<usize>> = BTreeMap::new();
+        for (position, event) in self.events.iter().enumerate().skip(first) {
+            let category = event.stream.split('-').next().unwrap().as_bytes();
+            let mut note = |kind: u64, key: &[u8]| {
+                let seed = number(&self.store[..8]).wrapping_add(kind);
+                let hash = twox_hash::XxHash3_64::oneshot_with_seed(seed, key);
+                keys.entry(hash).or_default().insert(position);
+            };
+            note(1, category);
+            note(2, event.event_type.as_bytes());
+            event.tags.iter().for_each(|tag| note(3, tag.as_bytes()));
+            event.correlation.iter().for_each(|id| note(4, id.as_bytes()));
+            event.causation.iter().for_each(|id| note(5, id.as_bytes()));
+        }
+        let found = table(5).into_iter().map(|record| {
+            let of = |field| format.size("index key", field, record);
+            let own = &postings[of("first posting")..of("first posting") + of("postings")];
+            let position = |posting: &&[u8]| first + format.size("index posting", "position", posting);
+            assert!(self.is_in_filter(&filter, format.number("index key", "hash", record), crc(0, salt)));
+            (format.number("index key", "hash", record), own.iter().map(position).collect::<Vec<_>>())
+        });
+        let keys =
+            keys.into_iter().map(|(hash, positions)| (hash, positions.into_iter().collect::<Vec<_>>()));
+        assert_eq!(found.collect::<Vec<_>>(), keys.collect::<Vec<_>>());
     }
 
     fn records<'a>(&self, bytes: &'a [u8], table: &[u8], seed: u32) -> Vec<&'a [u8]> {

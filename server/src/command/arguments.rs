@@ -1,7 +1,7 @@
 //! The command line: every command and option, with its help.
 
 use super::values::{DiskName, Place, Start, parse_expected, parse_place, parse_start};
-use annals::{ExpectedVersion, Uuid};
+use annals::{ExpectedVersion, Query, QueryItem, Uuid};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -141,6 +141,7 @@ Example:
 const READ_EXAMPLE: &str = "\
 Example:
   annals read --stream order-42
+  annals read --type OrderPlaced --type OrderPaid --tag customer:7
   annals read --backwards --limit 10 --json
   annals read --from 2026-11-22T00:00:00Z --until 2026-11-22T23:59:59Z";
 
@@ -282,18 +283,38 @@ pub(crate) struct Selection {
     /// Only events of this stream
     #[arg(long)]
     pub(crate) stream: Option<String>,
-    /// Only events of streams of this category (not there yet)
+    /// Only events of streams of this category: the part of the name before its first -
     #[arg(long)]
     pub(crate) category: Option<String>,
-    /// Only events of this type, or of any of several (not there yet)
+    /// Only events of this type, or of any of several
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) event_type: Vec<String>,
-    /// Only events with this tag, or with all of several (not there yet)
+    /// Only events with this tag, or with all of several
     #[arg(long)]
     pub(crate) tag: Vec<String>,
-    /// Only events of this conversation (not there yet)
+    /// Only events of this conversation
     #[arg(long, value_name = "UUID")]
     pub(crate) correlation: Option<Uuid>,
+}
+
+impl Selection {
+    /// What of the stream, or of everything, is selected: all of the options together.
+    pub(crate) fn query(&self) -> Query<'_> {
+        let item = QueryItem {
+            types: self.event_type.iter().map(|event_type| event_type.as_str().into()).collect(),
+            tags: self.tag.iter().map(|tag| tag.as_str().into()).collect(),
+            category: self.category.as_deref().map(Into::into),
+            correlation: self.correlation,
+            ..QueryItem::new()
+        };
+        if item.is_all() { Query::all() } else { item.into() }
+    }
+
+    /// The whole selection, as a read.
+    pub(crate) fn read(&self) -> annals::Read<'_> {
+        let read = self.stream.as_deref().map_or_else(annals::Read::all, annals::Read::stream);
+        annals::Read { query: self.query(), ..read }
+    }
 }
 
 /// Settings of a store that is opened for writing.

@@ -1,24 +1,20 @@
 //! `annals export`: events as JSON lines that `import` takes back.
 
 use super::arguments::Export;
-use super::selected_stream;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::json;
 use crate::output::Output;
-use annals::{Read, Store};
+use annals::{Read, ReadError, Store};
 
 /// Prints the selected events in their order, with or without `--json`.
 pub(super) fn run(config: &Config, options: &Export) -> Result<(), Failure> {
-    let stream = selected_stream(&options.selection)?;
+    let read = options.selection.read();
+    read.validate().map_err(ReadError::Input)?;
     let store = config.open_for_reading()?;
-    let read = match stream {
-        Some(stream) => {
-            require_stream(&store, stream)?;
-            Read::stream(stream)
-        }
-        None => Read::all(),
-    };
+    if let Some(stream) = &read.stream {
+        require_stream(&store, stream)?;
+    }
     let mut output = Output::open();
     let printed = print(&store, read, &mut output);
     output.finish(printed)

@@ -2,13 +2,12 @@
 
 use super::arguments::Follow;
 use super::read::print_event;
-use super::selected_stream;
 use super::values::Start;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::StopRequest;
-use annals::{Position, Read, ReadError, Store, Version};
+use annals::{Bound, Position, Read, ReadError, Store, Version};
 use std::time::Duration;
 
 /// How long a wait for new events lasts before signals are looked at again.
@@ -23,10 +22,11 @@ pub(super) fn run(config: &Config, options: &Follow) -> Result<(), Failure> {
     if options.subscription.is_some() {
         return Err(Failure::NotYet("following as a subscription (--subscription)".to_owned()));
     }
-    let stream = selected_stream(&options.selection)?;
+    let read = options.selection.read();
+    read.validate().map_err(ReadError::Input)?;
     let stop = StopRequest::watch()?;
     let mut store = config.open_for_reading()?;
-    let mut cursor = Cursor::start(&store, stream, options.from)?;
+    let mut cursor = Cursor::start(&store, read, options.from)?;
     let mut output = Output::open();
     let mut failed_attempts = 0;
     while !stop.is_set() {
@@ -53,17 +53,18 @@ fn advance(
     stop: &StopRequest,
 ) -> Result<(), Failure> {
     // Taken before reading: what is appended meanwhile ends the wait at once.
-    let waited_for = store.next_position().max(cursor.waited_for_min());
+    let seen = store.next_position();
+    let waited_for = seen.max(cursor.waited_for_min());
     for record in store.read(cursor.rest())? {
         let record = record?;
         print_event(output, &record, json)?;
-        cursor.next = match cursor.stream {
-            Some(_) => record.version().get() + 1,
-            None => record.position().get() + 1,
-        };
+        cursor.next = Bound::Position(record.position().plus(1));
         if stop.is_set() {
             break;
         }
+    }
+    if !stop.is_set() {
+        cursor.nothing_before(seen);
     }
     output.flush()?;
     if !stop.is_set() {
@@ -73,33 +74,43 @@ fn advance(
     Ok(())
 }
 
-/// What is printed next: a position, or a version of the one stream that is followed.
+/// What is followed, and what is printed next: a place in the order, or a version of the one stream that is followed.
 struct Cursor<'a> {
-    stream: Option<&'a str>,
-    next: u64,
+    read: Read<'a>,
+    next: Bound,
 }
 
 impl<'a> Cursor<'a> {
-    fn start(store: &Store, stream: Option<&'a str>, from: Start) -> Result<Self, Failure> {
-        let next = match (from, stream) {
-            (Start::First, _) => 0,
-            (Start::Number(number), _) => number,
-            (Start::Next, None) => store.next_position().get(),
-            (Start::Next, Some(stream)) => store.head(stream)?.map_or(0, |head| head.version.plus(1).get()),
+    fn start(store: &Store, read: Read<'a>, from: Start) -> Result<Self, Failure> {
+        let next = match (from, &read.stream) {
+            (Start::First, _) => Bound::Position(Position::ZERO),
+            (Start::Number(number), None) => Bound::Position(Position::new(number)),
+            (Start::Number(number), Some(_)) => Bound::Version(Version::new(number)),
+            (Start::Next, None) => Bound::Position(store.next_position()),
+            (Start::Next, Some(stream)) => {
+                Bound::Version(store.head(stream)?.map_or(Version::ZERO, |head| head.version.plus(1)))
+            }
         };
-        Ok(Self { stream, next })
+        Ok(Self { read, next })
     }
 
     /// All that is not printed yet.
     fn rest(&self) -> Read<'a> {
-        match self.stream {
-            Some(stream) => Read::stream(stream).from(Version::new(self.next)),
-            None => Read::all().from(Position::new(self.next)),
+        self.read.clone().from(self.next)
+    }
+
+    /// All before this position was looked at: a selection that nothing matches is not searched again and again.
+    fn nothing_before(&mut self, seen: Position) {
+        if let Bound::Position(next) = &mut self.next {
+            *next = (*next).max(seen);
         }
     }
 
     /// Nothing before this position can be of interest. A stream's next event can be anywhere.
     fn waited_for_min(&self) -> Position {
-        if self.stream.is_some() { Position::ZERO } else { Position::new(self.next) }
+        match self.next {
+            Bound::Position(next) => next,
+            _ => Position::ZERO,
+        }
     }
 }

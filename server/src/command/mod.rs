@@ -19,7 +19,7 @@ mod verify;
 
 use crate::config::Config;
 use crate::failure::{EXIT_USAGE, Failure};
-use arguments::{Arguments, Command, Directory, Selection};
+use arguments::{Arguments, Command, Directory};
 use clap::Parser;
 use clap::error::ErrorKind;
 use serde_json::json;
@@ -104,20 +104,6 @@ fn json_text(failure: &Failure) -> String {
 /// Writes a line to standard error. Where that is closed, there is nobody left to tell.
 fn tell(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
-}
-
-/// The one stream that is selected, or everything; other selections are not there yet.
-fn selected_stream(selection: &Selection) -> Result<Option<&str>, Failure> {
-    let given = [
-        ("--category", selection.category.is_some()),
-        ("--type", !selection.event_type.is_empty()),
-        ("--tag", !selection.tag.is_empty()),
-        ("--correlation", selection.correlation.is_some()),
-    ];
-    match given.iter().find(|(_, is_given)| *is_given) {
-        Some((option, _)) => Err(Failure::NotYet(format!("selecting by {option}"))),
-        None => Ok(selection.stream.as_deref()),
-    }
 }
 
 #[cfg(test)]

@@ -2,25 +2,25 @@
 
 use super::arguments::Read as Options;
 use super::export::require_stream;
-use super::selected_stream;
 use super::values::Place;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::json;
 use crate::output::Output;
 use crate::time;
-use annals::{Bound, Position, Query, Read, Record, Version};
+use annals::{Bound, Position, Read, ReadError, Record, Version};
 use std::io::{self, Write};
 
 /// Prints the selected events within the bounds.
 pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
-    let stream = selected_stream(&options.selection)?;
+    let request = request(options);
+    request.validate().map_err(ReadError::Input)?;
     let store = config.open_for_reading()?;
-    if let Some(stream) = stream {
+    if let Some(stream) = &request.stream {
         require_stream(&store, stream)?;
     }
     let mut output = Output::open();
-    let printed = store.read(request(stream, options)).map_err(Failure::from).and_then(|records| {
+    let printed = store.read(request).map_err(Failure::from).and_then(|records| {
         for record in records {
             print_event(&mut output, &record?, config.json)?;
         }
@@ -29,19 +29,19 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     output.finish(printed)
 }
 
-fn request<'a>(stream: Option<&'a str>, options: &Options) -> Read<'a> {
-    let bound = |place| match (place, stream) {
+fn request(options: &Options) -> Read<'_> {
+    let read = options.selection.read();
+    let bound = |place| match (place, &read.stream) {
         (Place::Time(time), _) => Bound::Time(time),
         (Place::Number(number), None) => Bound::Position(Position::new(number)),
         (Place::Number(number), Some(_)) => Bound::Version(Version::new(number)),
     };
     Read {
-        stream: stream.map(Into::into),
-        query: Query::all(),
         from: options.from.map(bound),
         until: options.until.map(bound),
         backwards: options.backwards,
         limit: options.limit,
+        ..read
     }
 }
 
@@ -88,12 +88,14 @@ mod tests {
 
     #[test]
     fn a_number_is_a_version_only_where_there_is_a_stream() {
-        let options = options(Some(Place::Number(7)), Some(Place::Time(Timestamp::new(9))));
-        let all = request(None, &options);
+        let mut options = options(Some(Place::Number(7)), Some(Place::Time(Timestamp::new(9))));
+        let all = request(&options);
         assert_eq!(all.from, Some(Bound::Position(Position::new(7))));
         assert_eq!((all.until, all.limit), (Some(Bound::Time(Timestamp::new(9))), Some(3)));
-        let one = request(Some("order-42"), &options);
+        assert!(all.validate().is_ok());
+        options.selection.stream = Some("order-42".to_owned());
+        let one = request(&options);
         assert_eq!(one.from, Some(Bound::Version(Version::new(7))));
-        assert!(all.validate().is_ok() && one.validate().is_ok());
+        assert!(one.validate().is_ok());
     }
 }

@@ -20,7 +20,7 @@ const ANONYMOUS_BYTES_MAX: u64 = 400 << 20;
 const KILLS: u32 = 20;
 /// Kills after which the import is completed and another store begun.
 const KILLS_A_STORE: u32 = 2;
-const READS: usize = 100;
+const READS: usize = 200;
 
 macro_rules! on_sample_and_whole_file {
     ($($behaviour:ident),* $(,)?) => {
@@ -336,6 +336,9 @@ impl End {
 #[derive(Debug)]
 struct Choice<'a> {
     stream: Option<&'a str>,
+    category: Option<&'a str>,
+    types: Vec<&'a str>,
+    tags: Vec<&'a str>,
     low: Option<End>,
     high: Option<End>,
     backwards: bool,
@@ -346,7 +349,18 @@ impl<'a> Choice<'a> {
     fn random(random: &mut Random, events: &[Expected<'a>]) -> Self {
         let count = events.len() as u64;
         let any = |random: &mut Random| &events[usize::try_from(random.below(count)).unwrap()];
-        let stream = (random.below(3) > 0).then(|| any(random).line.stream);
+        let stream = (random.below(3) == 0).then(|| any(random).line.stream);
+        let category = (random.below(6) == 0).then(|| category(any(random).line.stream));
+        let mut types: Vec<_> = (0..random.below(5) / 2).map(|_| any(random).line.event_type).collect();
+        types.dedup();
+        // Of one event, which then matches, or of several.
+        let tagged = any(random);
+        let of_one = random.below(4) > 0;
+        let tags = (0..random.below(4)).filter_map(|_| {
+            let tags = tags_of(if of_one { tagged } else { any(random) });
+            (!tags.is_empty()).then(|| tags[usize::try_from(random.below(tags.len() as u64)).unwrap()])
+        });
+        let tags = tags.collect();
         let end = |random: &mut Random| match (random.below(4), stream) {
             (0, _) => None,
             (1, _) => Some(End::Time(any(random).line.ts + random.below(3) - 1)),
@@ -356,7 +370,7 @@ impl<'a> Choice<'a> {
         let (low, high) = (end(random), end(random));
         // Reading everything prints everything: not every time.
         let limit = (stream.is_none() || random.below(2) == 0).then(|| random.below(500));
-        Self { stream, low, high, backwards: random.below(2) == 0, limit }
+        Self { stream, category, types, tags, low, high, backwards: random.below(2) == 0, limit }
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -366,6 +380,9 @@ impl<'a> Choice<'a> {
             arguments.extend(value.map(|value| [name.to_owned(), value]).into_iter().flatten());
         };
         option("--stream", self.stream.map(str::to_owned));
+        option("--category", self.category.map(str::to_owned));
+        self.types.iter().for_each(|event_type| option("--type", Some((*event_type).to_owned())));
+        self.tags.iter().for_each(|tag| option("--tag", Some((*tag).to_owned())));
         option("--from", from.map(End::argument));
         option("--until", until.map(End::argument));
         option("--limit", self.limit.map(|limit| limit.to_string()));
@@ -378,6 +395,12 @@ impl<'a> Choice<'a> {
         let of_stream = self.stream.is_some();
         let wanted = |event: &&Expected<'_>| {
             self.stream.is_none_or(|stream| event.line.stream == stream)
+                && self.category.is_none_or(|wanted| category(event.line.stream) == wanted)
+                && (self.types.is_empty() || self.types.contains(&event.line.event_type))
+                && (self.tags.is_empty() || {
+                    let tags = tags_of(event);
+                    self.tags.iter().all(|tag| tags.contains(tag))
+                })
                 && self.low.is_none_or(|low| low.compare(event, of_stream).is_ge())
                 && self.high.is_none_or(|high| high.compare(event, of_stream).is_le())
         };
@@ -388,6 +411,14 @@ impl<'a> Choice<'a> {
             events.iter().filter(wanted).take(limit).collect()
         }
     }
+}
+
+fn category(stream: &str) -> &str {
+    stream.split('-').next().unwrap()
+}
+
+fn tags_of<'a>(event: &Expected<'a>) -> Vec<&'a str> {
+    serde_json::from_str(event.line.tags.get()).unwrap()
 }
 
 fn reads_equal_a_filter_of_the_file(imported: &Imported) {

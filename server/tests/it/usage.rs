@@ -37,10 +37,6 @@ fn what_is_not_there_yet_says_so() {
         &["--json", "replay", "order-42"],
         &["--json", "trace", "01908a5c-3f1e-7cc0-8000-000000000001"],
         &["--json", "read", "--server", "localhost:4777"],
-        &["--json", "read", "--category", "order"],
-        &["--json", "export", "--type", "T", "--type", "U"],
-        &["--json", "follow", "--tag", "t"],
-        &["--json", "read", "--correlation", "01908a5c-3f1e-7cc0-8000-000000000001"],
     ] {
         let error = place.run(arguments).expect_code(2).error();
         assert_eq!(error["error"], json!("not_there_yet"), "{arguments:?}");
