@@ -86,7 +86,9 @@ impl Failure {
             Self::Open(OpenError::Input(_))
             | Self::Read(ReadError::Input(_))
             | Self::Append(AppendError::Input(_)) => EXIT_USAGE,
-            Self::Append(AppendError::WrongVersion { .. }) => EXIT_CONDITION,
+            Self::Append(AppendError::WrongVersion { .. } | AppendError::QueryMatched { .. }) => {
+                EXIT_CONDITION
+            }
             Self::Damaged { .. } => EXIT_DAMAGE,
             _ if self.damage().is_some() => EXIT_DAMAGE,
             Self::Open(OpenError::InUse { .. }) => EXIT_IN_USE,
@@ -133,6 +135,15 @@ impl Failure {
                 ("actual", json!(actual.map(|head| head.version.get()))),
                 ("position", json!(actual.map(|head| head.position.get()))),
             ],
+            Self::Append(AppendError::QueryMatched { after, position }) => {
+                vec![("after", json!(after.map(Position::get))), ("position", json!(position.get()))]
+            }
+            Self::Append(AppendError::AfterTheEnd { after, next }) => {
+                vec![("after", json!(after.get())), ("next_position", json!(next.get()))]
+            }
+            Self::Append(AppendError::QueryTooBroad { leaps, reached }) => {
+                vec![("leaps", json!(leaps)), ("reached", json!(reached.get()))]
+            }
             Self::Append(AppendError::IdConflict { id, position }) => {
                 vec![("id", json!(id.to_string())), ("position", json!(position.map(Position::get)))]
             }
@@ -233,6 +244,9 @@ fn append_name(error: &AppendError) -> &'static str {
     match error {
         AppendError::Input(_) => "input",
         AppendError::WrongVersion { .. } => "wrong_version",
+        AppendError::QueryMatched { .. } => "query_matched",
+        AppendError::AfterTheEnd { .. } => "after_the_end",
+        AppendError::QueryTooBroad { .. } => "query_too_broad",
         AppendError::IdConflict { .. } => "id_conflict",
         AppendError::TimeBackwards { .. } => "time_backwards",
         AppendError::TimeAhead { .. } => "time_ahead",

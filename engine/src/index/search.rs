@@ -56,6 +56,16 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Hashes of all keys.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = u64> {
+        self.items.iter().flatten().flatten().filter_map(|wanted| match wanted {
+            Wanted::Key(hash) => Some(*hash),
+            Wanted::Stream { .. } => None,
+        })
+    }
+}
+
 /// A segment's lists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Index<'a> {

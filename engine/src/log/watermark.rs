@@ -58,6 +58,11 @@ impl Watermark {
         self.reached.position.load(Ordering::SeqCst)
     }
 
+    /// Whether the event at `position` is durable.
+    pub(crate) fn is_beyond(&self, position: u64) -> bool {
+        self.position() > position
+    }
+
     /// Why the writer stopped, if it did.
     pub(crate) fn poison(&self) -> Option<&Arc<str>> {
         self.poison.get()

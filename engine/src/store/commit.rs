@@ -4,6 +4,7 @@
 //! before it and given its place; then copied into the image. The writer thread makes it durable, and the
 //! ticket settles. What has to touch a sealed segment happens outside the lock, and the judging starts again.
 
+use super::boundary::{Boundary, Outcome, Unjudged};
 use super::core::{Core, PoisonOnPanic, State, is_full};
 use super::gate::{GateGuard, Wake};
 use super::lookup::{self, Known, SealedView};
@@ -52,6 +53,8 @@ enum Obstacle {
     /// These streams (by ordinal) already have events of these versions, which the batch would add: it may be a
     /// repeat, or else fails with this.
     Occupied { places: Vec<(usize, u64)>, otherwise: AppendError },
+    /// This one of the conditions on queries cannot be judged under the lock.
+    Unjudged(usize, Unjudged),
     /// Too much is on its way to the device.
     Backlog,
     /// There is no segment for it yet.
@@ -176,6 +179,24 @@ fn append_prepared(
                 (appends, prepared) = (&appends[1..], &mut prepared[1..]);
                 continue;
             }
+            Obstacle::Unjudged(place, unjudged) => {
+                let (batch, group) = last_assigned(&state);
+                drop(state);
+                match judge_outside(core, &mut prepared[0].boundaries[place], &unjudged, (batch, group)) {
+                    Ok(()) => Ok(()),
+                    Err(Outcome::Rejected(error)) => {
+                        let (batch, group) = last_assigned(&core.state.lock());
+                        answer(Ok(Ticket::new(core.share(), batch, group, Decided::Rejected(error))));
+                        (appends, prepared) = (&appends[1..], &mut prepared[1..]);
+                        continue;
+                    }
+                    Err(Outcome::Failed(error)) => Err(failed_read(error)),
+                    Err(Outcome::Awaited) => {
+                        core.watermark.wait(batch, group);
+                        Ok(())
+                    }
+                }
+            }
             Obstacle::Backlog => {
                 drop(state);
                 core.watermark.wait_beyond(durable_before, BACKLOG_LOOK);
@@ -190,6 +211,28 @@ fn append_prepared(
             (appends, prepared) = (&appends[1..], &mut prepared[1..]);
             failures_seen = None;
         }
+    }
+}
+
+/// Judges what of a condition on a query cannot be judged under the lock. Settled with `(batch, group)`: all that it was
+/// judged against by then.
+fn judge_outside(
+    core: &Core,
+    boundary: &mut Boundary<'_>,
+    unjudged: &Unjudged,
+    (batch, group): (u64, u64),
+) -> Result<(), Outcome> {
+    match unjudged {
+        Unjudged::Unsearched(view) => boundary.search(core, view),
+        Unjudged::Candidate(position) => {
+            core.watermark.wait(batch, group);
+            if core.watermark.poison().is_some() {
+                // Whether it is durable will never be known; the next look says why.
+                return Ok(());
+            }
+            boundary.look_at(core, *position)
+        }
+        Unjudged::Unfinished | Unjudged::Rejected(_) => Ok(()),
     }
 }
 
@@ -230,7 +273,9 @@ pub(crate) fn try_append(core: &Shared<Core>, append: &Append<'_>) -> Result<Tic
             Ok(answer.expect("each append is answered")?)
         }
         Some(Obstacle::Rejected(_)) => unreachable!("a rejection is an answer"),
-        Some(Obstacle::Cold(..) | Obstacle::Occupied { .. }) => Err(TryAppendError::Cold),
+        Some(Obstacle::Cold(..) | Obstacle::Occupied { .. } | Obstacle::Unjudged(..)) => {
+            Err(TryAppendError::Cold)
+        }
         Some(Obstacle::Backlog) => Err(TryAppendError::Busy),
         Some(Obstacle::NoRoom) => {
             state.spare.want(prepared[0].frame.len() as u64);
@@ -337,6 +382,12 @@ fn place(
 ) -> Result<Step, Obstacle> {
     let heads = known_heads(state, prepared)?;
     judge(prepared, &heads)?;
+    for (place, boundary) in prepared.boundaries.iter_mut().enumerate() {
+        boundary.judge(state).map_err(|unjudged| match unjudged {
+            Unjudged::Rejected(error) => Obstacle::Rejected(error),
+            unjudged => Obstacle::Unjudged(place, unjudged),
+        })?;
+    }
     let time = decide_time(append, prepared, state.last_time)?;
     make_room(core, state, prepared.frame.len() as u64)?;
     Ok(assign(core, state, prepared, &heads, time))

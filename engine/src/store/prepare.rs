@@ -1,5 +1,6 @@
 //! What of an append can be done before its place in the order is known: checks, ids, encoding, checksums.
 
+use super::boundary::Boundary;
 use super::core::Core;
 use super::lookup::{FoundHead, StreamKey};
 use crate::format::batch;
@@ -40,6 +41,8 @@ pub(crate) struct Prepared<'a> {
     /// Hashes of the keys of all events, and where those of each end.
     keys: SmallVec<[u64; 2]>,
     keys_ends: SmallVec<[u32; 1]>,
+    /// Conditions on queries.
+    pub(crate) boundaries: Vec<Boundary<'a>>,
     pub(crate) events: u32,
     pub(crate) ids: SmallVec<[Uuid; 1]>,
     /// Whether the caller gave the ids: only then can the batch be a repeat.
@@ -117,6 +120,7 @@ impl<'a> Prepared<'a> {
             conditions,
             keys,
             keys_ends,
+            boundaries: boundaries_of(core, append),
             events: encoded.events,
             ids,
             ids_given: append.events.iter().any(|event| event.id.is_some()),
@@ -124,6 +128,14 @@ impl<'a> Prepared<'a> {
             now,
         })
     }
+}
+
+fn boundaries_of<'a>(core: &Core, append: &'a Append<'_>) -> Vec<Boundary<'a>> {
+    let boundary = |condition: &'a Condition<'_>| match condition {
+        Condition::NoMatch { query, after } => Some(Boundary::new(core, query, *after)),
+        _ => None,
+    };
+    append.conditions.iter().filter_map(boundary).collect()
 }
 
 /// The keys of all events, and where those of each end.

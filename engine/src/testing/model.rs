@@ -128,7 +128,21 @@ impl Model {
                 return Err(AppendError::IdConflict { id, position: Some(at(position)) });
             }
         }
-        failed.map_or(Ok(None), Err)
+        failed.map_or(Ok(()), Err)?;
+        for condition in &append.conditions {
+            let Condition::NoMatch { query, after } = condition else { continue };
+            let next = at(self.events.len());
+            if let Some(after) = after.filter(|&after| after >= next) {
+                return Err(AppendError::AfterTheEnd { after, next });
+            }
+            let behind = after.map_or(0, |after| after.get() + 1);
+            let mut later =
+                self.events.iter().enumerate().skip(usize::try_from(behind).unwrap_or(usize::MAX));
+            if let Some((position, _)) = later.find(|(_, stored)| selects(query, &stored.event)) {
+                return Err(AppendError::QueryMatched { after: *after, position: at(position) });
+            }
+        }
+        Ok(None)
     }
 
     fn find(&self, stream: &str, version: Version) -> Option<usize> {
@@ -269,6 +283,14 @@ pub fn is_same_outcome(left: &Result<Appended, AppendError>, right: &Result<Appe
             Err(AppendError::WrongVersion { stream, expected, actual }),
             Err(AppendError::WrongVersion { stream: other, expected: wanted, actual: head }),
         ) => (stream, expected, actual) == (other, wanted, head),
+        (
+            Err(AppendError::QueryMatched { after, position }),
+            Err(AppendError::QueryMatched { after: other, position: there }),
+        ) => (after, position) == (other, there),
+        (
+            Err(AppendError::AfterTheEnd { after, next }),
+            Err(AppendError::AfterTheEnd { after: other, next: end }),
+        ) => (after, next) == (other, end),
         (
             Err(AppendError::IdConflict { id, position }),
             Err(AppendError::IdConflict { id: other, position: there }),

@@ -115,8 +115,23 @@ impl Operations {
             let expected = self.expected(model, &stream);
             append = append.expect(stream, expected);
         }
+        if self.chance(20) {
+            let (query, after) = (self.query(model), self.after(model));
+            append = append.fail_if_matches(query, after);
+        }
         self.remember(&append);
         append
+    }
+
+    /// Mostly near the end, now and then beyond it.
+    fn after(&mut self, model: &Model) -> Option<Position> {
+        let len = model.len() as u64;
+        match self.random.random_range(0..10) {
+            0 => None,
+            1 => Some(Position::new(self.random.random_range(0..len + 1))),
+            2 => Some(Position::new(len + self.random.random_range(0..3))),
+            _ => len.checked_sub(1 + self.random.random_range(0..8)).map(Position::new),
+        }
     }
 
     fn event(&mut self, stream: String) -> NewEvent<'static> {

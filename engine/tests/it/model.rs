@@ -376,11 +376,13 @@ fn the_operations_reach_every_outcome_of_an_append() {
                 Err(AppendError::IdConflict { position: Some(_), .. }) => "id conflict",
                 Err(AppendError::TimeBackwards { .. }) => "time backwards",
                 Err(AppendError::TimeAhead { .. }) => "time ahead",
+                Err(AppendError::QueryMatched { .. }) => "query matched",
+                Err(AppendError::AfterTheEnd { .. }) => "after the end",
                 Err(error) => panic!("{error}"),
             };
             *counts.entry(name).or_default() += 1;
         }
     }
-    assert_eq!(counts.len(), 6, "{counts:?}");
+    assert_eq!(counts.len(), 8, "{counts:?}");
     println!("{counts:?}");
 }

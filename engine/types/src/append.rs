@@ -4,6 +4,7 @@ use crate::error::InputError;
 use crate::event::{NewEvent, check_name};
 use crate::limits;
 use crate::position::{Position, Version};
+use crate::query::Query;
 use crate::stream::ExpectedVersion;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -18,6 +19,14 @@ pub enum Condition<'a> {
         stream: Cow<'a, str>,
         /// What is expected of it.
         expected: ExpectedVersion,
+    },
+    /// No event behind a position matches a query: the boundary of a decision that was made by what was read up to
+    /// there. Known as a dynamic consistency boundary (DCB).
+    NoMatch {
+        /// What must not be there.
+        query: Query<'a>,
+        /// The last position that was read; `None`: there must be no such event at all.
+        after: Option<Position>,
     },
 }
 
@@ -62,6 +71,13 @@ impl<'a> Append<'a> {
         self
     }
 
+    /// Adds the condition that no event after this position matches. `None`: no event at all.
+    #[must_use]
+    pub fn fail_if_matches(mut self, query: impl Into<Query<'a>>, after: Option<Position>) -> Self {
+        self.conditions.push(Condition::NoMatch { query: query.into(), after });
+        self
+    }
+
     /// Allows given times that run backwards to be raised to the time of the event before.
     #[must_use]
     pub fn raise_times(mut self) -> Self {
@@ -88,8 +104,19 @@ impl<'a> Append<'a> {
                 return Err(InputError::MixedTimes { event: index });
             }
         }
-        for Condition::Stream { stream, .. } in &self.conditions {
-            check_name("stream name", stream, limits::STREAM_NAME_BYTES_MAX)?;
+        for condition in &self.conditions {
+            match condition {
+                Condition::Stream { stream, .. } => {
+                    check_name("stream name", stream, limits::STREAM_NAME_BYTES_MAX)?;
+                }
+                Condition::NoMatch { query, .. } => query.validate()?,
+            }
+        }
+        let queries =
+            self.conditions.iter().filter(|condition| matches!(condition, Condition::NoMatch { .. }));
+        let count = queries.count();
+        if count > limits::QUERY_CONDITIONS_MAX {
+            return too_many("conditions on queries", count, limits::QUERY_CONDITIONS_MAX);
         }
         Ok(())
     }

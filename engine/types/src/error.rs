@@ -277,6 +277,38 @@ pub enum AppendError {
         /// The stream's head; `None`: it has no event.
         actual: Option<Head>,
     },
+    /// An event matches a query that none may match. Nothing was written.
+    #[error("the event at position {position} matches a query that no event may match{}", match after {
+        Some(after) => format!(" after position {after}"),
+        None => String::new(),
+    })]
+    QueryMatched {
+        /// Behind which nothing may match; `None`: nowhere.
+        after: Option<Position>,
+        /// The first event that does.
+        position: Position,
+    },
+    /// A condition is about what comes after a position that is not there yet: a mistake, or another store's position.
+    /// Nothing was written.
+    #[error(
+        "a condition is about events after position {after}, but the next position is {next}; give one that was read"
+    )]
+    AfterTheEnd {
+        /// The position that was given.
+        after: Position,
+        /// The position that the next event has.
+        next: Position,
+    },
+    /// It would take too long to judge a condition. Nothing was written.
+    #[error(
+        "a condition's query is too broad: after {leaps} leaps it was judged up to position {reached}; give a later position, or rarer tags"
+    )]
+    QueryTooBroad {
+        /// How far lists of events were leapt over.
+        leaps: u64,
+        /// Nothing before it matches.
+        reached: Position,
+    },
     /// An id is used twice in the batch, or was used by another batch. Nothing was written.
     #[error("event id {id} {}", match position {
         Some(position) => format!("was already used by a different append, at position {position}"),

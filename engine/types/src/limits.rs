@@ -23,6 +23,8 @@ pub const CONDITIONS_MAX: usize = 10_000;
 pub const QUERY_ITEMS_MAX: usize = 128;
 /// Most types of an item of a query; most tags are [`TAGS_MAX`], as no event has more.
 pub const QUERY_TYPES_MAX: usize = 64;
+/// Most conditions on queries in one batch: each is searched for while others wait.
+pub const QUERY_CONDITIONS_MAX: usize = 128;
 /// How far a given event time may be ahead of both the clock and the event before it (one minute,
 /// in nanoseconds): a wrong far-future time would raise every later event's time for good.
 pub const TIME_AHEAD_NS_MAX: u64 = 60 * 1_000_000_000;

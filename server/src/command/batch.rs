@@ -3,9 +3,9 @@
 use super::values::expected_word;
 use crate::failure::Failure;
 use crate::json::EventText;
-use annals::{Append, ExpectedVersion, Version};
+use annals::{Append, Condition, ExpectedVersion, Position, Query, QueryItem, Uuid, Version};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, Visitor};
+use serde::de::{Deserializer, Error, Visitor};
 use std::fmt;
 
 /// The whole document.
@@ -18,14 +18,40 @@ struct Document<'a> {
     conditions: Vec<ConditionText>,
 }
 
-/// One condition: on a stream, or a query.
+/// One condition: on a stream, or that nothing matches a query.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConditionText {
     stream: Option<String>,
     expected: Option<Expected>,
-    query: Option<IgnoredAny>,
-    after: Option<IgnoredAny>,
+    query: Option<QueryText>,
+    after: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QueryText {
+    items: Vec<ItemText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ItemText {
+    #[serde(default)]
+    types: Vec<String>,
+    #[serde(default)]
+    tags: Vec<String>,
+    stream: Option<String>,
+    category: Option<String>,
+    #[serde(default, deserialize_with = "uuid")]
+    correlation: Option<Uuid>,
+    #[serde(default, deserialize_with = "uuid")]
+    causation: Option<Uuid>,
+}
+
+fn uuid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uuid>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Uuid::parse_str(&text).map(Some).map_err(D::Error::custom)
 }
 
 /// Reads the document. Times that run backwards are raised, as in an import.
@@ -34,7 +60,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Append<'_>, Failure> {
         .map_err(|error| Failure::Usage(format!("the batch is not UTF-8: {error}")))?;
     let document: Document<'_> = serde_json::from_str(text)
         .map_err(|error| Failure::Usage(format!("the batch is not valid: {error}")))?;
-    let mut append = Append::new().raise_times();
+    let mut append: Append<'_> = Append::new().raise_times();
     for (index, event) in document.events.into_iter().enumerate() {
         let wrong = |reason| Failure::Usage(format!("event {index} of the batch (from 0): {reason}"));
         if let Some(name) = event.unknown().first() {
@@ -44,22 +70,39 @@ pub(super) fn parse(text: &[u8]) -> Result<Append<'_>, Failure> {
         append.events.push(event.into_event().map_err(|reason| wrong(reason.to_string()))?);
     }
     for (index, condition) in document.conditions.into_iter().enumerate() {
-        let (stream, expected) = condition.on_stream(index)?;
-        append = append.expect(stream, expected);
+        append.conditions.push(condition.into_condition(index)?);
     }
     Ok(append)
 }
 
 impl ConditionText {
-    fn on_stream(self, index: usize) -> Result<(String, ExpectedVersion), Failure> {
-        if self.query.is_some() || self.after.is_some() {
-            return Err(Failure::NotYet("a condition with a query".to_owned()));
-        }
-        match (self.stream, self.expected) {
-            (Some(stream), Some(Expected(expected))) => Ok((stream, expected)),
+    fn into_condition(self, index: usize) -> Result<Condition<'static>, Failure> {
+        match (self.stream, self.expected, self.query, self.after) {
+            (Some(stream), Some(Expected(expected)), None, None) => {
+                Ok(Condition::Stream { stream: stream.into(), expected })
+            }
+            (None, None, Some(query), after) => {
+                let items = query.items.into_iter().map(ItemText::into_item).collect();
+                Ok(Condition::NoMatch { query: Query { items }, after: after.map(Position::new) })
+            }
             _ => Err(Failure::Usage(format!(
-                "condition {index} of the batch (from 0) needs `stream` and `expected`"
+                "condition {index} of the batch (from 0) needs `stream` and `expected`, or `query` and, unless there must \
+                 be no such event at all, `after`"
             ))),
+        }
+    }
+}
+
+impl ItemText {
+    fn into_item(self) -> QueryItem<'static> {
+        let owned = |texts: Vec<String>| texts.into_iter().map(Into::into).collect();
+        QueryItem {
+            types: owned(self.types),
+            tags: owned(self.tags),
+            stream: self.stream.map(Into::into),
+            category: self.category.map(Into::into),
+            correlation: self.correlation,
+            causation: self.causation,
         }
     }
 }
@@ -93,7 +136,6 @@ impl<'de> Deserialize<'de> for Expected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use annals::Condition;
 
     fn parsed(text: &str) -> Result<Append<'_>, Failure> {
         parse(text.as_bytes())
@@ -125,10 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn queries_are_not_there_yet() {
+    fn queries_are_read() {
         let text = r#"{"events":[{"stream":"a","type":"T"}],
-            "conditions":[{"query":{"items":[{"types":["T"],"tags":["t"]}]},"after":7}]}"#;
-        assert!(matches!(parsed(text), Err(Failure::NotYet(_))));
+            "conditions":[{"query":{"items":[{"types":["T","U"],"tags":["t"]},{"category":"c"}]},"after":7},
+            {"query":{"items":[]}}]}"#;
+        let append = parsed(text).unwrap();
+        let item = QueryItem::new().of_type("T").of_type("U").tag("t");
+        let expected = Append::new()
+            .fail_if_matches(Query::from(item).or(QueryItem::new().category("c")), Some(Position::new(7)))
+            .fail_if_matches(Query::all(), None);
+        assert_eq!(append.conditions, expected.conditions);
     }
 
     #[test]
@@ -146,6 +194,11 @@ mod tests {
             r#"{"events":[],"conditions":[{"stream":"a","expected":-1}]}"#,
             r#"{"events":[],"conditions":[{"stream":"a","expected":1.5}]}"#,
             r#"{"events":[],"conditions":[{"stream":"a","expected":"any","versoin":1}]}"#,
+            r#"{"events":[],"conditions":[{"query":{"items":[{"type":"T"}]}}]}"#,
+            r#"{"events":[],"conditions":[{"query":{},"after":1}]}"#,
+            r#"{"events":[],"conditions":[{"query":{"items":[]},"after":-1}]}"#,
+            r#"{"events":[],"conditions":[{"query":{"items":[]},"stream":"a","expected":"any"}]}"#,
+            r#"{"events":[],"conditions":[{"after":1}]}"#,
         ] {
             assert!(matches!(parsed(text), Err(Failure::Usage(_))), "{text}");
         }

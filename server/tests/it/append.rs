@@ -112,10 +112,10 @@ fn malformed_batches_are_wrong_usage() {
     for text in ["", "{}", r#"{"events":[]}"#, r#"{"events":[{"stream":"a","type":"T","nope":1}]}"#] {
         annals_fed(&place.data(), &["append", "--batch", "-"], text.as_bytes()).expect_code(2);
     }
-    let query = r#"{"events":[{"stream":"a","type":"T"}],"conditions":[{"query":{"items":[]},"after":0}]}"#;
+    let query = r#"{"events":[{"stream":"a","type":"T"}],"conditions":[{"query":{"item":[]},"after":0}]}"#;
     let run =
         annals_fed(&place.data(), &["append", "--batch", "-", "--json"], query.as_bytes()).expect_code(2);
-    assert_eq!(run.error()["error"], json!("not_there_yet"));
+    assert_eq!(run.error()["error"], json!("usage"));
     assert!(!place.data().exists());
 }
 
@@ -127,4 +127,33 @@ fn data_that_is_no_json_never_becomes_another_store() {
         assert_eq!(run.error()["error"], json!("usage"));
     }
     assert!(!place.data().exists());
+}
+
+#[test]
+fn a_batch_is_refused_where_an_event_matches_a_query_that_none_may_match() {
+    let place = Place::new();
+    place.run(&["append", "course-1", "--type", "Defined", "--tag", "course:1"]).expect_code(0);
+    place.run(&["append", "course-1", "--type", "Renamed", "--tag", "course:1"]).expect_code(0);
+    let append = |query: &str, after: &str| {
+        let batch = format!(
+            r#"{{"events":[{{"stream":"course-1","type":"Full","tags":["course:1"]}}],
+                "conditions":[{{"query":{{"items":[{query}]}}{after}}}]}}"#
+        );
+        annals_fed(&place.data(), &["append", "--batch", "-", "--json"], batch.as_bytes())
+    };
+    let tagged = r#"{"tags":["course:1"]}"#;
+    let refused = append(tagged, r#","after":0"#).expect_code(3).error();
+    assert_eq!(
+        (&refused["error"], &refused["after"], &refused["position"]),
+        (&json!("query_matched"), &json!(0), &json!(1))
+    );
+    let refused = append(tagged, "").expect_code(3).error();
+    assert_eq!((&refused["after"], &refused["position"]), (&json!(null), &json!(0)));
+    let refused = append(tagged, r#","after":2"#).expect_code(1).error();
+    assert_eq!((&refused["error"], &refused["next_position"]), (&json!("after_the_end"), &json!(2)));
+    let refused = append(r#"{"tags":[""]}"#, "").expect_code(2).error();
+    assert_eq!(refused["error"], json!("input"));
+    append(r#"{"types":["Full"],"tags":["course:1"]}"#, "").expect_code(0);
+    append(tagged, r#","after":2"#).expect_code(0);
+    assert_eq!(place.run(&["read", "--json"]).expect_code(0).out.lines().count(), 4);
 }

@@ -1,0 +1,181 @@
+//! Conditions on queries, the boundaries of a decision: no event behind a position matches.
+//!
+//! What is in closed and sealed segments is searched outside the lock; of the active one, what came since, under it. A
+//! search finds hashes of keys: whether the event really matches is seen when it is read, which is once it is durable.
+//! So a rejection always has its evidence, and an accepted append has none against it, in flight or not.
+
+use super::core::{Closed, Core, SealedSegment, State};
+use super::locate::Locator;
+use super::rebuild;
+use crate::index::search::{self, Found, Index, Plan, Way};
+use annals_types::{AppendError, Position, Query, ReadError};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Leaps at a time: under the lock, and elsewhere.
+const LEAPS_MAX_LOCKED: u32 = 64;
+const LEAPS_MAX: u32 = 4096;
+/// Leaps after which a query counts as too broad for a condition: half a second, about.
+const LEAPS_MAX_IN_ALL: u64 = 4_000_000;
+
+/// A condition on a query, and how far it is known to hold.
+#[derive(Debug)]
+pub(crate) struct Boundary<'a> {
+    query: &'a Query<'a>,
+    pub(crate) plan: Plan,
+    after: Option<Position>,
+    /// No event before this one matches, but for those up to `after`.
+    checked: u64,
+    leaps: u64,
+}
+
+/// Why a condition could not be judged under the lock.
+#[derive(Debug)]
+pub(crate) enum Unjudged {
+    /// Segments that are not written any more have to be searched.
+    Unsearched(View),
+    /// The event at this position seems to match.
+    Candidate(u64),
+    /// There is more to search than the lock may be held for.
+    Unfinished,
+    /// The answer is no.
+    Rejected(AppendError),
+}
+
+/// The closed and sealed segments at one moment.
+#[derive(Debug)]
+pub(crate) struct View {
+    sealed: Arc<Vec<Arc<SealedSegment>>>,
+    closed: Vec<Arc<Closed>>,
+    /// Behind their last event.
+    end: u64,
+}
+
+impl<'a> Boundary<'a> {
+    pub(crate) fn new(core: &Core, query: &'a Query<'a>, after: Option<Position>) -> Self {
+        let plan = Plan::new(core.store, query);
+        plan.keys().for_each(|hash| core.fetch_key(hash));
+        let checked = after.map_or(0, |after| after.get().saturating_add(1));
+        Self { query, plan, after, checked, leaps: 0 }
+    }
+
+    /// Whether it holds against every batch so far.
+    pub(crate) fn judge(&mut self, state: &State) -> Result<(), Unjudged> {
+        let next = state.next_position;
+        if let Some(after) = self.after.filter(|after| after.get() >= next) {
+            let next = Position::new(next);
+            return Err(Unjudged::Rejected(AppendError::AfterTheEnd { after, next }));
+        }
+        if self.checked == next {
+            return Ok(());
+        }
+        let active = &state.segments.active.as_ref().expect("only a store open for writing appends").index;
+        let first = active.first_position();
+        if self.checked < first {
+            return Err(Unjudged::Unsearched(View {
+                sealed: Arc::clone(&state.segments.sealed),
+                closed: state.segments.closed.iter().cloned().collect(),
+                end: first,
+            }));
+        }
+        let part = relative(self.checked..next, first);
+        let limits = (1, LEAPS_MAX_LOCKED);
+        let found = search::search(Index::Memory(active), &self.plan, part, Way::Upwards, limits);
+        match self.note(&found.expect("lists in memory are not damaged"), first..next)? {
+            Some(candidate) => Err(Unjudged::Candidate(candidate)),
+            None if self.checked == next => Ok(()),
+            None => Err(Unjudged::Unfinished),
+        }
+    }
+
+    /// Notes how far a search of the segment `of` came; returns what seems to match.
+    fn note(&mut self, found: &Found, of: Range<u64>) -> Result<Option<u64>, Unjudged> {
+        self.leaps += u64::from(found.leaps);
+        if let Some(&position) = found.positions.first() {
+            self.checked = of.start + u64::from(position);
+            return Ok(Some(self.checked));
+        }
+        self.checked = found.next.map_or(of.end, |next| of.start + u64::from(next));
+        if self.leaps > LEAPS_MAX_IN_ALL && self.checked < of.end {
+            let reached = Position::new(self.checked);
+            return Err(Unjudged::Rejected(AppendError::QueryTooBroad { leaps: self.leaps, reached }));
+        }
+        Ok(None)
+    }
+
+    /// Searches segments that are not written any more. `Err`: the outcome, which is no.
+    pub(crate) fn search(&mut self, core: &Core, view: &View) -> Result<(), Outcome> {
+        while self.checked < view.end {
+            let (of, found) = self.search_segment(core, view)?;
+            match self.note(&found, of) {
+                Err(Unjudged::Rejected(error)) => return Err(Outcome::Rejected(error)),
+                Ok(Some(candidate)) => self.look_at(core, candidate)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Searches on in the segment that holds the next position.
+    fn search_segment(&self, core: &Core, view: &View) -> Result<(Range<u64>, Found), ReadError> {
+        let limits = (1, LEAPS_MAX);
+        let search = |index: Index<'_>, part: Range<u32>| {
+            search::search(index, &self.plan, part, Way::Upwards, limits)
+        };
+        if let Some(closed) = view.closed.iter().rfind(|closed| closed.index.first_position() <= self.checked)
+        {
+            let of = closed.index.first_position()..closed.next_position;
+            let part = relative(self.checked..of.end, of.start);
+            let found = search(Index::Memory(&closed.index), part).expect("lists in memory are not damaged");
+            return Ok((of, found));
+        }
+        let number = view.sealed.partition_point(|segment| segment.log.seal.first_position <= self.checked);
+        let number = number.checked_sub(1).expect("a store that is open for writing has no gaps");
+        let segment = &view.sealed[number];
+        let of = segment.log.seal.first_position..segment.log.seal.next_position;
+        let part = relative(self.checked..of.end, of.start);
+        let found = rebuild::with_index(core, segment, |index| search(Index::Sealed(index), part.clone()))?;
+        // What cannot be read may match.
+        let hides =
+            |hole: &&annals_types::Damage| hole.last_position.is_none_or(|last| last.get() >= self.checked);
+        match segment.index.holes().iter().find(hides) {
+            Some(hole) => Err(hole.clone().into()),
+            None => Ok((of, found)),
+        }
+    }
+
+    /// Looks whether the event at `candidate`, which has keys with the right hashes and is durable, really matches.
+    pub(crate) fn look_at(&mut self, core: &Core, candidate: u64) -> Result<(), Outcome> {
+        if !core.watermark.is_beyond(candidate) {
+            return Err(Outcome::Awaited);
+        }
+        let mut locator = Locator::default();
+        let record = locator.frame(core, candidate)?.record(candidate, None).map_err(ReadError::from)?;
+        if self.query.matches(&record) {
+            let (after, position) = (self.after, Position::new(candidate));
+            return Err(Outcome::Rejected(AppendError::QueryMatched { after, position }));
+        }
+        self.checked = candidate + 1;
+        Ok(())
+    }
+}
+
+/// Why a condition does not hold, or cannot be judged.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Rejected(AppendError),
+    /// An event that seems to match is not durable yet.
+    Awaited,
+    Failed(ReadError),
+}
+
+impl From<ReadError> for Outcome {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn relative(part: Range<u64>, first_position: u64) -> Range<u32> {
+    let relative = |position: u64| crate::format::len_u32(crate::format::to_usize(position - first_position));
+    relative(part.start)..relative(part.end)
+}
