@@ -114,7 +114,21 @@ pub(crate) fn hash_key(store: Uuid, kind: KeyKind, key: &[u8]) -> u64 {
 
 fn hash_of_kind(store: Uuid, kind: u8, key: &[u8]) -> u64 {
     let seed = le::u64_at(store.as_bytes(), 0).wrapping_add(u64::from(kind));
-    XxHash3_64::oneshot_with_seed(seed, key)
+    let hash = XxHash3_64::oneshot_with_seed(seed, key);
+    #[cfg(any(test, feature = "testing"))]
+    let hash = hash & HASH_MASK.get();
+    hash
+}
+
+#[cfg(any(test, feature = "testing"))]
+std::thread_local! {
+    static HASH_MASK: std::cell::Cell<u64> = const { std::cell::Cell::new(u64::MAX) };
+}
+
+/// Lets hashes have so many bits alone, on this thread, so that many keys share one.
+#[cfg(any(test, feature = "testing"))]
+pub fn shrink_hashes(bits: u32) {
+    HASH_MASK.set((1 << bits) - 1);
 }
 
 trait RecordOf: Sized {

@@ -218,6 +218,13 @@ impl Store {
         Position::new(self.handle.core.watermark.position())
     }
 
+    /// The position of the last durable event, if there is any: what a decision rests on that is made by what can be
+    /// read now. See [`Append::fail_if_matches`].
+    #[must_use]
+    pub fn last_position(&self) -> Option<Position> {
+        self.next_position().get().checked_sub(1).map(Position::new)
+    }
+
     /// Blocks until the event at `position` is durable, or `timeout` is over; says whether it is.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 mod append;
 mod beside;
+mod boundary;
 mod crash;
 mod damage;
 mod floors;
