@@ -48,6 +48,8 @@ struct Work {
     in_flight: usize,
     /// Appends handed over together.
     run: usize,
+    /// Whether each has three tags and a condition on a query, in place of one on its stream.
+    bounded: bool,
 }
 
 /// What is measured of the disk itself: writes at a time, and their size.
@@ -56,14 +58,15 @@ const PROBES: [(usize, usize); 5] = [(1, 4 << 10), (4, 4 << 10), (1, 64 << 10), 
 /// How long a sustained run is.
 const SUSTAINED: Duration = Duration::from_mins(1);
 
-const WORKS: [Work; 7] = [
-    Work { name: "one_writer", threads: 1, events: 1, in_flight: 1, run: 1 },
-    Work { name: "writers_64", threads: 64, events: 1, in_flight: 1, run: 1 },
-    Work { name: "writers_256", threads: 256, events: 1, in_flight: 1, run: 1 },
-    Work { name: "in_flight_4096", threads: 4, events: 1, in_flight: 1024, run: 1 },
-    Work { name: "in_flight_4096_runs", threads: 4, events: 1, in_flight: 1024, run: 32 },
-    Work { name: "batch_100", threads: 8, events: 100, in_flight: 1, run: 1 },
-    Work { name: "batch_100_pipelined", threads: 4, events: 100, in_flight: 64, run: 1 },
+const WORKS: [Work; 8] = [
+    Work { name: "one_writer", threads: 1, events: 1, in_flight: 1, run: 1, bounded: false },
+    Work { name: "writers_64", threads: 64, events: 1, in_flight: 1, run: 1, bounded: false },
+    Work { name: "writers_256", threads: 256, events: 1, in_flight: 1, run: 1, bounded: false },
+    Work { name: "in_flight_4096", threads: 4, events: 1, in_flight: 1024, run: 1, bounded: false },
+    Work { name: "in_flight_4096_runs", threads: 4, events: 1, in_flight: 1024, run: 32, bounded: false },
+    Work { name: "in_flight_4096_query", threads: 4, events: 1, in_flight: 1024, run: 32, bounded: true },
+    Work { name: "batch_100", threads: 8, events: 100, in_flight: 1, run: 1, bounded: false },
+    Work { name: "batch_100_pipelined", threads: 4, events: 100, in_flight: 64, run: 1, bounded: false },
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -216,7 +219,11 @@ fn produce(
             break;
         }
         if work.run > 1 {
-            for append in store.append_each(&producer.run(work.run))? {
+            let appends = match (work.bounded, store) {
+                (true, Target::Store(store)) => producer.bounded(work.run, store.last_position()),
+                _ => producer.run(work.run),
+            };
+            for append in store.append_each(&appends)? {
                 tickets.push_back((sent, append));
             }
             while tickets.len() + work.run > work.in_flight

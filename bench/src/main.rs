@@ -2,6 +2,7 @@
 
 mod append;
 mod disk;
+mod query;
 mod report;
 mod workload;
 
@@ -19,11 +20,14 @@ struct Arguments {
 enum What {
     /// Durable appends: one writer, many, pipelined, in batches; and the disk itself.
     Append(append::Arguments),
+    /// Queries: reading what they select, and judging conditions on them.
+    Query(query::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Append(arguments) => append::run(&arguments),
+        What::Query(arguments) => query::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

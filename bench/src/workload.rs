@@ -1,6 +1,6 @@
 //! The workload: events of 256 bytes of data and a type of 16 bytes, to random streams out of a million.
 
-use annals::{Append, ExpectedVersion, NewEvent, Version};
+use annals::{Append, ExpectedVersion, NewEvent, Position, QueryItem, Version};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use std::time::Instant;
@@ -42,6 +42,7 @@ pub(crate) struct Producer {
     data: Vec<u8>,
     name: String,
     names: Vec<String>,
+    turn: u64,
 }
 
 impl Producer {
@@ -57,6 +58,7 @@ impl Producer {
             data,
             name: String::new(),
             names: Vec::new(),
+            turn: 0,
         }
     }
 
@@ -92,6 +94,25 @@ impl Producer {
             Append::from(event).expect(name.as_str(), expected)
         });
         appends.collect()
+    }
+
+    /// Appends of one event each with three tags, on the condition that nothing about its entity came after `after`.
+    pub(crate) fn bounded(&mut self, count: usize, after: Option<Position>) -> Vec<Append<'_>> {
+        let append = |_| {
+            // Each entity comes again only when all others of this producer have: nothing of it is in flight.
+            let own = u32::try_from(self.turn * 7919 % u64::from(STREAMS / self.count))
+                .expect("fewer than streams");
+            self.turn += 1;
+            let number = own * self.count + self.index;
+            let entity = format!("entity:{number}");
+            let event = NewEvent::new(format!("stream-{number}"), EVENT_TYPE)
+                .binary(&self.data[..])
+                .tag(entity.clone())
+                .tag(format!("group:{}", number % 1000))
+                .tag(format!("tenant:{}", number % 10));
+            Append::from(event).fail_if_matches(QueryItem::new().of_type(EVENT_TYPE).tag(entity), after)
+        };
+        (0..count).map(append).collect()
     }
 
     /// An append of `count` events, with exact versions.

@@ -36,6 +36,7 @@ pub use annals_types::{
     ReadError, Record, Settings, Timestamp, Uuid, Version, category, limits,
 };
 pub use store::commit::TryAppendError;
+pub use store::query::Touched;
 pub use store::read::Reader;
 pub use store::streams::Streams;
 pub use store::ticket::Ticket;

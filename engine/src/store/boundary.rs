@@ -11,6 +11,8 @@ use crate::index::search::{self, Found, Index, Plan, Way};
 use annals_types::{AppendError, Position, Query, ReadError};
 use std::ops::Range;
 use std::sync::Arc;
+#[cfg(any(test, feature = "testing"))]
+use {crate::clock::stopwatch, std::time::Duration};
 
 /// Leaps at a time: under the lock, and elsewhere.
 const LEAPS_MAX_LOCKED: u32 = 64;
@@ -178,4 +180,41 @@ impl From<ReadError> for Outcome {
 fn relative(part: Range<u64>, first_position: u64) -> Range<u32> {
     let relative = |position: u64| crate::format::len_u32(crate::format::to_usize(position - first_position));
     relative(part.start)..relative(part.end)
+}
+
+/// How long a condition takes to judge, under the lock and outside.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn time(
+    core: &Core,
+    query: &Query<'_>,
+    after: Option<Position>,
+) -> Result<(Duration, Duration), AppendError> {
+    let (mut inside, mut outside) = (Duration::ZERO, Duration::ZERO);
+    let begun = stopwatch();
+    let mut boundary = Boundary::new(core, query, after);
+    outside += begun.elapsed();
+    loop {
+        let state = core.state.lock();
+        let begun = stopwatch();
+        let judged = boundary.judge(&state);
+        inside += begun.elapsed();
+        drop(state);
+        let begun = stopwatch();
+        let outcome = match judged {
+            Ok(()) => return Ok((inside, outside)),
+            Err(Unjudged::Rejected(error)) => return Err(error),
+            Err(Unjudged::Unsearched(view)) => boundary.search(core, &view),
+            Err(Unjudged::Candidate(position)) => boundary.look_at(core, position),
+            Err(Unjudged::Unfinished) => Ok(()),
+        };
+        outside += begun.elapsed();
+        match outcome {
+            Ok(()) | Err(Outcome::Awaited) => {}
+            Err(Outcome::Rejected(error)) => return Err(error),
+            Err(Outcome::Failed(error)) => {
+                let error = std::io::Error::other(error.to_string());
+                return Err(AppendError::Io(annals_types::IoFailure::new("judge", "", error)));
+            }
+        }
+    }
 }

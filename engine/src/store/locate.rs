@@ -155,6 +155,8 @@ pub(crate) struct Locator {
     order: Order,
     frame: Option<Frame>,
     window: Option<Window>,
+    /// Bytes of the frames that were looked at.
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -192,13 +194,15 @@ impl Window {
 
 impl Locator {
     pub(crate) fn new(order: Order) -> Self {
-        Self { order, frame: None, window: None }
+        Self { order, ..Self::default() }
     }
 
     /// The frame that holds a position below the next one to be assigned.
     pub(crate) fn frame(&mut self, core: &Core, position: u64) -> Result<&Frame, ReadError> {
         if self.frame.as_ref().is_none_or(|frame| !frame.holds(position)) {
-            self.frame = Some(self.load(core, position)?);
+            let frame = self.load(core, position)?;
+            self.bytes += frame.frame.len() as u64;
+            self.frame = Some(frame);
         }
         Ok(self.frame.as_ref().expect("it was just loaded"))
     }

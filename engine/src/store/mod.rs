@@ -10,7 +10,7 @@ mod locate;
 mod lookup;
 mod open;
 mod prepare;
-mod query;
+pub(crate) mod query;
 pub(crate) mod read;
 mod read_only;
 mod rebuild;
@@ -273,6 +273,18 @@ impl Store {
     /// [`AppendError::Poisoned`] if the writer had failed: the next opening repairs.
     pub fn close(self) -> Result<(), AppendError> {
         self.handle.close()
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Store {
+    /// How long a condition on a query takes to judge: under the lock, and outside.
+    pub(crate) fn time_condition(
+        &self,
+        query: &annals_types::Query<'_>,
+        after: Option<Position>,
+    ) -> Result<(Duration, Duration), AppendError> {
+        boundary::time(&self.handle.core, query, after)
     }
 }
 

@@ -28,6 +28,18 @@ pub(crate) struct Selection {
     /// The whole range, for damage that begins outside.
     whole: Range<u64>,
     found: VecDeque<Place>,
+    touched: Touched,
+}
+
+/// What a read has looked at so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Touched {
+    /// Events of the log, whether they matched or not.
+    pub events: u64,
+    /// Bytes of the log: of the batches that hold those events.
+    pub bytes: u64,
+    /// How often the lists of the index were leapt over.
+    pub leaps: u64,
 }
 
 /// Where an event is that should match, or where damage may hide one.
@@ -75,7 +87,13 @@ impl Selection {
             whole: range.clone(),
             range,
             found: VecDeque::new(),
+            touched: Touched::default(),
         }
+    }
+
+    /// What was looked at so far.
+    pub(crate) fn touched(&self) -> Touched {
+        Touched { bytes: self.locator.bytes, ..self.touched }
     }
 
     /// The next event.
@@ -93,6 +111,7 @@ impl Selection {
                 Place::Damaged(_, damage) => return Some(Err(damage.into())),
                 Place::Match(position) => position,
             };
+            self.touched.events += 1;
             let record =
                 self.locator.frame(core, position).and_then(|frame| Ok(frame.record(position, None)?));
             match record {
@@ -169,6 +188,7 @@ impl Selection {
 
     /// Notes what a search of `part` found, relative to `first_position`, and the damage on the way.
     fn note(&mut self, found: &Found, first_position: u64, part: &Range<u64>, holes: &[Damage]) {
+        self.touched.leaps += u64::from(found.leaps);
         let absolute = |position: u32| first_position + u64::from(position);
         let searched = match (self.way, found.next.map(absolute)) {
             (_, None) => part.clone(),

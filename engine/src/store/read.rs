@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::locate::{Locator, Order};
 use super::lookup::{self, Run, StreamLookup};
-use super::query::Selection;
+use super::query::{Selection, Touched};
 use super::read_only;
 use crate::log::{damage_at, index_name};
 use annals_types::{Bound, Damage, DamageKind, Read, ReadError, Record, Version};
@@ -17,6 +17,8 @@ pub struct Reader {
     core: Arc<Core>,
     cursor: Cursor,
     left: u64,
+    /// Events that were given out.
+    given: u64,
     backwards: bool,
 }
 
@@ -55,8 +57,21 @@ impl Reader {
             core: Arc::clone(core),
             cursor,
             left: read.limit.unwrap_or(u64::MAX),
+            given: 0,
             backwards: read.backwards,
         })
+    }
+
+    /// What was looked at so far: for a read that selects by more than a stream, little more than what matched.
+    #[must_use]
+    pub fn touched(&self) -> Touched {
+        match &self.cursor {
+            Cursor::Selected(selection) => selection.touched(),
+            Cursor::All { locator, .. } | Cursor::Stream { locator, .. } => {
+                Touched { events: self.given, bytes: locator.bytes, leaps: 0 }
+            }
+            Cursor::Ended => Touched::default(),
+        }
     }
 
     fn step(&mut self) -> Option<Result<Record, ReadError>> {
@@ -160,7 +175,7 @@ impl Iterator for Reader {
         }
         let step = self.step();
         match &step {
-            Some(Ok(_)) => self.left -= 1,
+            Some(Ok(_)) => (self.left, self.given) = (self.left - 1, self.given + 1),
             Some(Err(ReadError::Damage(_))) => {}
             Some(Err(_)) => self.cursor = Cursor::Ended,
             None => self.left = 0,

@@ -20,6 +20,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// How long a condition on a query takes to judge: under the lock that appends need, and outside.
+///
+/// # Errors
+/// As an append's, where the condition does not hold too.
+pub fn time_condition(
+    store: &Store,
+    query: &crate::Query<'_>,
+    after: Option<crate::Position>,
+) -> Result<(std::time::Duration, std::time::Duration), crate::AppendError> {
+    store.time_condition(query, after)
+}
+
 /// Opens a store for writing on a simulated disk.
 ///
 /// # Errors

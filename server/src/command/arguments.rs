@@ -225,6 +225,9 @@ pub(crate) struct Read {
     /// At most this many events
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u64>,
+    /// Afterwards, say on standard error how much was looked at
+    #[arg(long)]
+    pub(crate) explain: bool,
 }
 
 /// Options of `follow`.

@@ -2,13 +2,15 @@
 
 use super::arguments::Read as Options;
 use super::export::require_stream;
+use super::tell;
 use super::values::Place;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::json;
 use crate::output::Output;
 use crate::time;
-use annals::{Bound, Position, Read, ReadError, Record, Version};
+use annals::{Bound, Position, Read, ReadError, Record, Store, Touched, Version};
+use serde_json::json;
 use std::io::{self, Write};
 
 /// Prints the selected events within the bounds.
@@ -20,13 +22,30 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
         require_stream(&store, stream)?;
     }
     let mut output = Output::open();
-    let printed = store.read(request).map_err(Failure::from).and_then(|records| {
-        for record in records {
-            print_event(&mut output, &record?, config.json)?;
-        }
-        Ok(())
-    });
+    let printed = print(&store, request, &mut output, config.json, options.explain);
     output.finish(printed)
+}
+
+fn print(
+    store: &Store,
+    request: Read<'_>,
+    output: &mut Output,
+    json: bool,
+    explain: bool,
+) -> Result<(), Failure> {
+    let mut records = store.read(request)?;
+    for record in &mut records {
+        print_event(output, &record?, json)?;
+    }
+    if explain {
+        let Touched { events, bytes, leaps } = records.touched();
+        tell(&if json {
+            json!({"events_touched": events, "bytes_touched": bytes, "leaps": leaps}).to_string()
+        } else {
+            format!("looked at {events} events in {bytes} bytes of the log, after {leaps} leaps in the index")
+        });
+    }
+    Ok(())
 }
 
 fn request(options: &Options) -> Read<'_> {
@@ -83,6 +102,7 @@ mod tests {
             until,
             backwards: false,
             limit: Some(3),
+            explain: false,
         }
     }
 
