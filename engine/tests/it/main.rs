@@ -13,4 +13,5 @@ mod fuzz_bodies;
 mod golden;
 mod model;
 mod promises;
+mod query;
 mod support;
