@@ -3,7 +3,7 @@
 //! Applications append the facts that happened to named streams, and rebuild any state by replaying them. An
 //! append is acknowledged once it is on stable storage; a batch is visible whole or not at all; every event has a
 //! position in one order without gaps, and a version in its stream; an append can be made conditional on the
-//! versions of streams.
+//! versions of streams, and on no event behind a position matching a query.
 //!
 //! ```
 //! # let dir = tempfile::tempdir()?;

@@ -26,3 +26,8 @@ pub use command::run;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct ReadMe;
+
+/// The example of the page on dynamic consistency boundaries compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/dcb.md")]
+struct Boundaries;
