@@ -25,6 +25,7 @@ struct File {
     segment_bytes_max: Option<u64>,
     recent_bytes: Option<u64>,
     cached_heads: Option<usize>,
+    id_window: Option<u64>,
     compress_above_bytes: Option<usize>,
 }
 
@@ -78,6 +79,7 @@ fn settings(flags: &Tuning, file: &File) -> Settings {
             .unwrap_or(default.segment_bytes_max),
         recent_bytes: flags.recent_bytes.or(file.recent_bytes).unwrap_or(default.recent_bytes),
         cached_heads: flags.cached_heads.or(file.cached_heads).unwrap_or(default.cached_heads),
+        id_window: flags.id_window.or(file.id_window).unwrap_or(default.id_window),
         compress_above_bytes: flags
             .compress_above_bytes
             .or(file.compress_above_bytes)

@@ -100,6 +100,15 @@ impl BatchDigests {
         Ok(())
     }
 
+    /// Bytes of memory held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.digests.bytes()
+            + self.salts.capacity() * SALT_BYTES
+            + self.events.capacity() * size_of::<Digest>()
+            + self.facts.capacity()
+            + self.sections.capacity()
+    }
+
     fn find_salts(&mut self, views: &[View<'_>]) {
         self.salts.clear();
         for View { header, .. } in views {

@@ -60,6 +60,13 @@ impl Digests {
         self.done.drain(..)
     }
 
+    /// Bytes of memory held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.gathered.capacity()
+            + self.ends.capacity() * size_of::<usize>()
+            + self.done.capacity() * size_of::<Digest>()
+    }
+
     fn hash_gathered(&mut self) {
         let mut start = 0;
         for ends in self.ends.chunks(2) {

@@ -16,9 +16,11 @@
 //! 2 streams: hash of the name (8), first posting (4), number of postings (4), first version (8), ascending
 //! by hash; 3 postings: position relative to the segment's (4), ascending within each stream and key; 4 filter over
 //! the hashes of streams and keys: blocks of 64 bytes that have checksums of their own (see `filter`); 5 keys: hash (8),
-//! first posting (4), number of postings (4), ascending by hash.
+//! first posting (4), number of postings (4), ascending by hash; 6 ids: tag (4) and position relative to the segment's (4)
+//! of each event, ascending. An id's tag is the upper half of its hash times 0x9E3779B97F4A7C15 (modulo 2^64); in the filter it
+//! has the hash of its tag's 4 bytes, with kind 7.
 //! A key is a category (kind 1: a stream's name before its first `-`, all of it where there is none), a type (2), a tag (3), a
-//! correlation id (4) or a causation id (5) of an event. The hash is XXH3-64 of the name or key, seeded with the first
+//! correlation id (4) or a causation id (5) of an event; an event's own id has kind 6. The hash is XXH3-64 of the name or key, seeded with the first
 //! 8 bytes of the store id plus the kind, which is 0 for names of streams. Two names with one hash have an entry each;
 //! whoever looks up a name compares it with the stream of the entry's first event. Keys with one hash share an entry;
 //! whoever looks up a key looks at the events.
@@ -38,6 +40,7 @@ const KIND_STREAMS: u32 = 2;
 const KIND_POSTINGS: u32 = 3;
 const KIND_FILTER: u32 = 4;
 const KIND_KEYS: u32 = 5;
+const KIND_IDS: u32 = 6;
 
 /// Kinds of keys, as they count in a key's hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,6 +51,15 @@ pub(crate) enum KeyKind {
     Tag = 3,
     Correlation = 4,
     Causation = 5,
+    Id = 6,
+}
+
+/// The kind that counts in the hash of an id's tag.
+const KIND_OF_ID_TAG: u8 = 7;
+
+/// Half of a hash, mixed.
+pub(crate) fn tag(hash: u64) -> u32 {
+    super::upper_half(hash.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 /// Which segment an index belongs to, exactly.
@@ -82,6 +94,13 @@ pub(crate) struct KeyEntry {
     pub(crate) postings: PostingRange,
 }
 
+/// The event that has an id with this tag.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct IdEntry {
+    pub(crate) tag: u32,
+    pub(crate) position: u32,
+}
+
 /// Consecutive postings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct PostingRange {
@@ -112,9 +131,18 @@ pub(crate) fn hash_key(store: Uuid, kind: KeyKind, key: &[u8]) -> u64 {
     hash_of_kind(store, kind as u8, key)
 }
 
-fn hash_of_kind(store: Uuid, kind: u8, key: &[u8]) -> u64 {
+/// What stands for an id in the filter.
+fn filter_hash(store: Uuid, tag: u32) -> u64 {
+    full_hash(store, KIND_OF_ID_TAG, &tag.to_le_bytes())
+}
+
+fn full_hash(store: Uuid, kind: u8, key: &[u8]) -> u64 {
     let seed = le::u64_at(store.as_bytes(), 0).wrapping_add(u64::from(kind));
-    let hash = XxHash3_64::oneshot_with_seed(seed, key);
+    XxHash3_64::oneshot_with_seed(seed, key)
+}
+
+fn hash_of_kind(store: Uuid, kind: u8, key: &[u8]) -> u64 {
+    let hash = full_hash(store, kind, key);
     #[cfg(any(test, feature = "testing"))]
     let hash = hash & HASH_MASK.get();
     hash
@@ -187,6 +215,20 @@ impl RecordOf for KeyEntry {
     }
 }
 
+impl RecordOf for IdEntry {
+    const KIND: u32 = KIND_IDS;
+    const BYTES: usize = 8;
+
+    fn put(&self, bytes: &mut [u8]) {
+        le::put_u32(bytes, 0, self.tag);
+        le::put_u32(bytes, 4, self.position);
+    }
+
+    fn get(bytes: &[u8]) -> Self {
+        Self { tag: le::u32_at(bytes, 0), position: le::u32_at(bytes, 4) }
+    }
+}
+
 impl RecordOf for u32 {
     const KIND: u32 = KIND_POSTINGS;
     const BYTES: usize = 4;
@@ -207,16 +249,21 @@ pub(crate) fn encode(
     frames: &[FrameEntry],
     streams: &[StreamEntry],
     keys: &[KeyEntry],
+    ids: &[IdEntry],
     postings: &[u32],
 ) -> Vec<u8> {
     let mut bytes = vec![0; BLOCK_BYTES];
     let seed = block_seed(of.salt);
+    let mut hashes: Vec<u64> = streams.iter().map(|stream| stream.hash).collect();
+    hashes.extend(keys.iter().map(|key| key.hash));
+    hashes.extend(ids.iter().map(|id| filter_hash(store, id.tag)));
     let tables = [
         put_table(&mut bytes, frames, seed),
         put_table(&mut bytes, streams, seed),
         put_table(&mut bytes, postings, seed),
-        put_filter(&mut bytes, streams, keys, seed),
+        put_filter(&mut bytes, &hashes, seed),
         put_table(&mut bytes, keys, seed),
+        put_table(&mut bytes, ids, seed),
     ];
     let header = &mut bytes[..TABLES_AT + TABLE_BYTES * tables.len()];
     le::put_u64(header, 64, of.ordinal);
@@ -255,15 +302,9 @@ fn put_table<R: RecordOf>(bytes: &mut Vec<u8>, records: &[R], seed: u32) -> [u8;
     table
 }
 
-fn put_filter(
-    bytes: &mut Vec<u8>,
-    streams: &[StreamEntry],
-    keys: &[KeyEntry],
-    seed: u32,
-) -> [u8; TABLE_BYTES] {
+fn put_filter(bytes: &mut Vec<u8>, hashes: &[u64], seed: u32) -> [u8; TABLE_BYTES] {
     let first_block = bytes.len() / BLOCK_BYTES;
-    let hashes = || streams.iter().map(|stream| stream.hash).chain(keys.iter().map(|key| key.hash));
-    let filter = filter::encode(streams.len() + keys.len(), hashes(), seed);
+    let filter = filter::encode(hashes.len(), hashes.iter().copied(), seed);
     let mut table = [0; TABLE_BYTES];
     le::put_u32(&mut table, 0, KIND_FILTER);
     le::put_u32(&mut table, 4, len_u32(FILTER_BLOCK_BYTES));
@@ -289,6 +330,7 @@ pub(crate) struct Layout {
     postings: Table,
     filter: Option<Table>,
     keys: Table,
+    ids: Table,
 }
 
 /// A damaged block of an index, by its offset.
@@ -322,6 +364,7 @@ impl Layout {
             postings: Table::default(),
             filter: None,
             keys: Table::default(),
+            ids: Table::default(),
         };
         let tables = header[TABLES_AT..].chunks_exact(TABLE_BYTES);
         if tables.len() != le::u32_at(header, 92) as usize {
@@ -337,6 +380,7 @@ impl Layout {
                 KIND_STREAMS => (&mut layout.streams, StreamEntry::BYTES, StreamEntry::PER_BLOCK),
                 KIND_POSTINGS => (&mut layout.postings, u32::BYTES, u32::PER_BLOCK),
                 KIND_KEYS => (&mut layout.keys, KeyEntry::BYTES, KeyEntry::PER_BLOCK),
+                KIND_IDS => (&mut layout.ids, IdEntry::BYTES, IdEntry::PER_BLOCK),
                 KIND_FILTER => {
                     let slot = layout.filter.insert(Table::default());
                     (slot, FILTER_BLOCK_BYTES, BLOCK_BYTES / FILTER_BLOCK_BYTES)
@@ -492,6 +536,24 @@ impl Layout {
             found.push(entry);
         }
         Ok(found)
+    }
+
+    /// The relative positions of events whose ids may have this hash, ascending.
+    pub(crate) fn ids_of(&self, bytes: &[u8], store: Uuid, hash: u64) -> Result<Vec<u32>, BadBlock> {
+        let tag = tag(hash);
+        if !self.may_hold(bytes, filter_hash(store, tag))? {
+            return Ok(Vec::new());
+        }
+        let first = self.partition(bytes, self.ids, |id: &IdEntry| id.tag < tag)?;
+        let mut positions = Vec::new();
+        for index in first..self.ids.records {
+            let entry: IdEntry = self.record(bytes, self.ids, index)?;
+            if entry.tag != tag {
+                break;
+            }
+            positions.push(entry.position);
+        }
+        Ok(positions)
     }
 
     /// The key with this hash.

@@ -13,13 +13,18 @@ pub(crate) fn of_new(store: Uuid, event: &NewEvent<'_>, mut note: impl FnMut(u64
     of_ids(store, event.correlation, event.causation, note);
 }
 
-/// Calls `note` with the hash of each key of a stored event.
+/// The hash of an event's own id.
+pub(crate) fn hash_id(store: Uuid, id: Uuid) -> u64 {
+    hash_key(store, KeyKind::Id, id.as_bytes())
+}
+
+/// Calls `note` with the hash of each key of a stored event; returns that of its id.
 pub(crate) fn of_stored(
     store: Uuid,
     view: &View<'_>,
     ordinal: u32,
     mut note: impl FnMut(u64),
-) -> Result<(), DamageKind> {
+) -> Result<u64, DamageKind> {
     let (event, range) = view.event(ordinal)?;
     let bytes = &view.body()[range];
     note(hash_key(store, KeyKind::Category, category(view.name(event.stream)?).as_bytes()));
@@ -31,7 +36,7 @@ pub(crate) fn of_stored(
         tags = &tags[end..];
     }
     of_ids(store, event.correlation, event.causation, note);
-    Ok(())
+    Ok(hash_id(store, event.id))
 }
 
 fn of_ids(store: Uuid, correlation: Option<Uuid>, causation: Option<Uuid>, mut note: impl FnMut(u64)) {

@@ -2,7 +2,8 @@
 
 use super::lists::{ListNumber, Lists};
 use super::prefetch::Whereabouts;
-use crate::format::index::{self, FrameEntry, IndexOf, KeyEntry, PostingRange, StreamEntry};
+use super::slots::Slots;
+use crate::format::index::{self, FrameEntry, IdEntry, IndexOf, KeyEntry, PostingRange, StreamEntry};
 use crate::format::{len_u16, len_u32, to_usize};
 use annals_types::{Head, Position, Uuid, Version, limits};
 use std::ops::Range;
@@ -26,6 +27,8 @@ pub(crate) struct MemoryIndex {
     names: String,
     /// A list for each hash of a key. Keys with one hash share it: whoever looks one up has to look at the events, too.
     keys: Lists,
+    /// From the hash of an event's id to its relative position.
+    ids: Slots,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +51,7 @@ impl MemoryIndex {
             facts: Vec::new(),
             names: String::new(),
             keys: Lists::default(),
+            ids: Slots::default(),
         }
     }
 
@@ -58,6 +62,7 @@ impl MemoryIndex {
         self.facts.clear();
         self.names.clear();
         self.keys.clear();
+        self.ids.clear();
     }
 
     /// Begins anew, in this one's memory.
@@ -67,10 +72,11 @@ impl MemoryIndex {
         self
     }
 
-    /// Tells where a search for a stream, and for a key, begins.
-    pub(crate) fn tell(&self, of_streams: &Whereabouts, of_keys: &Whereabouts) {
+    /// Tells where a search for a stream, a key and an id begins.
+    pub(crate) fn tell(&self, of_streams: &Whereabouts, of_keys: &Whereabouts, of_ids: &Whereabouts) {
         self.streams.tell(of_streams);
         self.keys.tell(of_keys);
+        self.ids.tell(of_ids);
     }
 
     /// The hash that this index finds a name by.
@@ -181,6 +187,17 @@ impl MemoryIndex {
         self.keys.note(hash, position);
     }
 
+    /// Notes the id of the last event, by its hash.
+    pub(crate) fn push_id(&mut self, hash: u64, position: u64) {
+        let position = self.relative(position);
+        self.ids.insert(hash, position);
+    }
+
+    /// Positions of events whose ids may have this hash, in no order.
+    pub(crate) fn ids_of(&self, hash: u64) -> impl Iterator<Item = u64> {
+        self.ids.candidates(hash).map(|position| self.first_position + u64::from(position))
+    }
+
     /// The version that the stream's next event here has.
     pub(crate) fn next_version(&self, number: StreamNumber) -> u64 {
         let (first_version, events) = self.versions(number);
@@ -213,6 +230,7 @@ impl MemoryIndex {
             + self.names.capacity()
             + self.streams.bytes()
             + self.keys.bytes()
+            + self.ids.bytes()
     }
 
     /// The index as a file of the sealed segment.
@@ -235,7 +253,10 @@ impl MemoryIndex {
                 postings: put_postings(&mut postings, &mut first, &self.keys, number),
             });
         }
-        index::encode(self.store, of, &self.frames, &streams, &keys, &postings)
+        let mut ids: Vec<IdEntry> =
+            self.ids.entries().map(|(tag, position)| IdEntry { tag, position }).collect();
+        ids.sort_unstable();
+        index::encode(self.store, of, &self.frames, &streams, &keys, &ids, &postings)
     }
 }
 

@@ -21,9 +21,7 @@ pub(crate) struct Slots {
 }
 
 /// Half of a hash, mixed: whatever bits of the hash tell keys apart, its uppermost do.
-pub(crate) fn tag(hash: u64) -> u32 {
-    crate::format::upper_half(hash.wrapping_mul(0x9E37_79B9_7F4A_7C15))
-}
+pub(crate) use crate::format::index::tag;
 
 fn tag_of(slot: u64) -> u32 {
     crate::format::upper_half(slot)
@@ -67,6 +65,11 @@ impl Slots {
     /// Tells where the slots are.
     pub(crate) fn tell(&self, whereabouts: &Whereabouts) {
         whereabouts.tell(&self.slots);
+    }
+
+    /// Every entry: its tag and its number.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.slots.iter().filter(|&&slot| slot != 0).map(|&slot| (tag_of(slot), number_of(slot)))
     }
 
     /// Numbers whose entries may have this hash, before an empty slot.

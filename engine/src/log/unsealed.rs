@@ -83,7 +83,10 @@ impl Unsealed {
 
     /// The durable frame at `offset`: its verified envelope and all its bytes.
     pub(crate) fn frame(&self, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
-        assert!(offset < self.durable_end(), "nobody reads what is not durable");
+        if offset >= self.durable_end() {
+            // Nobody asks for what is not durable, unless what led here is damaged.
+            return Err(damage_at(&self.path, offset, DamageKind::Missing, None).into());
+        }
         let mut fixed = [0; FRAME_FIXED_BYTES];
         // SAFETY: all that is durable was filled.
         if !unsafe { self.image.copy_to(offset, &mut fixed) } {

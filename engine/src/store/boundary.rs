@@ -47,10 +47,21 @@ pub(crate) enum Unjudged {
 /// The closed and sealed segments at one moment.
 #[derive(Debug)]
 pub(crate) struct View {
-    sealed: Arc<Vec<Arc<SealedSegment>>>,
-    closed: Vec<Arc<Closed>>,
+    pub(crate) sealed: Arc<Vec<Arc<SealedSegment>>>,
+    pub(crate) closed: Vec<Arc<Closed>>,
     /// Behind their last event.
-    end: u64,
+    pub(crate) end: u64,
+}
+
+impl View {
+    pub(crate) fn new(state: &State) -> Self {
+        let active = state.segments.active.as_ref().expect("only a store open for writing appends");
+        Self {
+            sealed: Arc::clone(&state.segments.sealed),
+            closed: state.segments.closed.iter().cloned().collect(),
+            end: active.index.first_position(),
+        }
+    }
 }
 
 impl<'a> Boundary<'a> {
@@ -74,11 +85,7 @@ impl<'a> Boundary<'a> {
         let active = &state.segments.active.as_ref().expect("only a store open for writing appends").index;
         let first = active.first_position();
         if self.checked < first {
-            return Err(Unjudged::Unsearched(View {
-                sealed: Arc::clone(&state.segments.sealed),
-                closed: state.segments.closed.iter().cloned().collect(),
-                end: first,
-            }));
+            return Err(Unjudged::Unsearched(View::new(state)));
         }
         let part = relative(self.checked..next, first);
         let limits = (1, LEAPS_MAX_LOCKED);
@@ -149,7 +156,7 @@ impl<'a> Boundary<'a> {
     /// Looks whether the event at `candidate`, which has keys with the right hashes and is durable, really matches.
     pub(crate) fn look_at(&mut self, core: &Core, candidate: u64) -> Result<(), Outcome> {
         if !core.watermark.is_beyond(candidate) {
-            return Err(Outcome::Awaited);
+            return Err(Outcome::Awaited(candidate));
         }
         let mut locator = Locator::default();
         let record = locator.frame(core, candidate)?.record(candidate, None).map_err(ReadError::from)?;
@@ -166,8 +173,8 @@ impl<'a> Boundary<'a> {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Rejected(AppendError),
-    /// An event that seems to match is not durable yet.
-    Awaited,
+    /// The event at this position seems to match, and is not durable yet.
+    Awaited(u64),
     Failed(ReadError),
 }
 
@@ -209,7 +216,7 @@ pub(crate) fn time(
         };
         outside += begun.elapsed();
         match outcome {
-            Ok(()) | Err(Outcome::Awaited) => {}
+            Ok(()) | Err(Outcome::Awaited(_)) => {}
             Err(Outcome::Rejected(error)) => return Err(error),
             Err(Outcome::Failed(error)) => {
                 let error = std::io::Error::other(error.to_string());

@@ -7,6 +7,7 @@
 use super::boundary::{Boundary, Outcome, Unjudged};
 use super::core::{Core, PoisonOnPanic, State, is_full};
 use super::gate::{GateGuard, Wake};
+use super::ids::{self, Seen, Unknown};
 use super::lookup::{self, Known, SealedView};
 use super::prepare::Prepared;
 use super::repeat::{self, Repeat};
@@ -15,7 +16,6 @@ use crate::disk::is_memory_short;
 use crate::format::batch::{self, View};
 use crate::format::digest::BatchDigests;
 use crate::format::frame;
-use crate::format::len_u32;
 use crate::index::heads::Entry;
 use crate::index::memory::{MemoryIndex, StreamNumber};
 use crate::log::tail::Reserved;
@@ -53,6 +53,8 @@ enum Obstacle {
     /// These streams (by ordinal) already have events of these versions, which the batch would add: it may be a
     /// repeat, or else fails with this.
     Occupied { places: Vec<(usize, u64)>, otherwise: AppendError },
+    /// Whether an id is known cannot be said under the lock.
+    Unknown(Unknown),
     /// This one of the conditions on queries cannot be judged under the lock.
     Unjudged(usize, Unjudged),
     /// Too much is on its way to the device.
@@ -158,81 +160,93 @@ fn append_prepared(
                 .flat_map(|prepared| &prepared.streams)
                 .for_each(|key| state.heads.fetch(key.hash));
         }
-        let (steps, obstacle) = place_run(core, &mut state, appends, prepared);
-        if !steps.is_empty() {
-            let count = steps.len();
-            finish(core, &prepared[..count], steps, state.release(), answer);
+        let (unfilled, obstacle) = place_run(core, &mut state, appends, prepared);
+        if !unfilled.steps.is_empty() {
+            let count = unfilled.steps.len();
+            finish(core, &prepared[..count], unfilled, state.release(), answer);
             (appends, prepared) = (&appends[count..], &mut prepared[count..]);
             failures_seen = None;
             continue;
         }
-        let waited = match obstacle.expect("nothing was placed") {
+        // `Some`: the answer, without a place.
+        let outcome = match obstacle.expect("nothing was placed") {
             Obstacle::Rejected(_) => unreachable!("a rejection is an answer"),
             Obstacle::Cold(streams, view) => {
                 drop(state);
-                look_up(core, &mut prepared[0], &streams, &view).map_err(failed_read)
+                look_up(core, &mut prepared[0], &streams, &view).map_err(failed_read).map(|()| None)
             }
             Obstacle::Occupied { places, otherwise } => {
-                let (batch, group) = last_assigned(&state);
+                let assigned = last_assigned(&state);
                 drop(state);
-                answer(answer_occupied(core, &appends[0], &prepared[0], &places, otherwise, (batch, group)));
-                (appends, prepared) = (&appends[1..], &mut prepared[1..]);
-                continue;
+                answer_occupied(core, &appends[0], &prepared[0], &places, otherwise, assigned).map(Some)
+            }
+            Obstacle::Unknown(unknown) => {
+                let assigned = last_assigned(&state);
+                drop(state);
+                look_for_ids(core, &appends[0], &mut prepared[0], &unknown, assigned)
             }
             Obstacle::Unjudged(place, unjudged) => {
-                let (batch, group) = last_assigned(&state);
+                let assigned = last_assigned(&state);
                 drop(state);
-                match judge_outside(core, &mut prepared[0].boundaries[place], &unjudged, (batch, group)) {
-                    Ok(()) => Ok(()),
-                    Err(Outcome::Rejected(error)) => {
-                        let (batch, group) = last_assigned(&core.state.lock());
-                        answer(Ok(Ticket::new(core.share(), batch, group, Decided::Rejected(error))));
-                        (appends, prepared) = (&appends[1..], &mut prepared[1..]);
-                        continue;
-                    }
-                    Err(Outcome::Failed(error)) => Err(failed_read(error)),
-                    Err(Outcome::Awaited) => {
-                        core.watermark.wait(batch, group);
-                        Ok(())
-                    }
-                }
+                judge_outside(core, &mut prepared[0].boundaries[place], &unjudged, assigned)
             }
             Obstacle::Backlog => {
                 drop(state);
                 core.watermark.wait_beyond(durable_before, BACKLOG_LOOK);
-                Ok(())
+                Ok(None)
             }
             Obstacle::NoRoom => {
-                wait_for_room(core, state, prepared[0].frame.len() as u64, &mut failures_seen)
+                let frame_bytes = prepared[0].frame.len() as u64;
+                wait_for_room(core, state, frame_bytes, &mut failures_seen).map(|()| None)
             }
         };
-        if let Err(error) = waited {
-            answer(Err(error));
+        if let Some(outcome) = outcome.transpose() {
+            answer(outcome);
             (appends, prepared) = (&appends[1..], &mut prepared[1..]);
             failures_seen = None;
         }
     }
 }
 
-/// Judges what of a condition on a query cannot be judged under the lock. Settled with `(batch, group)`: all that it was
-/// judged against by then.
+/// Looks for ids where that cannot be done under the lock. `Some`: one is known.
+fn look_for_ids(
+    core: &Shared<Core>,
+    append: &Append<'_>,
+    prepared: &mut Prepared<'_>,
+    unknown: &Unknown,
+    assigned: (u64, u64),
+) -> Result<Option<Ticket>, AppendError> {
+    let decided = match ids::look(core, append, prepared, unknown).map_err(failed_read)? {
+        Seen::New | Seen::Known(Repeat::No) => return Ok(None),
+        Seen::Awaited(position) => return await_durable(core, Some(position), assigned).map(|()| None),
+        Seen::Known(Repeat::Same(appended)) => Decided::Repeated(appended),
+        Seen::Known(Repeat::Conflict(error)) => Decided::Rejected(error),
+    };
+    let (batch, group) = last_assigned(&core.state.lock());
+    Ok(Some(Ticket::new(core.share(), batch, group, decided)))
+}
+
+/// Judges what of a condition on a query cannot be judged under the lock. `Some`: it does not hold. `assigned`: all that it
+/// was judged against by then.
 fn judge_outside(
-    core: &Core,
+    core: &Shared<Core>,
     boundary: &mut Boundary<'_>,
     unjudged: &Unjudged,
-    (batch, group): (u64, u64),
-) -> Result<(), Outcome> {
-    match unjudged {
+    assigned: (u64, u64),
+) -> Result<Option<Ticket>, AppendError> {
+    let outcome = match unjudged {
         Unjudged::Unsearched(view) => boundary.search(core, view),
-        Unjudged::Candidate(position) => {
-            core.watermark.wait(batch, group);
-            if core.watermark.poison().is_some() {
-                // Whether it is durable will never be known; the next look says why.
-                return Ok(());
-            }
-            boundary.look_at(core, *position)
-        }
+        Unjudged::Candidate(position) => boundary.look_at(core, *position),
         Unjudged::Unfinished | Unjudged::Rejected(_) => Ok(()),
+    };
+    match outcome {
+        Ok(()) => Ok(None),
+        Err(Outcome::Rejected(error)) => {
+            let (batch, group) = last_assigned(&core.state.lock());
+            Ok(Some(Ticket::new(core.share(), batch, group, Decided::Rejected(error))))
+        }
+        Err(Outcome::Failed(error)) => Err(failed_read(error)),
+        Err(Outcome::Awaited(position)) => await_durable(core, Some(position), assigned).map(|()| None),
     }
 }
 
@@ -265,17 +279,17 @@ pub(crate) fn try_append(core: &Shared<Core>, append: &Append<'_>) -> Result<Tic
     let _guard = PoisonOnPanic::new(core);
     let mut state = core.state.lock();
     refuse_if_closed(core).map_err(TryAppendError::Failed)?;
-    let (steps, obstacle) = place_run(core, &mut state, slice::from_ref(append), &mut prepared);
+    let (unfilled, obstacle) = place_run(core, &mut state, slice::from_ref(append), &mut prepared);
     match obstacle {
         None => {
             let mut answer = None;
-            finish(core, &prepared, steps, state.release(), &mut |outcome| answer = Some(outcome));
+            finish(core, &prepared, unfilled, state.release(), &mut |outcome| answer = Some(outcome));
             Ok(answer.expect("each append is answered")?)
         }
         Some(Obstacle::Rejected(_)) => unreachable!("a rejection is an answer"),
-        Some(Obstacle::Cold(..) | Obstacle::Occupied { .. } | Obstacle::Unjudged(..)) => {
-            Err(TryAppendError::Cold)
-        }
+        Some(
+            Obstacle::Cold(..) | Obstacle::Occupied { .. } | Obstacle::Unknown(_) | Obstacle::Unjudged(..),
+        ) => Err(TryAppendError::Cold),
         Some(Obstacle::Backlog) => Err(TryAppendError::Busy),
         Some(Obstacle::NoRoom) => {
             state.spare.want(prepared[0].frame.len() as u64);
@@ -331,6 +345,15 @@ fn last_assigned(state: &State) -> (u64, u64) {
     (state.next_batch, state.tail.as_ref().map_or(0, |tail| tail.last_group))
 }
 
+/// Waits until the event at `position`, which is in a batch up to `(batch, group)`, can be read.
+fn await_durable(core: &Core, position: Option<u64>, (batch, group): (u64, u64)) -> Result<(), AppendError> {
+    if position.is_some_and(|position| !core.watermark.is_beyond(position)) {
+        core.watermark.wait(batch, group);
+        refuse_if_closed(core)?;
+    }
+    Ok(())
+}
+
 /// What becomes of a batch whose place is taken by events that it may be a repeat of.
 fn answer_occupied(
     core: &Shared<Core>,
@@ -341,9 +364,9 @@ fn answer_occupied(
     (batch, group): (u64, u64),
 ) -> Result<Ticket, AppendError> {
     // They can be read once they are durable; the answer has to wait for that in any case.
-    core.watermark.wait(batch, group);
-    refuse_if_closed(core)?;
-    let decided = match repeat::find(core, append, prepared, places).map_err(failed_read)? {
+    let positions = repeat::positions(core, prepared, places).map_err(failed_read)?;
+    await_durable(core, positions.iter().flatten().copied().max(), (batch, group))?;
+    let decided = match repeat::find(core, append, prepared, &positions).map_err(failed_read)? {
         Repeat::Same(appended) => Decided::Repeated(appended),
         Repeat::Conflict(error) => Decided::Rejected(error),
         Repeat::No => Decided::Rejected(otherwise),
@@ -352,25 +375,41 @@ fn answer_occupied(
     Ok(Ticket::new(core.share(), batch, group, decided))
 }
 
+/// Steps whose places are still to be filled. Dropped before, by a panic, they count as filled, or the writer would wait
+/// for them for ever; and the store is poisoned before anything of them is written.
+struct Unfilled<'a> {
+    core: &'a Core,
+    steps: Steps,
+}
+
+impl Drop for Unfilled<'_> {
+    fn drop(&mut self) {
+        for step in self.steps.iter().filter(|step| step.reserved.is_some()) {
+            self.core.watermark.poison_with("an append panicked before it was copied");
+            self.core.fills.add(step.group, 1);
+        }
+    }
+}
+
 /// Gives batches their places, in their order, or says no, up to the first that something stands in the way of.
-fn place_run(
-    core: &Core,
+fn place_run<'a>(
+    core: &'a Core,
     state: &mut State,
     appends: &[Append<'_>],
     prepared: &mut [Prepared<'_>],
-) -> (Steps, Option<Obstacle>) {
-    let mut steps = Steps::with_capacity(prepared.len());
+) -> (Unfilled<'a>, Option<Obstacle>) {
+    let mut unfilled = Unfilled { core, steps: Steps::with_capacity(prepared.len()) };
     for (append, prepared) in appends.iter().zip(prepared) {
-        steps.push(match place(core, state, append, prepared) {
+        unfilled.steps.push(match place(core, state, append, prepared) {
             Ok(step) => step,
             Err(Obstacle::Rejected(error)) => {
                 let (batch, group) = last_assigned(state);
                 Step { batch, group, decided: Decided::Rejected(error), reserved: None, wake: false }
             }
-            Err(obstacle) => return (steps, Some(obstacle)),
+            Err(obstacle) => return (unfilled, Some(obstacle)),
         });
     }
-    (steps, None)
+    (unfilled, None)
 }
 
 /// Judges the batch against every batch before it and gives it its place. Changes nothing unless all holds.
@@ -380,6 +419,7 @@ fn place(
     append: &Append<'_>,
     prepared: &mut Prepared<'_>,
 ) -> Result<Step, Obstacle> {
+    ids::check(state, core.settings.id_window, append, prepared).map_err(Obstacle::Unknown)?;
     let heads = known_heads(state, prepared)?;
     judge(prepared, &heads)?;
     for (place, boundary) in prepared.boundaries.iter_mut().enumerate() {
@@ -536,6 +576,7 @@ fn assign(
         let ordinal = prepared.ordinals.get(event as usize).map_or(0, |&ordinal| usize::from(ordinal));
         let position = first_position + u64::from(event);
         active.index.push_event(numbers[ordinal], position);
+        active.index.push_id(prepared.ids_hashes[event as usize], position);
         prepared.keys_of(event).iter().for_each(|&hash| active.index.push_key(hash, position));
     }
     for (ordinal, key) in prepared.streams[..prepared.written].iter().enumerate() {
@@ -545,9 +586,9 @@ fn assign(
             None => state.heads.insert(key.hash, key.name, Some(head), Some(number)),
         }
     }
-    let [of_heads, of_streams, of_keys] = &core.whereabouts;
+    let [of_heads, of_streams, of_keys, of_ids] = &core.whereabouts;
     state.heads.tell(of_heads);
-    active.index.tell(of_streams, of_keys);
+    active.index.tell(of_streams, of_keys, of_ids);
     let reserved = tail.push(frame_bytes, frame_crc, number + 1, next_position);
     let wake = tail.wants_wake();
     let last_ordinal = prepared.ordinals.last().map_or(0, |&ordinal| usize::from(ordinal));
@@ -572,7 +613,7 @@ fn assign(
 fn finish(
     core: &Shared<Core>,
     prepared: &[Prepared<'_>],
-    mut steps: Steps,
+    mut unfilled: Unfilled<'_>,
     next: Wake<'_>,
     answer: &mut dyn FnMut(Result<Ticket, AppendError>),
 ) {
@@ -580,16 +621,18 @@ fn finish(
     if prepared.iter().map(|prepared| prepared.frame.len()).sum::<usize>() > QUICKLY_COPIED_BYTES_MAX {
         drop(next.take());
     }
-    let mut filled: SmallVec<[Option<Share<Unsealed>>; 1]> = SmallVec::with_capacity(steps.len());
+    let mut filled: SmallVec<[Option<Share<Unsealed>>; 1]> = SmallVec::with_capacity(unfilled.steps.len());
     let mut frames = prepared.iter();
-    for steps in steps.chunk_by_mut(|one, next| one.group == next.group) {
-        let places = steps.iter().filter(|step| step.reserved.is_some()).count();
-        let guard = FillGuard { core, group: steps[0].group, places: len_u32(places), filled: false };
+    for steps in unfilled.steps.chunk_by_mut(|one, next| one.group == next.group) {
+        let mut guard = FillGuard { core, group: steps[0].group, places: 0, filled: false };
         for (step, prepared) in steps.iter_mut().zip(frames.by_ref()) {
-            filled.push(step.reserved.take().map(|reserved| reserved.fill(&prepared.frame)));
+            let reserved = step.reserved.take();
+            guard.places += u32::from(reserved.is_some());
+            filled.push(reserved.map(|reserved| reserved.fill(&prepared.frame)));
         }
         guard.done();
     }
+    let steps = std::mem::take(&mut unfilled.steps);
     drop(next);
     if steps.iter().any(|step| step.wake) {
         core.alarm.ring();
@@ -599,6 +642,9 @@ fn finish(
         answer(Ok(Ticket::new(core.share(), step.batch, step.group, step.decided)));
     }
 }
+
+/// Memory that a thread keeps for its next digests.
+const REUSED_BYTES_MAX: usize = 1 << 20;
 
 thread_local! {
     static DIGESTS: RefCell<BatchDigests> = RefCell::default();
@@ -618,7 +664,13 @@ fn leave_digests(prepared: &[Prepared<'_>], steps: &[Step], filled: &[Option<Sha
     }
     let note = |place: usize, digest| places[place].0.digests.set(places[place].1, &digest);
     // Where they are missing, sealing reads the segment.
-    let _ = DIGESTS.try_with(|digests| digests.borrow_mut().each(&views, note));
+    let _ = DIGESTS.try_with(|digests| {
+        let mut digests = digests.borrow_mut();
+        let _ = digests.each(&views, note);
+        if digests.bytes() > REUSED_BYTES_MAX {
+            *digests = BatchDigests::default();
+        }
+    });
 }
 
 /// Sees to it that reserved places are counted as filled whatever happens, or the writer would wait for them for

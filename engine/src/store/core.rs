@@ -147,7 +147,7 @@ pub(crate) struct Core {
     pub(crate) epoch: u64,
     pub(crate) state: Gate<State>,
     /// What judging and assigning will look at.
-    pub(crate) whereabouts: [Whereabouts; 3],
+    pub(crate) whereabouts: [Whereabouts; 4],
     /// Rung when room was made: a spare is ready, a segment was sealed, or that failed.
     pub(crate) room: Bell,
     /// Rung when the keepers have something to do.
@@ -178,6 +178,11 @@ impl Core {
     /// Asks for the memory that finding this stream under the lock will touch first.
     pub(crate) fn fetch_slots(&self, hash: u64) {
         self.whereabouts[..2].iter().for_each(|place| place.fetch(slots::tag(hash)));
+    }
+
+    /// Asks for the memory that finding or noting an id will touch first.
+    pub(crate) fn fetch_id(&self, hash: u64) {
+        self.whereabouts[3].fetch(slots::tag(hash));
     }
 
     /// Asks for the memory that finding the list of this key under the lock will touch first.

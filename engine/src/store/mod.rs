@@ -5,6 +5,7 @@ pub(crate) mod commit;
 pub(crate) mod core;
 mod examine;
 pub(crate) mod gate;
+mod ids;
 mod keeper;
 mod locate;
 mod lookup;

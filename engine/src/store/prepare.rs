@@ -2,6 +2,7 @@
 
 use super::boundary::Boundary;
 use super::core::Core;
+use super::ids::IdsChecked;
 use super::lookup::{FoundHead, StreamKey};
 use crate::format::batch;
 use crate::format::{frame, len_u32};
@@ -45,6 +46,10 @@ pub(crate) struct Prepared<'a> {
     pub(crate) boundaries: Vec<Boundary<'a>>,
     pub(crate) events: u32,
     pub(crate) ids: SmallVec<[Uuid; 1]>,
+    /// Hashes of the ids.
+    pub(crate) ids_hashes: SmallVec<[u64; 1]>,
+    /// How far the ids are known to be new.
+    pub(crate) ids_checked: IdsChecked,
     /// Whether the caller gave the ids: only then can the batch be a repeat.
     pub(crate) ids_given: bool,
     pub(crate) given_times: Option<(u64, u64)>,
@@ -121,6 +126,15 @@ impl<'a> Prepared<'a> {
             keys,
             keys_ends,
             boundaries: boundaries_of(core, append),
+            ids_hashes: ids
+                .iter()
+                .map(|&id| {
+                    let hash = keys::hash_id(core.store, id);
+                    core.fetch_id(hash);
+                    hash
+                })
+                .collect(),
+            ids_checked: IdsChecked::default(),
             events: encoded.events,
             ids,
             ids_given: append.events.iter().any(|event| event.id.is_some()),

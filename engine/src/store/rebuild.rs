@@ -86,6 +86,13 @@ fn rebuild(core: &Core, segment: &SealedSegment) -> Result<(), ReadError> {
 
 /// Notes a frame and its events, which were verified.
 pub(crate) fn add(index: &mut MemoryIndex, envelope: &Envelope, view: &View<'_>) -> Result<(), DamageKind> {
+    // All of it, or nothing: what an index knows can be read.
+    for ordinal in 0..view.header.events {
+        view.event(ordinal)?;
+    }
+    for stream in 0..view.header.streams {
+        view.name(stream)?;
+    }
     index.push_frame(view.header.first_position, envelope.offset);
     let mut numbers = Vec::with_capacity(usize::from(view.header.streams));
     for stream in 0..view.header.streams {
@@ -102,7 +109,8 @@ pub(crate) fn add(index: &mut MemoryIndex, envelope: &Envelope, view: &View<'_>)
         let number = *numbers.get(stream).ok_or(DamageKind::Malformed)?;
         let position = view.header.first_position + u64::from(ordinal);
         index.push_event(number, position);
-        keys::of_stored(index.store(), view, ordinal, |hash| index.push_key(hash, position))?;
+        let id = keys::of_stored(index.store(), view, ordinal, |hash| index.push_key(hash, position))?;
+        index.push_id(id, position);
     }
     Ok(())
 }

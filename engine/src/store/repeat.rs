@@ -16,30 +16,57 @@ pub(crate) enum Repeat {
     No,
 }
 
-/// Looks at `places`: streams (by ordinal in the batch) and the version there that the first event that the batch
-/// adds to the stream would have.
+/// Positions of the stored events at `places`: streams (by ordinal in the batch) and the version there that the first event
+/// that the batch adds to the stream would have.
+pub(crate) fn positions(
+    core: &Core,
+    prepared: &Prepared<'_>,
+    places: &[(usize, u64)],
+) -> Result<Vec<Option<u64>>, ReadError> {
+    let position = |&(stream, version): &(usize, u64)| {
+        StreamLookup::new(core, prepared.streams[stream].name).position(core, version)
+    };
+    places.iter().map(position).collect()
+}
+
+/// Looks at the stored events at `positions`, which are durable.
 pub(crate) fn find(
     core: &Core,
     append: &Append<'_>,
     prepared: &Prepared<'_>,
-    places: &[(usize, u64)],
+    positions: &[Option<u64>],
 ) -> Result<Repeat, ReadError> {
-    for &(stream, version) in places {
-        let mut lookup = StreamLookup::new(core, prepared.streams[stream].name);
-        let Some(position) = lookup.position(core, version)? else { continue };
+    for position in positions.iter().flatten().copied() {
         let mut locator = Locator::default();
         let frame = locator.frame(core, position)?;
-        let stored = frame.record(position, Some(version))?;
+        // A repeat, or else a conflict if any of its ids is there.
         if let Some(appended) = same_batch(frame, append, prepared)? {
             return Ok(Repeat::Same(appended));
         }
-        // Not the same batch: any of its ids there is a conflict.
-        if prepared.ids.contains(&stored.id()) {
-            let error = AppendError::IdConflict { id: stored.id(), position: Some(stored.position()) };
-            return Ok(Repeat::Conflict(error));
+        if let Some(repeat) = at(frame, position, append, prepared)? {
+            return Ok(repeat);
         }
     }
     Ok(Repeat::No)
+}
+
+/// What it means that the event at `position`, which this frame holds, may have one of the batch's ids; `None`: it has not.
+pub(crate) fn at(
+    frame: &Frame,
+    position: u64,
+    append: &Append<'_>,
+    prepared: &Prepared<'_>,
+) -> Result<Option<Repeat>, ReadError> {
+    let stored = frame.record(position, None)?;
+    if !prepared.ids.contains(&stored.id()) {
+        return Ok(None);
+    }
+    Ok(Some(match same_batch(frame, append, prepared)? {
+        Some(appended) => Repeat::Same(appended),
+        None => {
+            Repeat::Conflict(AppendError::IdConflict { id: stored.id(), position: Some(stored.position()) })
+        }
+    }))
 }
 
 /// The first result, if the stored batch has exactly the events of this one.

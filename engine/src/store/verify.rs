@@ -17,6 +17,7 @@ use annals_types::{Damage, DamageKind, ReadError};
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What a verification found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -207,6 +208,10 @@ impl Check<'_> {
 
     /// A segment that is not sealed, as far as it is durable.
     fn unsealed(&mut self, log: &Unsealed) -> Result<(), ReadError> {
+        if self.core.marker.is_some() && log.header.ordinal > self.core.begun.load(Ordering::Acquire) {
+            // Its header is on its way still: there is nothing in it yet.
+            return Ok(());
+        }
         self.verified.segments += 1;
         let end = log.durable_end();
         let bytes = match log.file.map(Advice::Scan) {

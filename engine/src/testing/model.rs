@@ -34,6 +34,8 @@ pub struct Model {
     events: Vec<ModelEvent>,
     /// Number of events behind each batch.
     ends: Vec<usize>,
+    /// Of how many of the newest events the ids are known; 0: of all.
+    id_window: usize,
 }
 
 impl Model {
@@ -41,6 +43,12 @@ impl Model {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Knows the ids of so many of the newest events alone.
+    #[must_use]
+    pub fn with_id_window(id_window: usize) -> Self {
+        Self { id_window, ..Self::default() }
     }
 
     /// All events, in the order of their positions.
@@ -103,6 +111,15 @@ impl Model {
 
     /// Whether the conditions hold; the first result if the batch was appended before.
     fn judge(&self, append: &Append<'_>) -> Result<Option<Appended>, AppendError> {
+        let from = if self.id_window == 0 { 0 } else { self.len().saturating_sub(self.id_window) };
+        let is_known = |stored: &ModelEvent| {
+            stored.event.id.is_some() && append.events.iter().any(|event| event.id == stored.event.id)
+        };
+        if let Some(position) = (from..self.len()).find(|&position| is_known(&self.events[position])) {
+            let id = self.events[position].event.id.unwrap_or_default();
+            let conflict = AppendError::IdConflict { id, position: Some(at(position)) };
+            return self.repeated(append, position).map(Some).ok_or(conflict);
+        }
         let mut failed = None;
         let mut places = Vec::new();
         for condition in &append.conditions {

@@ -414,6 +414,13 @@ impl Reader<'_> {
             assert!(self.is_in_filter(&filter, of("hash"), crc(0, salt)));
         }
         assert_eq!(found, self.events.len() - first);
+        self.keys(first, &table(5), &postings, |hash| self.is_in_filter(&filter, hash, crc(0, salt)));
+        self.ids(first, &table(6), |hash| self.is_in_filter(&filter, hash, crc(0, salt)));
+    }
+
+    /// The table of keys, which must be what the events from `first` on have.
+    fn keys(&self, first: usize, table: &[&[u8]], postings: &[&[u8]], is_in_filter: impl Fn(u64) -> bool) {
+        let format = self.format;
         let mut keys: BTreeMap<u64, BTreeSet<usize>> = BTreeMap::new();
         for (position, event) in self.events.iter().enumerate().skip(first) {
             let category = event.stream.split('-').next().unwrap().as_bytes();
@@ -428,16 +435,37 @@ impl Reader<'_> {
             event.correlation.iter().for_each(|id| note(4, id.as_bytes()));
             event.causation.iter().for_each(|id| note(5, id.as_bytes()));
         }
-        let found = table(5).into_iter().map(|record| {
+        let found = table.iter().map(|record| {
             let of = |field| format.size("index key", field, record);
             let own = &postings[of("first posting")..of("first posting") + of("postings")];
             let position = |posting: &&[u8]| first + format.size("index posting", "position", posting);
-            assert!(self.is_in_filter(&filter, format.number("index key", "hash", record), crc(0, salt)));
+            assert!(is_in_filter(format.number("index key", "hash", record)));
             (format.number("index key", "hash", record), own.iter().map(position).collect::<Vec<_>>())
         });
         let keys =
             keys.into_iter().map(|(hash, positions)| (hash, positions.into_iter().collect::<Vec<_>>()));
         assert_eq!(found.collect::<Vec<_>>(), keys.collect::<Vec<_>>());
+    }
+
+    /// The table of ids, which must be those of the events from `first` on.
+    fn ids(&self, first: usize, table: &[&[u8]], is_in_filter: impl Fn(u64) -> bool) {
+        let format = self.format;
+        let seed_of = |kind: u64| number(&self.store[..8]).wrapping_add(kind);
+        let mut ids: Vec<(u64, usize)> = (first..self.events.len())
+            .map(|position| {
+                let id = self.events[position].id.as_bytes();
+                let hash = twox_hash::XxHash3_64::oneshot_with_seed(seed_of(6), id);
+                (hash.wrapping_mul(11_400_714_819_323_198_485) >> 32, position)
+            })
+            .collect();
+        ids.sort_unstable();
+        let found_ids = table.iter().map(|record| {
+            let tag = format.bytes("index id", "tag", record);
+            let hash = twox_hash::XxHash3_64::oneshot_with_seed(seed_of(7), tag);
+            assert!(is_in_filter(hash));
+            (number(tag), first + format.size("index id", "position", record))
+        });
+        assert_eq!(found_ids.collect::<Vec<_>>(), ids);
     }
 
     fn records<'a>(&self, bytes: &'a [u8], table: &[u8], seed: u32) -> Vec<&'a [u8]> {

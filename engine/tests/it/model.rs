@@ -250,6 +250,7 @@ impl Drop for Note<'_> {
 fn settings(disk: DiskChoice, seed: u64) -> Settings {
     Settings {
         recent_bytes: if seed.is_multiple_of(2) { 0 } else { 16 << 20 },
+        id_window: if seed % 3 == 1 { 25 } else { 1_000_000 },
         cached_heads: if seed.is_multiple_of(3) { 2 } else { 1_000 },
         compress_above_bytes: (seed % 4 == 1).then_some(200),
         ..small(disk)
@@ -259,7 +260,7 @@ fn settings(disk: DiskChoice, seed: u64) -> Settings {
 fn run(name: &str, seed: u64, place: Place, settings: Settings) -> Result<(), OpenError> {
     let clock = Arc::new(AtomicU64::new(CLOCK_START));
     let store = place.open(&settings, &clock)?;
-    let model = Model::new();
+    let model = Model::with_id_window(usize::try_from(settings.id_window).unwrap());
     let mut driver =
         Driver { place, settings, clock, model, store: Some(store), pending: VecDeque::new(), durable: 0 };
     let mut operations = Operations::new(seed, CLOCK_START);

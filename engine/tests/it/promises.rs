@@ -4,7 +4,8 @@ use crate::support::{check_prefix, read_all, small, within};
 use annals::testing::{Clock, Fault, Model, Repeat, SimulatedDisk, open_simulated, open_with_clock};
 use annals::{
     Append, AppendError, Appended, Bound, DiskChoice, ExpectedVersion, InputError, NewEvent, OpenError,
-    Position, Read, ReadError, Settings, Store, Ticket, Timestamp, TryAppendError, Uuid, Version, limits,
+    Position, Query, Read, ReadError, Settings, Store, Ticket, Timestamp, TryAppendError, Uuid, Version,
+    limits,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -574,6 +575,91 @@ fn appends_handed_over_together_are_judged_one_after_the_other() {
     assert!(
         reader.append_each(&appends[..3]).iter().all(|answer| matches!(answer, Err(AppendError::ReadOnly)))
     );
+}
+
+#[test]
+fn ids_are_known_within_the_window_and_beyond_it_where_a_version_says_so() {
+    const WINDOW: u64 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { id_window: WINDOW, ..small(DiskChoice::Auto) };
+    let store = Store::open_with(dir.path(), settings.clone()).unwrap();
+    let id = |n: u64| Uuid::from_u128(u128::from(n) + 1);
+    let batch =
+        |n: u64| Append::from([event("a").id(id(2 * n)), event("b").id(id(2 * n + 1)).binary(vec![1; 200])]);
+    // In flight.
+    let first = store.append(batch(0)).unwrap();
+    let again = store.append(batch(0)).unwrap();
+    let (first, again) = (first.wait().unwrap(), again.wait().unwrap());
+    assert_eq!(again, Appended { repeated: true, ..first.clone() });
+    // Whatever the conditions are, and not where anything differs.
+    let unconditional = batch(0).expect("a", ExpectedVersion::NoStream).fail_if_matches(Query::all(), None);
+    assert_eq!(append(&store, unconditional).unwrap(), again);
+    let conflict = |appended: Result<Appended, AppendError>, n: u64, position: u64| {
+        let Err(AppendError::IdConflict { id: known, position: Some(place) }) = appended else {
+            panic!("{appended:?}")
+        };
+        assert_eq!((known, place.get()), (id(n), position));
+    };
+    conflict(append(&store, event("a").id(id(0)).into()), 0, 0);
+    conflict(append(&store, event("c").id(id(1)).into()), 1, 1);
+    conflict(append(&store, batch(0).event(event("a"))), 0, 0);
+    conflict(append(&store, Append::from([event("new").id(id(900)), event("a").id(id(1))])), 1, 1);
+    // After others, in other segments, and after a restart.
+    for n in 1..40 {
+        append(&store, batch(n)).unwrap();
+    }
+    assert_eq!(append(&store, batch(0)).unwrap(), again);
+    assert!(append(&store, batch(17)).unwrap().repeated);
+    store.close().unwrap();
+    let store = Store::open_with(dir.path(), settings).unwrap();
+    assert!(store.stat().unwrap().segments > 1);
+    assert_eq!(append(&store, batch(0)).unwrap(), again);
+    assert!(append(&store, batch(39)).unwrap().repeated);
+    let tried = store.try_append(&batch(3));
+    assert!(matches!(tried, Err(TryAppendError::Cold)), "{tried:?}");
+    assert_eq!(store.next_position().get(), 80);
+    // Beyond the window, a version has to say so.
+    for n in 40..60 {
+        append(&store, batch(n)).unwrap();
+    }
+    let known = batch(0).expect("a", ExpectedVersion::NoStream);
+    assert_eq!(append(&store, known).unwrap(), again);
+    assert!(!append(&store, batch(0)).unwrap().repeated, "nobody knows it any more");
+    assert!(append(&store, batch(0)).unwrap().repeated, "it is new now");
+}
+
+/// Appends from where it is woken.
+struct Appending(Store, std::sync::mpsc::Sender<Result<Ticket, AppendError>>);
+
+impl Wake for Appending {
+    fn wake(self: Arc<Self>) {
+        let repeat = Append::from(event("s").id(Uuid::from_u128(1))).expect("s", ExpectedVersion::NoStream);
+        // The ticket is waited for elsewhere: it settles with what is in flight, which this very thread writes.
+        let _ = self.1.send(self.0.append(repeat));
+    }
+}
+
+#[test]
+fn a_waker_may_repeat_what_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let first = Append::from(event("s").id(Uuid::from_u128(1))).expect("s", ExpectedVersion::NoStream);
+    append(&store, first).unwrap();
+    within(20, "an append in a waker", move || {
+        for _ in 0..50 {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let waker = Waker::from(Arc::new(Appending(store.clone(), sender)));
+            let mut ticket = Box::pin(store.append(event("t")).unwrap());
+            if ticket.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                continue;
+            }
+            let others: Vec<_> = (0..20).map(|_| store.append(event("u")).unwrap()).collect();
+            assert!(wait(receiver.recv().unwrap()).unwrap().repeated);
+            for other in others {
+                other.wait().unwrap();
+            }
+        }
+    });
 }
 
 struct Unpark(std::thread::Thread);

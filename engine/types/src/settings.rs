@@ -37,6 +37,9 @@ pub struct Settings {
     /// Heads of streams remembered in memory, besides those of the unsealed segments. Default 1,000,000
     /// (about 70 bytes each, taken as they are used); at most 32 million.
     pub cached_heads: usize,
+    /// Newest events whose ids are known: an append with one of these ids is a repeat or a mistake, whatever its
+    /// conditions. Default 1,000,000. Takes no memory beyond that of the unsealed segments.
+    pub id_window: u64,
     /// Bodies of batches larger than this, in bytes, are compressed with zstd where it makes them
     /// smaller. Default: none are. Costs about 0.5 µs an event on the appending thread.
     pub compress_above_bytes: Option<usize>,
@@ -50,6 +53,7 @@ impl Default for Settings {
             segment_bytes_max: 256 << 20,
             recent_bytes: 16 << 20,
             cached_heads: 1_000_000,
+            id_window: 1_000_000,
             compress_above_bytes: None,
         }
     }

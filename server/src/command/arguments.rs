@@ -339,6 +339,9 @@ pub(crate) struct Tuning {
     /// Heads of streams that are remembered in memory
     #[arg(long, value_name = "COUNT", env = "ANNALS_CACHED_HEADS")]
     pub(crate) cached_heads: Option<usize>,
+    /// Newest events whose ids are known, so that they are not appended twice
+    #[arg(long, value_name = "COUNT", env = "ANNALS_ID_WINDOW")]
+    pub(crate) id_window: Option<u64>,
     /// Compress batches larger than this
     #[arg(long, value_name = "BYTES", env = "ANNALS_COMPRESS_ABOVE_BYTES")]
     pub(crate) compress_above_bytes: Option<usize>,

@@ -1,0 +1,142 @@
+//! Whether any id of a batch is known: among the last so many events, each id is looked up before any condition is judged.
+//!
+//! As with conditions on queries, what an index finds is looked at in the log, once it is durable.
+
+use super::boundary::View;
+use super::core::{Core, State};
+use super::locate::Locator;
+use super::prepare::Prepared;
+use super::rebuild;
+use super::repeat::{self, Repeat};
+use annals_types::{Append, Damage, ReadError};
+use smallvec::SmallVec;
+
+/// How far a batch's ids were looked up.
+#[derive(Debug, Default)]
+pub(crate) struct IdsChecked {
+    /// No event before this one, within the window, has one of them.
+    until: u64,
+    /// Nor have these, which seemed to.
+    others: SmallVec<[u64; 1]>,
+}
+
+/// What has to be looked at before it is known whether an id is.
+#[derive(Debug)]
+pub(crate) enum Unknown {
+    /// Segments that are not written any more have to be searched, from this position on.
+    Unsearched(View, u64),
+    /// The event at this position seems to have one.
+    Candidate(u64),
+}
+
+/// Whether all ids are new, as far as can be said under the lock.
+pub(crate) fn check(
+    state: &State,
+    window: u64,
+    append: &Append<'_>,
+    prepared: &Prepared<'_>,
+) -> Result<(), Unknown> {
+    if !prepared.ids_given {
+        return Ok(());
+    }
+    let from = prepared.ids_checked.until.max(state.next_position.saturating_sub(window));
+    let active = &state.segments.active.as_ref().expect("only a store open for writing appends").index;
+    if from < active.first_position() {
+        return Err(Unknown::Unsearched(View::new(state), from));
+    }
+    let seems = |position: &u64| *position >= from && !prepared.ids_checked.others.contains(position);
+    let candidates = given(append, prepared).flat_map(|hash| active.ids_of(hash)).filter(seems);
+    match candidates.min() {
+        Some(candidate) => Err(Unknown::Candidate(candidate)),
+        None => Ok(()),
+    }
+}
+
+/// Hashes of the ids that the caller gave.
+fn given(append: &Append<'_>, prepared: &Prepared<'_>) -> impl Iterator<Item = u64> {
+    let given = append.events.iter().zip(&prepared.ids_hashes).filter(|(event, _)| event.id.is_some());
+    given.map(|(_, &hash)| hash)
+}
+
+/// What a look outside the lock shows.
+pub(crate) enum Seen {
+    /// None of the ids is known, as far as was looked.
+    New,
+    /// One is, and this is what it means.
+    Known(Repeat),
+    /// The event at this position seems to have one, and cannot be read yet.
+    Awaited(u64),
+}
+
+/// Looks at what could not be said under the lock.
+pub(crate) fn look(
+    core: &Core,
+    append: &Append<'_>,
+    prepared: &mut Prepared<'_>,
+    unknown: &Unknown,
+) -> Result<Seen, ReadError> {
+    match unknown {
+        Unknown::Candidate(position) => look_at(core, append, prepared, *position),
+        Unknown::Unsearched(view, from) => {
+            let mut candidates = candidates_in(core, view, *from, append, prepared)?;
+            candidates.sort_unstable();
+            for position in candidates {
+                let seen = look_at(core, append, prepared, position)?;
+                if !matches!(seen, Seen::New) {
+                    return Ok(seen);
+                }
+            }
+            prepared.ids_checked.until = view.end;
+            Ok(Seen::New)
+        }
+    }
+}
+
+fn look_at(
+    core: &Core,
+    append: &Append<'_>,
+    prepared: &mut Prepared<'_>,
+    position: u64,
+) -> Result<Seen, ReadError> {
+    if !core.watermark.is_beyond(position) {
+        return Ok(Seen::Awaited(position));
+    }
+    let mut locator = Locator::default();
+    let found = repeat::at(locator.frame(core, position)?, position, append, prepared)?;
+    if found.is_none() {
+        prepared.ids_checked.others.push(position);
+    }
+    Ok(found.map_or(Seen::New, Seen::Known))
+}
+
+/// Positions from `from` on where an id seems to be.
+fn candidates_in(
+    core: &Core,
+    view: &View,
+    from: u64,
+    append: &Append<'_>,
+    prepared: &Prepared<'_>,
+) -> Result<Vec<u64>, ReadError> {
+    let mut candidates = Vec::new();
+    for closed in view.closed.iter().filter(|closed| closed.next_position > from) {
+        candidates.extend(given(append, prepared).flat_map(|hash| closed.index.ids_of(hash)));
+    }
+    for segment in view.sealed.iter().filter(|segment| segment.log.seal.next_position > from) {
+        let first = segment.log.seal.first_position;
+        let found = rebuild::with_index(core, segment, |index| {
+            let mut found = Vec::new();
+            for hash in given(append, prepared) {
+                found.extend(index.layout.ids_of(&index.bytes, core.store, hash)?);
+            }
+            Ok(found)
+        })?;
+        // What cannot be read may have one.
+        let hides = |hole: &&Damage| hole.last_position.is_none_or(|last| last.get() >= from);
+        if let Some(hole) = segment.index.holes().iter().find(hides) {
+            return Err(hole.clone().into());
+        }
+        candidates.extend(found.into_iter().map(|position| first + u64::from(position)));
+    }
+    candidates.retain(|&position| position >= from);
+    Ok(candidates)
+}
