@@ -6,9 +6,9 @@ use rustix::thread::futex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// Groups that can be filled at once: the open one and those just closed. Two are enough; more cost nothing.
+/// Groups that can be filled at once: the open one and those closed that the writer has not taken, four with rolls.
 const COUNTERS: usize = 8;
-/// Looks at a count before sleeping: a copy takes less than a microsecond.
+/// Looks at a count before sleeping: a copy of a small frame takes less than a microsecond.
 const SPINS: usize = 200;
 
 /// Frames that go to the device together.

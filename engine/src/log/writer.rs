@@ -171,6 +171,6 @@ fn submit(
 #[allow(unsafe_code)]
 fn fill_pieces(group: &Group) -> Vec<Piece> {
     // SAFETY: `wait_for` saw all of the group's places filled, and what lies before them in their first block was
-    // filled by an earlier group, loaded at open, or is zero.
+    // filled by an earlier group, or loaded at open.
     unsafe { group.segment.image().write_pieces(group.start, group.end) }
 }
