@@ -71,8 +71,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for ticket in tickets {
         ticket.wait()?;
     }
-    let stat = store.stat()?;
     let seconds = begun.elapsed().as_secs_f64();
+    let stat = store.stat()?;
     #[expect(clippy::cast_precision_loss, reason = "printed rounded")]
     let (rate, index_bytes) = (
         (arguments.events as f64 / seconds).round(),

@@ -74,6 +74,15 @@ pub(crate) enum Index<'a> {
 }
 
 impl<'a> Index<'a> {
+    /// Whether anything that is wanted may be here; `false` is certain, and soon said.
+    fn may_have(self, wanted: &Wanted) -> Result<bool, BadBlock> {
+        let (Wanted::Stream { hash, .. } | Wanted::Key(hash)) = wanted;
+        match self {
+            Self::Memory(_) => Ok(true),
+            Self::Sealed(index) => index.layout.may_hold(&index.bytes, *hash),
+        }
+    }
+
     /// Adds the lists of what is wanted, if any are here.
     fn find(self, wanted: &Wanted, lists: &mut SmallVec<[List<'a>; 1]>) -> Result<(), BadBlock> {
         match (self, wanted) {
@@ -85,16 +94,12 @@ impl<'a> Index<'a> {
                 lists.extend(index.keys().find(*hash).map(|number| List::Memory(index.keys(), number)));
             }
             (Self::Sealed(index), Wanted::Stream { hash, .. }) => {
-                if index.layout.may_hold(&index.bytes, *hash)? {
-                    let entries = index.layout.streams_of(&index.bytes, *hash)?;
-                    lists.extend(entries.into_iter().map(|entry| List::Sealed(index, entry.postings)));
-                }
+                let entries = index.layout.streams_of(&index.bytes, *hash)?;
+                lists.extend(entries.into_iter().map(|entry| List::Sealed(index, entry.postings)));
             }
             (Self::Sealed(index), Wanted::Key(hash)) => {
-                if index.layout.may_hold(&index.bytes, *hash)? {
-                    let entry = index.layout.key_of(&index.bytes, *hash)?;
-                    lists.extend(entry.map(|entry| List::Sealed(index, entry.postings)));
-                }
+                let entry = index.layout.key_of(&index.bytes, *hash)?;
+                lists.extend(entry.map(|entry| List::Sealed(index, entry.postings)));
             }
         }
         Ok(())
@@ -232,8 +237,22 @@ struct Item<'a> {
 impl<'a> Item<'a> {
     /// `None`: nothing here can match.
     fn find(index: Index<'a>, wanted: &WantedItem, start: u32) -> Result<Option<Self>, BadBlock> {
-        let mut groups = Vec::with_capacity(wanted.len());
+        // What is rare is absent from most segments, and tells so before anything else is looked up.
+        let mut here: SmallVec<[SmallVec<[&Wanted; 1]>; 4]> = SmallVec::new();
         for ways in wanted {
+            let mut some = SmallVec::new();
+            for way in ways {
+                if index.may_have(way)? {
+                    some.push(way);
+                }
+            }
+            if some.is_empty() {
+                return Ok(None);
+            }
+            here.push(some);
+        }
+        let mut groups = Vec::with_capacity(wanted.len());
+        for ways in here {
             let mut group = SmallVec::new();
             for way in ways {
                 index.find(way, &mut group)?;
