@@ -1,15 +1,13 @@
 //! Durable appends, measured from the call to the known durability.
 
 use crate::disk;
-use crate::report::{self, Run, histogram, note, print_line};
+use crate::report::{self, Failure, Run, histogram, note, print_line};
 use crate::workload::{Producer, stopwatch};
 use annals::testing::{Pipeline, Placed};
 use annals::{Append, DiskChoice, Settings, Store, Ticket};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// See `--help`.
 #[derive(clap::Args, Debug)]

@@ -1,6 +1,6 @@
 //! Queries: reading what they select, and judging conditions on them, in a store with many events.
 
-use crate::report::{histogram, note, print_line};
+use crate::report::{Failure, histogram, note, print_line};
 use crate::workload::stopwatch;
 use annals::testing::time_condition;
 use annals::{Append, NewEvent, Position, Query, QueryItem, Read, Store, Uuid};
@@ -10,8 +10,6 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// See `--help`.
 #[derive(clap::Args, Debug)]
@@ -31,7 +29,7 @@ pub(crate) struct Arguments {
 }
 
 const STREAMS: u64 = 1_000_000;
-/// Events that have the same rare tag, or correlation id.
+/// Events of a million that have the same rare tag, or correlation id.
 const OF_ONE_KIND: u64 = 10;
 const BATCH: u64 = 100;
 const IN_FLIGHT: usize = 64;
@@ -46,9 +44,9 @@ fn event(random: &mut SmallRng, number: u64, data: &[u8]) -> NewEvent<'static> {
         .binary(data.to_vec())
 }
 
-/// A number that ten events have, each far from the others.
+/// A number that one event of so many has: ten of a million, each far from the others.
 fn scattered(number: u64) -> u64 {
-    number % (STREAMS / OF_ONE_KIND).max(1)
+    number % (STREAMS / OF_ONE_KIND)
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {

@@ -4,6 +4,9 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// Why a measurement did not come about.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// One run of one work.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {

@@ -18,7 +18,7 @@
 
 use super::batch::View;
 pub(crate) use super::hash::Digest;
-use super::hash::Digests;
+use super::hash::MessageDigests;
 use super::{le, len_u32};
 use annals_types::{DamageKind, Uuid};
 use sha2::{Digest as _, Sha256};
@@ -56,7 +56,7 @@ impl Chain {
 /// Works out digests of batches, and keeps the memory that it takes.
 #[derive(Debug, Default)]
 pub(crate) struct BatchDigests {
-    digests: Digests,
+    digests: MessageDigests,
     /// Of the events of all batches.
     salts: Vec<[u8; SALT_BYTES]>,
     events: Vec<Digest>,

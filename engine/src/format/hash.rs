@@ -23,16 +23,16 @@ const GATHERED_BYTES_MAX: usize = 64 << 10;
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// Digests of messages, in their order. See the module.
+/// MessageDigests of messages, in their order. See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Digests {
+pub(crate) struct MessageDigests {
     /// Gathered messages, padded to whole blocks, and where each ends.
     gathered: Vec<u8>,
     ends: Vec<usize>,
     done: Vec<Digest>,
 }
 
-impl Digests {
+impl MessageDigests {
     /// Adds a message, which consists of these parts.
     pub(crate) fn add(&mut self, parts: &[&[u8]]) {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
@@ -112,7 +112,7 @@ mod tests {
         let lengths =
             (0..300).chain([COPIED_BYTES_MAX, COPIED_BYTES_MAX + 1, 0, 199_999]).chain(0..300).rev();
         let lengths: Vec<usize> = lengths.collect();
-        let mut digests = Digests::default();
+        let mut digests = MessageDigests::default();
         for (at, &length) in lengths.iter().enumerate() {
             let (first, second) = text[..length].split_at(length / (1 + at % 3));
             digests.add(&[first, second]);

@@ -16,21 +16,18 @@
 //! 2 streams: hash of the name (8), first posting (4), number of postings (4), first version (8), ascending
 //! by hash; 3 postings: position relative to the segment's (4), ascending within each stream and key; 4 filter over
 //! the hashes of streams and keys: blocks of 64 bytes that have checksums of their own (see `filter`); 5 keys: hash (8),
-//! first posting (4), number of postings (4), ascending by hash; 6 ids: tag (4) and position relative to the segment's (4)
-//! of each event, ascending. An id's tag is the upper half of its hash times 0x9E3779B97F4A7C15 (modulo 2^64); in the filter it
-//! has the hash of its tag's 4 bytes, with kind 7.
-//! A key is a category (kind 1: a stream's name before its first `-`, all of it where there is none), a type (2), a tag (3), a
-//! correlation id (4) or a causation id (5) of an event; an event's own id has kind 6. The hash is XXH3-64 of the name or key, seeded with the first
-//! 8 bytes of the store id plus the kind, which is 0 for names of streams. Two names with one hash have an entry each;
-//! whoever looks up a name compares it with the stream of the entry's first event. Keys with one hash share an entry;
-//! whoever looks up a key looks at the events.
+//! first posting (4), number of postings (4), ascending by hash; 6 ids: half of the id's hash (4) and position relative to
+//! the segment's (4) of each event, ascending. The half is the upper one of the hash times 0x9E3779B97F4A7C15 (modulo 2^64);
+//! in the filter it stands as the hash of its 4 bytes, with kind 7.
+//! Hashes: see `key`. Two names with one hash have an entry each; whoever looks up a name compares it with the stream of
+//! the entry's first event. Keys with one hash share an entry; whoever looks up a key looks at the events.
 
 use super::filter::{self, FILTER_BLOCK_BYTES};
+use super::key::{filter_hash, half};
 use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
 use super::{BLOCK_BYTES, FRAME_ALIGNMENT, crc, le, len_u32, to_usize};
 use annals_types::{DamageKind, Uuid};
 use std::ops::Range;
-use twox_hash::XxHash3_64;
 
 const TABLES_AT: usize = PRELUDE_BYTES + 32;
 const TABLE_BYTES: usize = 24;
@@ -41,26 +38,6 @@ const KIND_POSTINGS: u32 = 3;
 const KIND_FILTER: u32 = 4;
 const KIND_KEYS: u32 = 5;
 const KIND_IDS: u32 = 6;
-
-/// Kinds of keys, as they count in a key's hash.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
-pub(crate) enum KeyKind {
-    Category = 1,
-    Type = 2,
-    Tag = 3,
-    Correlation = 4,
-    Causation = 5,
-    Id = 6,
-}
-
-/// The kind that counts in the hash of an id's tag.
-const KIND_OF_ID_TAG: u8 = 7;
-
-/// Half of a hash, mixed.
-pub(crate) fn tag(hash: u64) -> u32 {
-    super::upper_half(hash.wrapping_mul(0x9E37_79B9_7F4A_7C15))
-}
 
 /// Which segment an index belongs to, exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,11 +71,26 @@ pub(crate) struct KeyEntry {
     pub(crate) postings: PostingRange,
 }
 
-/// The event that has an id with this tag.
+/// The event whose id has this half of a hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct IdEntry {
-    pub(crate) tag: u32,
+    pub(crate) half: u32,
     pub(crate) position: u32,
+}
+
+/// What an id is looked up by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IdKey {
+    half: u32,
+    in_filter: u64,
+}
+
+impl IdKey {
+    /// Of the id with this hash.
+    pub(crate) fn new(store: Uuid, hash: u64) -> Self {
+        let half = half(hash);
+        Self { half, in_filter: filter_hash(store, half) }
+    }
 }
 
 /// Consecutive postings.
@@ -119,44 +111,6 @@ impl PostingRange {
     fn get(bytes: &[u8], at: usize) -> Self {
         Self { first: le::u32_at(bytes, at), count: le::u32_at(bytes, at + 4) }
     }
-}
-
-/// The hash of a stream's name in the index of this store.
-pub(crate) fn hash_name(store: Uuid, name: &str) -> u64 {
-    hash_of_kind(store, 0, name.as_bytes())
-}
-
-/// The hash of a key in the index of this store.
-pub(crate) fn hash_key(store: Uuid, kind: KeyKind, key: &[u8]) -> u64 {
-    hash_of_kind(store, kind as u8, key)
-}
-
-/// What stands for an id in the filter.
-fn filter_hash(store: Uuid, tag: u32) -> u64 {
-    full_hash(store, KIND_OF_ID_TAG, &tag.to_le_bytes())
-}
-
-fn full_hash(store: Uuid, kind: u8, key: &[u8]) -> u64 {
-    let seed = le::u64_at(store.as_bytes(), 0).wrapping_add(u64::from(kind));
-    XxHash3_64::oneshot_with_seed(seed, key)
-}
-
-fn hash_of_kind(store: Uuid, kind: u8, key: &[u8]) -> u64 {
-    let hash = full_hash(store, kind, key);
-    #[cfg(any(test, feature = "testing"))]
-    let hash = hash & HASH_MASK.get();
-    hash
-}
-
-#[cfg(any(test, feature = "testing"))]
-std::thread_local! {
-    static HASH_MASK: std::cell::Cell<u64> = const { std::cell::Cell::new(u64::MAX) };
-}
-
-/// Lets hashes have so many bits alone, on this thread, so that many keys share one.
-#[cfg(any(test, feature = "testing"))]
-pub fn shrink_hashes(bits: u32) {
-    HASH_MASK.set((1 << bits) - 1);
 }
 
 trait RecordOf: Sized {
@@ -220,12 +174,12 @@ impl RecordOf for IdEntry {
     const BYTES: usize = 8;
 
     fn put(&self, bytes: &mut [u8]) {
-        le::put_u32(bytes, 0, self.tag);
+        le::put_u32(bytes, 0, self.half);
         le::put_u32(bytes, 4, self.position);
     }
 
     fn get(bytes: &[u8]) -> Self {
-        Self { tag: le::u32_at(bytes, 0), position: le::u32_at(bytes, 4) }
+        Self { half: le::u32_at(bytes, 0), position: le::u32_at(bytes, 4) }
     }
 }
 
@@ -256,7 +210,7 @@ pub(crate) fn encode(
     let seed = block_seed(of.salt);
     let mut hashes: Vec<u64> = streams.iter().map(|stream| stream.hash).collect();
     hashes.extend(keys.iter().map(|key| key.hash));
-    hashes.extend(ids.iter().map(|id| filter_hash(store, id.tag)));
+    hashes.extend(ids.iter().map(|id| filter_hash(store, id.half)));
     let tables = [
         put_table(&mut bytes, frames, seed),
         put_table(&mut bytes, streams, seed),
@@ -366,6 +320,7 @@ impl Layout {
             keys: Table::default(),
             ids: Table::default(),
         };
+        let mut missing = vec![KIND_FRAMES, KIND_STREAMS, KIND_POSTINGS, KIND_KEYS, KIND_IDS];
         let tables = header[TABLES_AT..].chunks_exact(TABLE_BYTES);
         if tables.len() != le::u32_at(header, 92) as usize {
             return Err(malformed);
@@ -394,8 +349,10 @@ impl Layout {
                 return Err(malformed);
             }
             *slot = table;
+            missing.retain(|&kind| kind != le::u32_at(entry, 0));
         }
-        Ok(layout)
+        // A table that is not there says nothing of what it would hold.
+        if missing.is_empty() { Ok(layout) } else { Err(malformed) }
     }
 
     fn block<'a>(&self, bytes: &'a [u8], number: usize) -> Result<&'a [u8], BadBlock> {
@@ -538,20 +495,21 @@ impl Layout {
         Ok(found)
     }
 
-    /// The relative positions of events whose ids may have this hash, ascending.
-    pub(crate) fn ids_of(&self, bytes: &[u8], store: Uuid, hash: u64) -> Result<Vec<u32>, BadBlock> {
-        let tag = tag(hash);
-        if !self.may_hold(bytes, filter_hash(store, tag))? {
-            return Ok(Vec::new());
-        }
-        let first = self.partition(bytes, self.ids, |id: &IdEntry| id.tag < tag)?;
+    /// The relative positions of events that may have one of these ids, in the order of the ids.
+    pub(crate) fn ids_of(&self, bytes: &[u8], ids: &[IdKey]) -> Result<Vec<u32>, BadBlock> {
         let mut positions = Vec::new();
-        for index in first..self.ids.records {
-            let entry: IdEntry = self.record(bytes, self.ids, index)?;
-            if entry.tag != tag {
-                break;
+        for id in ids {
+            if !self.may_hold(bytes, id.in_filter)? {
+                continue;
             }
-            positions.push(entry.position);
+            let first = self.partition(bytes, self.ids, |entry: &IdEntry| entry.half < id.half)?;
+            for index in first..self.ids.records {
+                let entry: IdEntry = self.record(bytes, self.ids, index)?;
+                if entry.half != id.half {
+                    break;
+                }
+                positions.push(entry.position);
+            }
         }
         Ok(positions)
     }

@@ -10,6 +10,7 @@ pub(crate) mod filter;
 pub(crate) mod frame;
 pub(crate) mod hash;
 pub(crate) mod index;
+pub(crate) mod key;
 pub(crate) mod manifest;
 pub(crate) mod mark;
 pub(crate) mod prelude;

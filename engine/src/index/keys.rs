@@ -1,7 +1,7 @@
 //! The keys that an event is found by, besides its stream.
 
 use crate::format::batch::View;
-use crate::format::index::{KeyKind, hash_key};
+use crate::format::key::{KeyKind, hash_key};
 use crate::format::le;
 use annals_types::{DamageKind, NewEvent, Uuid, category};
 
@@ -18,13 +18,13 @@ pub(crate) fn hash_id(store: Uuid, id: Uuid) -> u64 {
     hash_key(store, KeyKind::Id, id.as_bytes())
 }
 
-/// Calls `note` with the hash of each key of a stored event; returns that of its id.
+/// Calls `note` with the hash of each key of a stored event; returns the ordinal of its stream and the hash of its id.
 pub(crate) fn of_stored(
     store: Uuid,
     view: &View<'_>,
     ordinal: u32,
     mut note: impl FnMut(u64),
-) -> Result<u64, DamageKind> {
+) -> Result<(u16, u64), DamageKind> {
     let (event, range) = view.event(ordinal)?;
     let bytes = &view.body()[range];
     note(hash_key(store, KeyKind::Category, category(view.name(event.stream)?).as_bytes()));
@@ -36,7 +36,7 @@ pub(crate) fn of_stored(
         tags = &tags[end..];
     }
     of_ids(store, event.correlation, event.causation, note);
-    Ok(hash_id(store, event.id))
+    Ok((event.stream, hash_id(store, event.id)))
 }
 
 fn of_ids(store: Uuid, correlation: Option<Uuid>, causation: Option<Uuid>, mut note: impl FnMut(u64)) {

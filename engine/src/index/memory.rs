@@ -4,6 +4,7 @@ use super::lists::{ListNumber, Lists};
 use super::prefetch::Whereabouts;
 use super::slots::Slots;
 use crate::format::index::{self, FrameEntry, IdEntry, IndexOf, KeyEntry, PostingRange, StreamEntry};
+use crate::format::key::hash_name;
 use crate::format::{len_u16, len_u32, to_usize};
 use annals_types::{Head, Position, Uuid, Version, limits};
 use std::ops::Range;
@@ -81,7 +82,7 @@ impl MemoryIndex {
 
     /// The hash that this index finds a name by.
     pub(crate) fn hash(&self, name: &str) -> u64 {
-        index::hash_name(self.store, name)
+        hash_name(self.store, name)
     }
 
     /// The store that it is of.
@@ -254,7 +255,7 @@ impl MemoryIndex {
             });
         }
         let mut ids: Vec<IdEntry> =
-            self.ids.entries().map(|(tag, position)| IdEntry { tag, position }).collect();
+            self.ids.entries().map(|(half, position)| IdEntry { half, position }).collect();
         ids.sort_unstable();
         index::encode(self.store, of, &self.frames, &streams, &keys, &ids, &postings)
     }

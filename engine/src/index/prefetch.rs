@@ -42,9 +42,9 @@ impl Whereabouts {
         }
     }
 
-    /// Asks for the slot where the search for a tag begins.
-    pub(crate) fn fetch(&self, tag: u32) {
-        let home = super::slots::home(tag, self.bits.load(Ordering::Relaxed));
+    /// Asks for the slot where the search for half of a hash begins.
+    pub(crate) fn fetch(&self, half: u32) {
+        let home = super::slots::home(half, self.bits.load(Ordering::Relaxed));
         fetch(self.start.load(Ordering::Relaxed).wrapping_add(home * size_of::<u64>()));
     }
 }

@@ -7,7 +7,8 @@
 use super::lists::{ListNumber, Lists};
 use super::memory::MemoryIndex;
 use super::sealed::Loaded;
-use crate::format::index::{BadBlock, KeyKind, PostingRange, hash_key, hash_name};
+use crate::format::index::{BadBlock, PostingRange};
+use crate::format::key::{KeyKind, hash_key, hash_name};
 use crate::format::len_u32;
 use annals_types::{Query, QueryItem, Uuid};
 use smallvec::SmallVec;
@@ -150,6 +151,14 @@ impl Way {
         match self {
             Self::Upwards => min(one, other),
             Self::Downwards => max(one, other),
+        }
+    }
+
+    /// The end of a range, which is not empty, that the search begins at.
+    pub(crate) fn edge(self, range: &Range<u64>) -> u64 {
+        match self {
+            Self::Upwards => range.start,
+            Self::Downwards => range.end - 1,
         }
     }
 

@@ -15,15 +15,14 @@ const NUMBER_END: u32 = u32::MAX;
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
-    /// Zero: empty; else the tag in the upper half and the number plus one in the lower.
+    /// Zero: empty; else the half in the upper half and the number plus one in the lower.
     slots: Vec<u64>,
     len: usize,
 }
 
-/// Half of a hash, mixed: whatever bits of the hash tell keys apart, its uppermost do.
-pub(crate) use crate::format::index::tag;
+pub(crate) use crate::format::key::half;
 
-fn tag_of(slot: u64) -> u32 {
+fn half_of(slot: u64) -> u32 {
     crate::format::upper_half(slot)
 }
 
@@ -31,14 +30,14 @@ fn number_of(slot: u64) -> u32 {
     crate::format::lower_half(slot) - 1
 }
 
-/// Where a tag's search begins among two to the power of `bits` slots: at its uppermost bits.
-pub(crate) fn home(tag: u32, bits: u32) -> usize {
-    crate::format::to_usize((u64::from(tag) << bits) >> 32)
+/// Where a half's search begins among two to the power of `bits` slots: at its uppermost bits.
+pub(crate) fn home(half: u32, bits: u32) -> usize {
+    crate::format::to_usize((u64::from(half) << bits) >> 32)
 }
 
-fn slot_of(tag: u32, number: u32) -> u64 {
+fn slot_of(half: u32, number: u32) -> u64 {
     assert!(number < NUMBER_END, "fewer than 2^32 - 1 entries");
-    (u64::from(tag) << 32) | u64::from(number + 1)
+    (u64::from(half) << 32) | u64::from(number + 1)
 }
 
 impl Slots {
@@ -58,8 +57,8 @@ impl Slots {
         self.slots.len() * size_of::<u64>()
     }
 
-    fn home(&self, tag: u32) -> usize {
-        home(tag, self.slots.len().checked_ilog2().unwrap_or(0))
+    fn home(&self, half: u32) -> usize {
+        home(half, self.slots.len().checked_ilog2().unwrap_or(0))
     }
 
     /// Tells where the slots are.
@@ -67,19 +66,19 @@ impl Slots {
         whereabouts.tell(&self.slots);
     }
 
-    /// Every entry: its tag and its number.
+    /// Every entry: its half and its number.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.slots.iter().filter(|&&slot| slot != 0).map(|&slot| (tag_of(slot), number_of(slot)))
+        self.slots.iter().filter(|&&slot| slot != 0).map(|&slot| (half_of(slot), number_of(slot)))
     }
 
     /// Numbers whose entries may have this hash, before an empty slot.
     pub(crate) fn candidates(&self, hash: u64) -> impl Iterator<Item = u32> {
-        let (tag, mut at) = (tag(hash), self.home(tag(hash)));
+        let (half, mut at) = (half(hash), self.home(half(hash)));
         std::iter::from_fn(move || {
             loop {
                 let slot = self.slots.get(at).copied().filter(|&slot| slot != 0)?;
                 at = self.after(at);
-                if tag_of(slot) == tag {
+                if half_of(slot) == half {
                     return Some(number_of(slot));
                 }
             }
@@ -95,14 +94,14 @@ impl Slots {
         if self.slots.is_empty() {
             return None;
         }
-        let tag = tag(hash);
-        let mut at = self.home(tag);
+        let half = half(hash);
+        let mut at = self.home(half);
         loop {
             let slot = self.slots[at];
             if slot == 0 {
                 return None;
             }
-            if tag_of(slot) == tag && wanted(number_of(slot)) {
+            if half_of(slot) == half && wanted(number_of(slot)) {
                 return Some(at);
             }
             at = self.after(at);
@@ -119,12 +118,12 @@ impl Slots {
         if (self.len + 1) * 16 > self.slots.len() * FULL_OF_16 {
             self.grow();
         }
-        self.put(slot_of(tag(hash), number));
+        self.put(slot_of(half(hash), number));
         self.len += 1;
     }
 
     fn put(&mut self, slot: u64) {
-        let mut at = self.home(tag_of(slot));
+        let mut at = self.home(half_of(slot));
         while self.slots[at] != 0 {
             at = self.after(at);
         }
@@ -140,7 +139,7 @@ impl Slots {
     /// Gives an entry another number.
     pub(crate) fn renumber(&mut self, hash: u64, number: u32, other: u32) {
         let at = self.search(hash, |found| found == number).expect("the entry is here");
-        self.slots[at] = slot_of(tag(hash), other);
+        self.slots[at] = slot_of(half(hash), other);
     }
 
     /// Removes a number, and closes the gap that it leaves.
@@ -156,7 +155,7 @@ impl Slots {
             }
             // It may move into the gap unless its home lies behind the gap, up to where it is.
             let mask = self.slots.len() - 1;
-            let from_home = at.wrapping_sub(self.home(tag_of(slot))) & mask;
+            let from_home = at.wrapping_sub(self.home(half_of(slot))) & mask;
             if from_home >= (at.wrapping_sub(gap) & mask) {
                 self.slots[gap] = slot;
                 gap = at;

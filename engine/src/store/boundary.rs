@@ -4,13 +4,11 @@
 //! search finds hashes of keys: whether the event really matches is seen when it is read, which is once it is durable.
 //! So a rejection always has its evidence, and an accepted append has none against it, in flight or not.
 
-use super::core::{Closed, Core, SealedSegment, State};
+use super::core::{Core, State};
 use super::locate::Locator;
-use super::rebuild;
-use crate::index::search::{self, Found, Index, Plan, Way};
+use super::view::{Searched, View, search_memory};
+use crate::index::search::{Plan, Way};
 use annals_types::{AppendError, Position, Query, ReadError};
-use std::ops::Range;
-use std::sync::Arc;
 #[cfg(any(test, feature = "testing"))]
 use {crate::clock::stopwatch, std::time::Duration};
 
@@ -24,7 +22,7 @@ const LEAPS_MAX_IN_ALL: u64 = 4_000_000;
 #[derive(Debug)]
 pub(crate) struct Boundary<'a> {
     query: &'a Query<'a>,
-    pub(crate) plan: Plan,
+    plan: Plan,
     after: Option<Position>,
     /// No event before this one matches, but for those up to `after`.
     checked: u64,
@@ -42,26 +40,6 @@ pub(crate) enum Unjudged {
     Unfinished,
     /// The answer is no.
     Rejected(AppendError),
-}
-
-/// The closed and sealed segments at one moment.
-#[derive(Debug)]
-pub(crate) struct View {
-    pub(crate) sealed: Arc<Vec<Arc<SealedSegment>>>,
-    pub(crate) closed: Vec<Arc<Closed>>,
-    /// Behind their last event.
-    pub(crate) end: u64,
-}
-
-impl View {
-    pub(crate) fn new(state: &State) -> Self {
-        let active = state.segments.active.as_ref().expect("only a store open for writing appends");
-        Self {
-            sealed: Arc::clone(&state.segments.sealed),
-            closed: state.segments.closed.iter().cloned().collect(),
-            end: active.index.first_position(),
-        }
-    }
 }
 
 impl<'a> Boundary<'a> {
@@ -83,31 +61,29 @@ impl<'a> Boundary<'a> {
             return Ok(());
         }
         let active = &state.segments.active.as_ref().expect("only a store open for writing appends").index;
-        let first = active.first_position();
-        if self.checked < first {
-            return Err(Unjudged::Unsearched(View::new(state)));
+        if self.checked < active.first_position() {
+            return Err(Unjudged::Unsearched(View::new(&state.segments)));
         }
-        let part = relative(self.checked..next, first);
         let limits = (1, LEAPS_MAX_LOCKED);
-        let found = search::search(Index::Memory(active), &self.plan, part, Way::Upwards, limits);
-        match self.note(&found.expect("lists in memory are not damaged"), first..next)? {
+        let searched = search_memory(active, &self.plan, &(self.checked..next), Way::Upwards, limits);
+        match self.note(&searched).map_err(Unjudged::Rejected)? {
             Some(candidate) => Err(Unjudged::Candidate(candidate)),
             None if self.checked == next => Ok(()),
             None => Err(Unjudged::Unfinished),
         }
     }
 
-    /// Notes how far a search of the segment `of` came; returns what seems to match.
-    fn note(&mut self, found: &Found, of: Range<u64>) -> Result<Option<u64>, Unjudged> {
-        self.leaps += u64::from(found.leaps);
-        if let Some(&position) = found.positions.first() {
-            self.checked = of.start + u64::from(position);
-            return Ok(Some(self.checked));
+    /// Notes how far a search came; returns what seems to match.
+    fn note(&mut self, searched: &Searched) -> Result<Option<u64>, AppendError> {
+        self.leaps += u64::from(searched.leaps);
+        if let Some(&position) = searched.positions.first() {
+            self.checked = position;
+            return Ok(Some(position));
         }
-        self.checked = found.next.map_or(of.end, |next| of.start + u64::from(next));
-        if self.leaps > LEAPS_MAX_IN_ALL && self.checked < of.end {
+        self.checked = searched.next.unwrap_or(searched.part.end);
+        if self.leaps > LEAPS_MAX_IN_ALL && searched.next.is_some() {
             let reached = Position::new(self.checked);
-            return Err(Unjudged::Rejected(AppendError::QueryTooBroad { leaps: self.leaps, reached }));
+            return Err(AppendError::QueryTooBroad { leaps: self.leaps, reached });
         }
         Ok(None)
     }
@@ -115,42 +91,18 @@ impl<'a> Boundary<'a> {
     /// Searches segments that are not written any more. `Err`: the outcome, which is no.
     pub(crate) fn search(&mut self, core: &Core, view: &View) -> Result<(), Outcome> {
         while self.checked < view.end {
-            let (of, found) = self.search_segment(core, view)?;
-            match self.note(&found, of) {
-                Err(Unjudged::Rejected(error)) => return Err(Outcome::Rejected(error)),
-                Ok(Some(candidate)) => self.look_at(core, candidate)?,
-                _ => {}
+            let range = self.checked..view.end;
+            let searched = view.search(core, &self.plan, &range, Way::Upwards, (1, LEAPS_MAX));
+            let searched = searched.map_err(|(_, error)| error)?;
+            // What cannot be read may match.
+            if let Some(hole) = searched.hidden_from(self.checked) {
+                return Err(ReadError::from(hole.clone()).into());
+            }
+            if let Some(candidate) = self.note(&searched).map_err(Outcome::Rejected)? {
+                self.look_at(core, candidate)?;
             }
         }
         Ok(())
-    }
-
-    /// Searches on in the segment that holds the next position.
-    fn search_segment(&self, core: &Core, view: &View) -> Result<(Range<u64>, Found), ReadError> {
-        let limits = (1, LEAPS_MAX);
-        let search = |index: Index<'_>, part: Range<u32>| {
-            search::search(index, &self.plan, part, Way::Upwards, limits)
-        };
-        if let Some(closed) = view.closed.iter().rfind(|closed| closed.index.first_position() <= self.checked)
-        {
-            let of = closed.index.first_position()..closed.next_position;
-            let part = relative(self.checked..of.end, of.start);
-            let found = search(Index::Memory(&closed.index), part).expect("lists in memory are not damaged");
-            return Ok((of, found));
-        }
-        let number = view.sealed.partition_point(|segment| segment.log.seal.first_position <= self.checked);
-        let number = number.checked_sub(1).expect("a store that is open for writing has no gaps");
-        let segment = &view.sealed[number];
-        let of = segment.log.seal.first_position..segment.log.seal.next_position;
-        let part = relative(self.checked..of.end, of.start);
-        let found = rebuild::with_index(core, segment, |index| search(Index::Sealed(index), part.clone()))?;
-        // What cannot be read may match.
-        let hides =
-            |hole: &&annals_types::Damage| hole.last_position.is_none_or(|last| last.get() >= self.checked);
-        match segment.index.holes().iter().find(hides) {
-            Some(hole) => Err(hole.clone().into()),
-            None => Ok((of, found)),
-        }
     }
 
     /// Looks whether the event at `candidate`, which has keys with the right hashes and is durable, really matches.
@@ -182,11 +134,6 @@ impl From<ReadError> for Outcome {
     fn from(error: ReadError) -> Self {
         Self::Failed(error)
     }
-}
-
-fn relative(part: Range<u64>, first_position: u64) -> Range<u32> {
-    let relative = |position: u64| crate::format::len_u32(crate::format::to_usize(position - first_position));
-    relative(part.start)..relative(part.end)
 }
 
 /// How long a condition takes to judge, under the lock and outside.

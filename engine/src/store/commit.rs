@@ -4,28 +4,25 @@
 //! before it and given its place; then copied into the image. The writer thread makes it durable, and the
 //! ticket settles. What has to touch a sealed segment happens outside the lock, and the judging starts again.
 
-use super::boundary::{Boundary, Outcome, Unjudged};
+use super::boundary::Unjudged;
 use super::core::{Core, PoisonOnPanic, State, is_full};
-use super::gate::{GateGuard, Wake};
-use super::ids::{self, Seen, Unknown};
+use super::filling::{Step, Steps, Unfilled, finish};
+use super::gate::GateGuard;
+use super::ids::{self, Unknown};
 use super::lookup::{self, Known, SealedView};
+use super::outside;
 use super::prepare::Prepared;
-use super::repeat::{self, Repeat};
 use super::ticket::{Decided, Ticket};
 use crate::disk::is_memory_short;
-use crate::format::batch::{self, View};
-use crate::format::digest::BatchDigests;
+use crate::format::batch;
 use crate::format::frame;
 use crate::index::heads::Entry;
 use crate::index::memory::{MemoryIndex, StreamNumber};
-use crate::log::tail::Reserved;
-use crate::log::unsealed::Unsealed;
-use crate::striped::{Share, Shared};
+use crate::striped::Shared;
 use annals_types::{
     Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
 };
 use smallvec::SmallVec;
-use std::cell::RefCell;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,9 +39,6 @@ const BACKLOG_LOOK: Duration = Duration::from_millis(100);
 /// Appends that are placed under one lock, at the most, and bytes of their frames, about: others wait meanwhile.
 const RUN_APPENDS_MAX: usize = 32;
 const RUN_BYTES_MAX: usize = 256 << 10;
-
-/// Frames up to this size are copied in less time than it takes to wake a thread.
-const QUICKLY_COPIED_BYTES_MAX: usize = 32 << 10;
 
 /// Why a batch did not get its place at once.
 enum Obstacle {
@@ -75,30 +69,20 @@ struct KnownHead {
     entry: Option<Entry>,
 }
 
-/// What was decided of a batch: that it is written, and where, or that it is not.
-struct Step {
-    /// Settled with all batches below this one, of which `group` holds the last.
-    batch: u64,
-    group: u64,
-    decided: Decided,
-    /// Its place in memory, until it is filled.
-    reserved: Option<Reserved>,
-    /// Whether the writer sleeps, and has to know.
-    wake: bool,
-}
-
-type Steps = SmallVec<[Step; 1]>;
-
 /// Appends, waiting where it must.
 pub(crate) fn append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
-    if let [event] = &*append.events {
-        // Encoding it takes as long as memory does.
-        core.fetch_slots(core.hash(&event.stream));
-    }
+    fetch_streams(core, slice::from_ref(append));
     let mut prepared = [Prepared::new(core, append)?];
     let mut answer = None;
     append_prepared(core, slice::from_ref(append), &mut prepared, &mut |outcome| answer = Some(outcome));
     answer.expect("each append is answered")
+}
+
+/// Asks for what finding the first stream of each will touch: encoding takes as long as memory does. Others are asked for
+/// once all streams of an append are known.
+fn fetch_streams(core: &Core, appends: &[Append<'_>]) {
+    let events = appends.iter().filter_map(|append| append.events.first());
+    events.for_each(|event| core.fetch_slots(core.hash(&event.stream)));
 }
 
 /// Appends one after the other, as [`append`] does, but many under one lock.
@@ -110,9 +94,7 @@ pub(crate) fn append_each(
     let mut rest = appends;
     while !rest.is_empty() {
         let (mut run, mut bytes, mut failed) = (Vec::with_capacity(rest.len().min(RUN_APPENDS_MAX)), 0, None);
-        // What finding their streams will touch is in no cache: all of it is asked for before any is needed.
-        let events = rest.iter().take(RUN_APPENDS_MAX).filter_map(|append| append.events.first());
-        events.for_each(|event| core.fetch_slots(core.hash(&event.stream)));
+        fetch_streams(core, &rest[..rest.len().min(RUN_APPENDS_MAX)]);
         for append in rest.iter().take(RUN_APPENDS_MAX) {
             match Prepared::new(core, append) {
                 Ok(prepared) => {
@@ -173,22 +155,23 @@ fn append_prepared(
             Obstacle::Rejected(_) => unreachable!("a rejection is an answer"),
             Obstacle::Cold(streams, view) => {
                 drop(state);
-                look_up(core, &mut prepared[0], &streams, &view).map_err(failed_read).map(|()| None)
+                outside::look_up(core, &mut prepared[0], &streams, &view).map_err(failed_read).map(|()| None)
             }
             Obstacle::Occupied { places, otherwise } => {
                 let assigned = last_assigned(&state);
                 drop(state);
-                answer_occupied(core, &appends[0], &prepared[0], &places, otherwise, assigned).map(Some)
+                outside::answer_occupied(core, &appends[0], &prepared[0], &places, otherwise, assigned)
+                    .map(Some)
             }
             Obstacle::Unknown(unknown) => {
                 let assigned = last_assigned(&state);
                 drop(state);
-                look_for_ids(core, &appends[0], &mut prepared[0], &unknown, assigned)
+                outside::look_for_ids(core, &appends[0], &mut prepared[0], &unknown, assigned)
             }
             Obstacle::Unjudged(place, unjudged) => {
                 let assigned = last_assigned(&state);
                 drop(state);
-                judge_outside(core, &mut prepared[0].boundaries[place], &unjudged, assigned)
+                outside::judge(core, &mut prepared[0].boundaries[place], &unjudged, assigned)
             }
             Obstacle::Backlog => {
                 drop(state);
@@ -205,48 +188,6 @@ fn append_prepared(
             (appends, prepared) = (&appends[1..], &mut prepared[1..]);
             failures_seen = None;
         }
-    }
-}
-
-/// Looks for ids where that cannot be done under the lock. `Some`: one is known.
-fn look_for_ids(
-    core: &Shared<Core>,
-    append: &Append<'_>,
-    prepared: &mut Prepared<'_>,
-    unknown: &Unknown,
-    assigned: (u64, u64),
-) -> Result<Option<Ticket>, AppendError> {
-    let decided = match ids::look(core, append, prepared, unknown).map_err(failed_read)? {
-        Seen::New | Seen::Known(Repeat::No) => return Ok(None),
-        Seen::Awaited(position) => return await_durable(core, Some(position), assigned).map(|()| None),
-        Seen::Known(Repeat::Same(appended)) => Decided::Repeated(appended),
-        Seen::Known(Repeat::Conflict(error)) => Decided::Rejected(error),
-    };
-    let (batch, group) = last_assigned(&core.state.lock());
-    Ok(Some(Ticket::new(core.share(), batch, group, decided)))
-}
-
-/// Judges what of a condition on a query cannot be judged under the lock. `Some`: it does not hold. `assigned`: all that it
-/// was judged against by then.
-fn judge_outside(
-    core: &Shared<Core>,
-    boundary: &mut Boundary<'_>,
-    unjudged: &Unjudged,
-    assigned: (u64, u64),
-) -> Result<Option<Ticket>, AppendError> {
-    let outcome = match unjudged {
-        Unjudged::Unsearched(view) => boundary.search(core, view),
-        Unjudged::Candidate(position) => boundary.look_at(core, *position),
-        Unjudged::Unfinished | Unjudged::Rejected(_) => Ok(()),
-    };
-    match outcome {
-        Ok(()) => Ok(None),
-        Err(Outcome::Rejected(error)) => {
-            let (batch, group) = last_assigned(&core.state.lock());
-            Ok(Some(Ticket::new(core.share(), batch, group, Decided::Rejected(error))))
-        }
-        Err(Outcome::Failed(error)) => Err(failed_read(error)),
-        Err(Outcome::Awaited(position)) => await_durable(core, Some(position), assigned).map(|()| None),
     }
 }
 
@@ -275,6 +216,7 @@ fn wait_for_room(
 
 /// Appends if that needs no waiting and no disk; else says why not.
 pub(crate) fn try_append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
+    fetch_streams(core, slice::from_ref(append));
     let mut prepared = [Prepared::new(core, append).map_err(TryAppendError::Failed)?];
     let _guard = PoisonOnPanic::new(core);
     let mut state = core.state.lock();
@@ -317,7 +259,7 @@ pub enum TryAppendError {
     Failed(#[from] AppendError),
 }
 
-fn refuse_if_closed(core: &Core) -> Result<(), AppendError> {
+pub(super) fn refuse_if_closed(core: &Core) -> Result<(), AppendError> {
     if let Some(reason) = core.watermark.poison() {
         return Err(AppendError::Poisoned { reason: Arc::clone(reason) });
     }
@@ -331,7 +273,7 @@ fn no_room(failure: IoFailure) -> AppendError {
     if is_full(&failure.source) { AppendError::DiskFull(failure) } else { AppendError::Io(failure) }
 }
 
-fn failed_read(error: ReadError) -> AppendError {
+pub(super) fn failed_read(error: ReadError) -> AppendError {
     match error {
         ReadError::Damage(damage) => AppendError::Damage(damage),
         ReadError::Io(failure) => AppendError::Io(failure),
@@ -341,54 +283,8 @@ fn failed_read(error: ReadError) -> AppendError {
 }
 
 /// All batches assigned so far: what a rejection was judged against.
-fn last_assigned(state: &State) -> (u64, u64) {
+pub(super) fn last_assigned(state: &State) -> (u64, u64) {
     (state.next_batch, state.tail.as_ref().map_or(0, |tail| tail.last_group))
-}
-
-/// Waits until the event at `position`, which is in a batch up to `(batch, group)`, can be read.
-fn await_durable(core: &Core, position: Option<u64>, (batch, group): (u64, u64)) -> Result<(), AppendError> {
-    if position.is_some_and(|position| !core.watermark.is_beyond(position)) {
-        core.watermark.wait(batch, group);
-        refuse_if_closed(core)?;
-    }
-    Ok(())
-}
-
-/// What becomes of a batch whose place is taken by events that it may be a repeat of.
-fn answer_occupied(
-    core: &Shared<Core>,
-    append: &Append<'_>,
-    prepared: &Prepared<'_>,
-    places: &[(usize, u64)],
-    otherwise: AppendError,
-    (batch, group): (u64, u64),
-) -> Result<Ticket, AppendError> {
-    // They can be read once they are durable; the answer has to wait for that in any case.
-    let positions = repeat::positions(core, prepared, places).map_err(failed_read)?;
-    await_durable(core, positions.iter().flatten().copied().max(), (batch, group))?;
-    let decided = match repeat::find(core, append, prepared, &positions).map_err(failed_read)? {
-        Repeat::Same(appended) => Decided::Repeated(appended),
-        Repeat::Conflict(error) => Decided::Rejected(error),
-        Repeat::No => Decided::Rejected(otherwise),
-    };
-    let (batch, group) = last_assigned(&core.state.lock());
-    Ok(Ticket::new(core.share(), batch, group, decided))
-}
-
-/// Steps whose places are still to be filled. Dropped before, by a panic, they count as filled, or the writer would wait
-/// for them for ever; and the store is poisoned before anything of them is written.
-struct Unfilled<'a> {
-    core: &'a Core,
-    steps: Steps,
-}
-
-impl Drop for Unfilled<'_> {
-    fn drop(&mut self) {
-        for step in self.steps.iter().filter(|step| step.reserved.is_some()) {
-            self.core.watermark.poison_with("an append panicked before it was copied");
-            self.core.fills.add(step.group, 1);
-        }
-    }
 }
 
 /// Gives batches their places, in their order, or says no, up to the first that something stands in the way of.
@@ -431,24 +327,6 @@ fn place(
     let time = decide_time(append, prepared, state.last_time)?;
     make_room(core, state, prepared.frame.len() as u64)?;
     Ok(assign(core, state, prepared, &heads, time))
-}
-
-/// Looks streams up in sealed segments. What is written is in memory afterwards; the rest is remembered.
-fn look_up(
-    core: &Core,
-    prepared: &mut Prepared<'_>,
-    streams: &[usize],
-    view: &SealedView,
-) -> Result<(), ReadError> {
-    for &place in streams {
-        let key = prepared.streams[place];
-        let found = lookup::find_head(core, view, key, prepared.found[place])?;
-        if place >= prepared.written {
-            lookup::remember(core, key, found);
-        }
-        prepared.found[place] = Some(found);
-    }
-    Ok(())
 }
 
 /// The heads of all streams that are written or conditions are about, in that order.
@@ -606,96 +484,4 @@ fn assign(
     };
     let (batch, group, decided) = (number + 1, reserved.group, Decided::Written(appended));
     Step { batch, group, decided, reserved: Some(reserved), wake }
-}
-
-/// Copies the frames into their places, and has them written. The lock's next holder is woken once the places are
-/// filled: the writer waits for all places of a group, and whoever wakes another may lose its core to it.
-fn finish(
-    core: &Shared<Core>,
-    prepared: &[Prepared<'_>],
-    mut unfilled: Unfilled<'_>,
-    next: Wake<'_>,
-    answer: &mut dyn FnMut(Result<Ticket, AppendError>),
-) {
-    let mut next = Some(next);
-    if prepared.iter().map(|prepared| prepared.frame.len()).sum::<usize>() > QUICKLY_COPIED_BYTES_MAX {
-        drop(next.take());
-    }
-    let mut filled: SmallVec<[Option<Share<Unsealed>>; 1]> = SmallVec::with_capacity(unfilled.steps.len());
-    let mut frames = prepared.iter();
-    for steps in unfilled.steps.chunk_by_mut(|one, next| one.group == next.group) {
-        let mut guard = FillGuard { core, group: steps[0].group, places: 0, filled: false };
-        for (step, prepared) in steps.iter_mut().zip(frames.by_ref()) {
-            let reserved = step.reserved.take();
-            guard.places += u32::from(reserved.is_some());
-            filled.push(reserved.map(|reserved| reserved.fill(&prepared.frame)));
-        }
-        guard.done();
-    }
-    let steps = std::mem::take(&mut unfilled.steps);
-    drop(next);
-    if steps.iter().any(|step| step.wake) {
-        core.alarm.ring();
-    }
-    leave_digests(prepared, &steps, &filled);
-    for step in steps {
-        answer(Ok(Ticket::new(core.share(), step.batch, step.group, step.decided)));
-    }
-}
-
-/// Memory that a thread keeps for its next digests.
-const REUSED_BYTES_MAX: usize = 1 << 20;
-
-thread_local! {
-    static DIGESTS: RefCell<BatchDigests> = RefCell::default();
-}
-
-/// While the device writes: what sealing will need of these batches, whose bytes are at hand here.
-fn leave_digests(prepared: &[Prepared<'_>], steps: &[Step], filled: &[Option<Share<Unsealed>>]) {
-    let mut views: SmallVec<[View<'_>; 1]> = SmallVec::new();
-    let mut places: SmallVec<[(&Unsealed, u64); 1]> = SmallVec::new();
-    for ((prepared, step), segment) in prepared.iter().zip(steps).zip(filled) {
-        if let Some(segment) = segment
-            && let Ok(view) = frame::own_view(&prepared.frame, prepared.plain_body.as_deref())
-        {
-            views.push(view);
-            places.push((segment, step.batch - 1 - segment.header.first_batch));
-        }
-    }
-    let note = |place: usize, digest| places[place].0.digests.set(places[place].1, &digest);
-    // Where they are missing, sealing reads the segment.
-    let _ = DIGESTS.try_with(|digests| {
-        let mut digests = digests.borrow_mut();
-        let _ = digests.each(&views, note);
-        if digests.bytes() > REUSED_BYTES_MAX {
-            *digests = BatchDigests::default();
-        }
-    });
-}
-
-/// Sees to it that reserved places are counted as filled whatever happens, or the writer would wait for them for
-/// ever; a place that was not really filled poisons the store before anything of it is written.
-struct FillGuard<'a> {
-    core: &'a Core,
-    group: u64,
-    places: u32,
-    filled: bool,
-}
-
-impl FillGuard<'_> {
-    fn done(mut self) {
-        self.filled = true;
-    }
-}
-
-impl Drop for FillGuard<'_> {
-    fn drop(&mut self) {
-        if !self.filled {
-            self.core.watermark.poison_with("an append panicked while it was being copied");
-        }
-        self.core.fills.add(self.group, self.places);
-        if !self.filled {
-            self.core.poison("an append panicked while it was being copied");
-        }
-    }
 }

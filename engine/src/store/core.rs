@@ -5,7 +5,8 @@ use super::keeper::Spare;
 use super::read_only::Follower;
 use crate::clock::Clock;
 use crate::disk::{Disk, Lock, Pipelining, is_memory_short};
-use crate::format::index::{IndexOf, hash_name};
+use crate::format::index::IndexOf;
+use crate::format::key::hash_name;
 use crate::format::manifest::Manifest;
 use crate::format::mark::Mark;
 use crate::format::segment::Seal;
@@ -177,17 +178,17 @@ impl Core {
 
     /// Asks for the memory that finding this stream under the lock will touch first.
     pub(crate) fn fetch_slots(&self, hash: u64) {
-        self.whereabouts[..2].iter().for_each(|place| place.fetch(slots::tag(hash)));
+        self.whereabouts[..2].iter().for_each(|place| place.fetch(slots::half(hash)));
     }
 
     /// Asks for the memory that finding or noting an id will touch first.
     pub(crate) fn fetch_id(&self, hash: u64) {
-        self.whereabouts[3].fetch(slots::tag(hash));
+        self.whereabouts[3].fetch(slots::half(hash));
     }
 
     /// Asks for the memory that finding the list of this key under the lock will touch first.
     pub(crate) fn fetch_key(&self, hash: u64) {
-        self.whereabouts[2].fetch(slots::tag(hash));
+        self.whereabouts[2].fetch(slots::half(hash));
     }
 
     /// Ends appending for good, and wakes all who wait for anything.

@@ -2,13 +2,14 @@
 //!
 //! As with conditions on queries, what an index finds is looked at in the log, once it is durable.
 
-use super::boundary::View;
 use super::core::{Core, State};
 use super::locate::Locator;
 use super::prepare::Prepared;
 use super::rebuild;
 use super::repeat::{self, Repeat};
-use annals_types::{Append, Damage, ReadError};
+use super::view::{View, may_hide_from};
+use crate::format::index::IdKey;
+use annals_types::{Append, ReadError};
 use smallvec::SmallVec;
 
 /// How far a batch's ids were looked up.
@@ -42,7 +43,7 @@ pub(crate) fn check(
     let from = prepared.ids_checked.until.max(state.next_position.saturating_sub(window));
     let active = &state.segments.active.as_ref().expect("only a store open for writing appends").index;
     if from < active.first_position() {
-        return Err(Unknown::Unsearched(View::new(state), from));
+        return Err(Unknown::Unsearched(View::new(&state.segments), from));
     }
     let seems = |position: &u64| *position >= from && !prepared.ids_checked.others.contains(position);
     let candidates = given(append, prepared).flat_map(|hash| active.ids_of(hash)).filter(seems);
@@ -121,18 +122,13 @@ fn candidates_in(
     for closed in view.closed.iter().filter(|closed| closed.next_position > from) {
         candidates.extend(given(append, prepared).flat_map(|hash| closed.index.ids_of(hash)));
     }
+    // Of each id, what all segments are asked for.
+    let keys: Vec<IdKey> = given(append, prepared).map(|hash| IdKey::new(core.store, hash)).collect();
     for segment in view.sealed.iter().filter(|segment| segment.log.seal.next_position > from) {
         let first = segment.log.seal.first_position;
-        let found = rebuild::with_index(core, segment, |index| {
-            let mut found = Vec::new();
-            for hash in given(append, prepared) {
-                found.extend(index.layout.ids_of(&index.bytes, core.store, hash)?);
-            }
-            Ok(found)
-        })?;
+        let found = rebuild::with_index(core, segment, |index| index.layout.ids_of(&index.bytes, &keys))?;
         // What cannot be read may have one.
-        let hides = |hole: &&Damage| hole.last_position.is_none_or(|last| last.get() >= from);
-        if let Some(hole) = segment.index.holes().iter().find(hides) {
+        if let Some(hole) = segment.index.holes().iter().find(|hole| may_hide_from(hole, from)) {
             return Err(hole.clone().into());
         }
         candidates.extend(found.into_iter().map(|position| first + u64::from(position)));

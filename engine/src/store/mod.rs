@@ -4,12 +4,14 @@ mod boundary;
 pub(crate) mod commit;
 pub(crate) mod core;
 mod examine;
+mod filling;
 pub(crate) mod gate;
 mod ids;
 mod keeper;
 mod locate;
 mod lookup;
 mod open;
+mod outside;
 mod prepare;
 pub(crate) mod query;
 pub(crate) mod read;
@@ -22,6 +24,7 @@ mod stat;
 pub(crate) mod streams;
 pub(crate) mod ticket;
 mod verify;
+mod view;
 
 pub use stat::Stat;
 pub use verify::Verified;
@@ -165,6 +168,8 @@ impl Store {
     /// assert!(outcomes[0].is_ok() && outcomes[1].is_ok() && outcomes[2].is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// Each answer is what [`Store::append`] would have returned: see there for the errors.
     pub fn append_each(&self, appends: &[Append<'_>]) -> Vec<Result<Ticket, AppendError>> {
         let mut answers = Vec::with_capacity(appends.len());
         match self.refuse_read_only() {

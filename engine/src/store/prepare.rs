@@ -126,14 +126,7 @@ impl<'a> Prepared<'a> {
             keys,
             keys_ends,
             boundaries: boundaries_of(core, append),
-            ids_hashes: ids
-                .iter()
-                .map(|&id| {
-                    let hash = keys::hash_id(core.store, id);
-                    core.fetch_id(hash);
-                    hash
-                })
-                .collect(),
+            ids_hashes: ids.iter().map(|&id| hash_id(core, id)).collect(),
             ids_checked: IdsChecked::default(),
             events: encoded.events,
             ids,
@@ -150,6 +143,12 @@ fn boundaries_of<'a>(core: &Core, append: &'a Append<'_>) -> Vec<Boundary<'a>> {
         _ => None,
     };
     append.conditions.iter().filter_map(boundary).collect()
+}
+
+fn hash_id(core: &Core, id: Uuid) -> u64 {
+    let hash = keys::hash_id(core.store, id);
+    core.fetch_id(hash);
+    hash
 }
 
 /// The keys of all events, and where those of each end.

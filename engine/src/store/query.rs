@@ -1,15 +1,13 @@
 //! Reading what a query selects: segment by segment, a few matches at a time.
 
-use super::core::{Closed, Core, SealedSegment, Segments};
+use super::core::Core;
 use super::locate::{Locator, Order};
-use super::rebuild;
-use crate::format::index::BadBlock;
-use crate::index::search::{self, Found, Index, Plan, Way};
+use super::view::{Searched, View, search_memory};
+use crate::index::search::{Plan, Way};
 use annals_types::{Damage, Position, Query, QueryItem, ReadError, Record};
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Matches found at a time.
 const FOUND_MAX: usize = 128;
@@ -139,64 +137,43 @@ impl Selection {
 
     /// Searches on in the segment that holds the next position.
     fn find(&mut self, core: &Core) -> Result<(), ReadError> {
-        let edge = match self.way {
-            Way::Upwards => self.range.start,
-            Way::Downwards => self.range.end - 1,
-        };
         let state = core.state.lock();
-        let holes = state.segments.holes.clone();
-        let (home, of) = home_of(&state.segments, edge);
-        let part = self.range.start.max(of.start)..self.range.end.min(of.end);
-        let relative = relative(&part, of.start);
-        let (plan, way) = (&self.plan, self.way);
-        let search = |index: Index<'_>, leaps_max: u32| {
-            search::search(index, plan, relative.clone(), way, (FOUND_MAX, leaps_max))
-        };
-        let found = match home {
-            Home::Active => {
-                let active = state.segments.active.as_ref().expect("it was just there");
-                let found = in_memory(search(Index::Memory(&active.index), LEAPS_MAX_LOCKED));
-                drop(state);
-                found
+        let view = View::new(&state.segments);
+        let searched = match &state.segments.active {
+            Some(active) if self.way.edge(&self.range) >= view.end => {
+                let part = self.range.start.max(view.end)..self.range.end;
+                let limits = (FOUND_MAX, LEAPS_MAX_LOCKED);
+                Ok(search_memory(&active.index, &self.plan, &part, self.way, limits).with(view.holes()))
             }
-            Home::Closed(closed) => {
+            _ => {
                 drop(state);
-                in_memory(search(Index::Memory(&closed.index), LEAPS_MAX))
-            }
-            Home::Sealed(segment) => {
-                drop(state);
-                match rebuild::with_index(core, &segment, |index| search(Index::Sealed(index), LEAPS_MAX)) {
-                    Ok(found) => {
-                        self.note(&found, of.start, &part, segment.index.holes());
-                        return Ok(());
-                    }
-                    Err(error) => {
-                        // Nothing of it can be told, whatever is asked.
-                        self.go_on_behind(&part);
-                        return Err(with_positions(error, &of));
-                    }
-                }
-            }
-            Home::Nowhere => {
-                drop(state);
-                Found::default()
+                view.search(core, &self.plan, &self.range, self.way, (FOUND_MAX, LEAPS_MAX))
             }
         };
-        self.note(&found, of.start, &part, &holes);
-        Ok(())
+        match searched {
+            Ok(searched) => {
+                self.note(searched);
+                Ok(())
+            }
+            Err((part, error)) => {
+                // Nothing of it can be told, whatever is asked.
+                self.go_on_behind(&part);
+                Err(error)
+            }
+        }
     }
 
-    /// Notes what a search of `part` found, relative to `first_position`, and the damage on the way.
-    fn note(&mut self, found: &Found, first_position: u64, part: &Range<u64>, holes: &[Damage]) {
+    /// Notes what a search found, and the damage on the way.
+    fn note(&mut self, found: Searched) {
         self.touched.leaps += u64::from(found.leaps);
-        let absolute = |position: u32| first_position + u64::from(position);
-        let searched = match (self.way, found.next.map(absolute)) {
+        let part = found.part;
+        let searched = match (self.way, found.next) {
             (_, None) => part.clone(),
             (Way::Upwards, Some(next)) => part.start..next,
             (Way::Downwards, Some(next)) => next + 1..part.end,
         };
-        self.found.extend(found.positions.iter().map(|&position| Place::Match(absolute(position))));
-        for hole in holes {
+        self.found.extend(found.positions.into_iter().map(Place::Match));
+        for hole in found.holes {
             let first = hole.first_position.map_or(part.start, Position::get).max(self.whole.start);
             let end = hole.last_position.map_or(part.end, |last| last.get().saturating_add(1));
             let end = end.min(self.whole.end);
@@ -206,7 +183,7 @@ impl Selection {
                 Way::Downwards => end.saturating_sub(1),
             };
             if first < end && searched.contains(&at) {
-                self.found.push_back(Place::Damaged(at, hole.clone()));
+                self.found.push_back(Place::Damaged(at, hole));
             }
         }
         let places = self.found.make_contiguous();
@@ -222,70 +199,5 @@ impl Selection {
             Way::Upwards => self.range.start = searched.end,
             Way::Downwards => self.range.end = searched.start,
         }
-    }
-}
-
-/// Where a position is.
-enum Home {
-    Active,
-    Closed(Arc<Closed>),
-    Sealed(Arc<SealedSegment>),
-    /// In a segment that could not be read.
-    Nowhere,
-}
-
-/// The segment that holds a position, and its positions.
-fn home_of(segments: &Segments, position: u64) -> (Home, Range<u64>) {
-    let mut behind = u64::MAX;
-    if let Some(active) = &segments.active {
-        let first = active.index.first_position();
-        if position >= first {
-            return (Home::Active, first..u64::MAX);
-        }
-        behind = first;
-    }
-    for closed in segments.closed.iter().rev() {
-        let first = closed.index.first_position();
-        if position >= closed.next_position {
-            return (Home::Nowhere, closed.next_position..behind);
-        }
-        if position >= first {
-            return (Home::Closed(Arc::clone(closed)), first..closed.next_position);
-        }
-        behind = first;
-    }
-    let number = segments.sealed.partition_point(|segment| segment.log.seal.first_position <= position);
-    if let Some(next) = segments.sealed.get(number) {
-        behind = next.log.seal.first_position;
-    }
-    let Some(segment) = number.checked_sub(1).map(|number| &segments.sealed[number]) else {
-        return (Home::Nowhere, 0..behind);
-    };
-    let seal = &segment.log.seal;
-    if position >= seal.next_position {
-        return (Home::Nowhere, seal.next_position..behind);
-    }
-    (Home::Sealed(Arc::clone(segment)), seal.first_position..seal.next_position)
-}
-
-fn in_memory(found: Result<Found, BadBlock>) -> Found {
-    found.expect("lists in memory have no blocks that could be damaged")
-}
-
-fn relative(part: &Range<u64>, first_position: u64) -> Range<u32> {
-    // A segment's events are counted in 32 bits; an active one is searched as far as that goes.
-    let relative = |position: u64| u32::try_from(position - first_position).unwrap_or(u32::MAX);
-    relative(part.start)..relative(part.end)
-}
-
-/// Says of damage that says nothing of positions that all of the segment may be missing.
-fn with_positions(error: ReadError, of: &Range<u64>) -> ReadError {
-    match error {
-        ReadError::Damage(mut damage) if damage.first_position.is_none() => {
-            damage.first_position = Some(Position::new(of.start));
-            damage.last_position = Some(Position::new(of.end.saturating_sub(1)));
-            ReadError::Damage(damage)
-        }
-        error => error,
     }
 }

@@ -84,19 +84,17 @@ fn rebuild(core: &Core, segment: &SealedSegment) -> Result<(), ReadError> {
     segment.index.replace(encoded, holes).map_err(|bad| damaged_index(segment, bad))
 }
 
-/// Notes a frame and its events, which were verified.
+/// Notes a frame and its events, which were verified: all of it, or nothing, for what an index knows can be read.
 pub(crate) fn add(index: &mut MemoryIndex, envelope: &Envelope, view: &View<'_>) -> Result<(), DamageKind> {
-    // All of it, or nothing: what an index knows can be read.
+    let (mut events, mut keys) = (Vec::with_capacity(view.header.events as usize), Vec::new());
     for ordinal in 0..view.header.events {
-        view.event(ordinal)?;
+        let (stream, id) = keys::of_stored(index.store(), view, ordinal, |hash| keys.push(hash))?;
+        events.push((usize::from(stream), id, keys.len()));
     }
-    for stream in 0..view.header.streams {
-        view.name(stream)?;
-    }
+    let names = (0..view.header.streams).map(|stream| view.name(stream)).collect::<Result<Vec<_>, _>>()?;
     index.push_frame(view.header.first_position, envelope.offset);
-    let mut numbers = Vec::with_capacity(usize::from(view.header.streams));
-    for stream in 0..view.header.streams {
-        let name = view.name(stream)?;
+    let mut numbers = Vec::with_capacity(names.len());
+    for (stream, name) in (0..).zip(names) {
         let number = index.stream_for(index.hash(name), name, view.first_version(stream));
         // Versions that a damaged frame held: they lead to where it was, and reading them says so.
         while index.next_version(number) < view.first_version(stream) {
@@ -104,13 +102,46 @@ pub(crate) fn add(index: &mut MemoryIndex, envelope: &Envelope, view: &View<'_>)
         }
         numbers.push(number);
     }
-    for ordinal in 0..view.header.events {
-        let stream = usize::from(view.stream_of(ordinal)?);
-        let number = *numbers.get(stream).ok_or(DamageKind::Malformed)?;
-        let position = view.header.first_position + u64::from(ordinal);
-        index.push_event(number, position);
-        let id = keys::of_stored(index.store(), view, ordinal, |hash| index.push_key(hash, position))?;
+    let mut keys_start = 0;
+    for (position, (stream, id, keys_end)) in (view.header.first_position..).zip(events) {
+        index.push_event(numbers[stream], position);
+        keys[keys_start..keys_end].iter().for_each(|&hash| index.push_key(hash, position));
         index.push_id(id, position);
+        keys_start = keys_end;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::batch;
+    use crate::format::frame::{self, FrameSeed};
+    use annals_types::{Append, NewEvent, Uuid};
+
+    #[test]
+    fn a_frame_that_cannot_be_taken_apart_is_not_half_in_the_index() {
+        let append =
+            Append::from([NewEvent::new("a", "T").tag("x"), NewEvent::new("b", "U").binary(vec![7; 50])]);
+        let ids = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        let room = frame::FRAME_FIXED_BYTES;
+        let mut bytes = batch::encode(&append, Uuid::nil(), [7; 16], &ids, room, Vec::new()).bytes;
+        let plain = frame::wrap(&mut bytes, None);
+        let decided = batch::Decided { epoch: 1, number: 0, first_position: 0, time: 1 };
+        let crc = batch::decide(&mut bytes[room..], decided);
+        let seed = FrameSeed::new(5);
+        frame::place(&mut bytes, frame::Place { offset: 4096, previous: 0, not_durable: 0, seed }, crc);
+        let envelope = Envelope::decode(&bytes, 4096, seed).expect("it was just made");
+        let note = |bytes: &[u8]| {
+            let mut index = MemoryIndex::new(Uuid::nil(), 0);
+            let view = frame::own_view(bytes, plain.as_deref()).expect("its header is sound");
+            let added = add(&mut index, &envelope, &view);
+            (added, index.frames().len(), index.stream_count(), index.keys().count())
+        };
+        assert_eq!(note(&bytes), (Ok(()), 1, 2, 5));
+        // In the second event.
+        let last = envelope.body_range().end - 1;
+        bytes[last] ^= 1;
+        assert_eq!(note(&bytes), (Err(DamageKind::Checksum), 0, 0, 0));
+    }
 }

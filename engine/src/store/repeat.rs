@@ -38,12 +38,7 @@ pub(crate) fn find(
 ) -> Result<Repeat, ReadError> {
     for position in positions.iter().flatten().copied() {
         let mut locator = Locator::default();
-        let frame = locator.frame(core, position)?;
-        // A repeat, or else a conflict if any of its ids is there.
-        if let Some(appended) = same_batch(frame, append, prepared)? {
-            return Ok(Repeat::Same(appended));
-        }
-        if let Some(repeat) = at(frame, position, append, prepared)? {
+        if let Some(repeat) = at(locator.frame(core, position)?, position, append, prepared)? {
             return Ok(repeat);
         }
     }

@@ -52,7 +52,8 @@ impl Ticket {
     /// Blocks until the outcome is settled, and returns it.
     ///
     /// # Errors
-    /// The append was rejected ([`AppendError::WrongVersion`], [`AppendError::IdConflict`]), or the writer failed
+    /// The append was rejected ([`AppendError::WrongVersion`], [`AppendError::QueryMatched`],
+    /// [`AppendError::AfterTheEnd`], [`AppendError::QueryTooBroad`], [`AppendError::IdConflict`]), or the writer failed
     /// before it was durable: [`AppendError::UnknownOutcome`] if it had been written, else
     /// [`AppendError::Poisoned`].
     pub fn wait(self) -> Result<Appended, AppendError> {

@@ -1,25 +1,16 @@
 //! Conditions on queries: the table of docs/dcb.md line by line, races, and keys whose hashes are alike.
 
-use crate::support::small;
+use crate::support::{append, open};
 use annals::testing::shrink_hashes;
 use annals::{
-    Append, AppendError, Appended, DiskChoice, ExpectedVersion, NewEvent, Position, Query, QueryItem, Read,
-    Record, Settings, Store, Ticket, Uuid,
+    Append, AppendError, Appended, ExpectedVersion, NewEvent, Position, Query, QueryItem, Read, Record,
+    Settings, Store, Uuid,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use std::path::Path;
 use std::sync::Barrier;
 
 const DOCUMENT: &str = include_str!("../../../docs/dcb.md");
-
-fn open(dir: &Path) -> Store {
-    Store::open_with(dir, small(DiskChoice::Auto)).unwrap()
-}
-
-fn append(store: &Store, append: Append<'_>) -> Result<Appended, AppendError> {
-    store.append(append).and_then(Ticket::wait)
-}
 
 /// `A{x y} B{}`
 fn events(text: &str) -> Vec<NewEvent<'static>> {

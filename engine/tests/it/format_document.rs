@@ -2,112 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+use crate::format_tables::{DOCUMENT, Format, align_up, crc, hash, number};
 use annals::{Append, ContentKind, NewEvent, Read, Record, Settings, Store, Timestamp, Uuid};
-use sha2::{Digest as _, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-const DOCUMENT: &str = include_str!("../../../docs/format.md");
-
-/// The tables of the document.
-#[derive(Default)]
-struct Format {
-    /// Where a field of a table is, and how many bytes it has.
-    fields: HashMap<(&'static str, &'static str), (usize, usize)>,
-    constants: HashMap<&'static str, u64>,
-    magics: HashMap<&'static str, &'static str>,
-}
-
-impl Format {
-    fn parse(text: &'static str) -> Self {
-        let mut format = Self::default();
-        let mut table = "";
-        for line in text.lines() {
-            if let Some(heading) = line.strip_prefix("### ") {
-                table = heading.trim_matches('`');
-            }
-            let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
-            let is_name =
-                |at: usize| line.split('|').nth(at).is_some_and(|cell| cell.trim().starts_with('`'));
-            match cells[..] {
-                ["", at, bytes, field, ..] if is_name(3) => {
-                    if let (Ok(at), Ok(bytes)) = (at.parse(), bytes.parse()) {
-                        let twice = format.fields.insert((table, field), (at, bytes));
-                        assert!(twice.is_none() || field == "zero", "{table} has two fields {field}");
-                    }
-                }
-                ["", name, value, ..] if is_name(1) => {
-                    if let Ok(number) = value.parse() {
-                        format.constants.insert(name, number);
-                    } else if is_name(2) {
-                        format.magics.insert(name, value);
-                    }
-                }
-                _ => {}
-            }
-        }
-        format
-    }
-
-    fn place(&self, table: &'static str, field: &'static str) -> (usize, usize) {
-        *self
-            .fields
-            .get(&(table, field))
-            .unwrap_or_else(|| panic!("the document has no field {field} of {table}"))
-    }
-
-    /// The bytes of a field of the thing at the start of `bytes`.
-    fn bytes<'a>(&self, table: &'static str, field: &'static str, bytes: &'a [u8]) -> &'a [u8] {
-        let (at, count) = self.place(table, field);
-        &bytes[at..at + count]
-    }
-
-    fn number(&self, table: &'static str, field: &'static str, bytes: &[u8]) -> u64 {
-        number(self.bytes(table, field, bytes))
-    }
-
-    fn size(&self, table: &'static str, field: &'static str, bytes: &[u8]) -> usize {
-        self.number(table, field, bytes).try_into().unwrap()
-    }
-
-    fn start(&self, table: &'static str, field: &'static str) -> usize {
-        self.place(table, field).0
-    }
-
-    fn constant(&self, name: &'static str) -> usize {
-        self.constants[name].try_into().unwrap()
-    }
-
-    /// The header of this kind at the start of `bytes`, verified.
-    fn header<'a>(&self, kind: &str, bytes: &'a [u8]) -> &'a [u8] {
-        let own = self.start("prelude", "checksum");
-        assert_eq!(self.number("prelude", "checksum", bytes), u64::from(crc(0, &bytes[..own])), "{kind}");
-        assert_eq!(self.bytes("prelude", "magic", bytes), self.magics[kind].as_bytes());
-        assert_eq!(self.number("prelude", "version", bytes), 1);
-        let header = &bytes[..self.size("prelude", "header length", bytes)];
-        let rest = crc(0, &header[own + 4..]);
-        assert_eq!(self.number("prelude", "header checksum", bytes), u64::from(rest), "{kind}");
-        header
-    }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
-}
-
-fn crc(seed: u32, bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
-    hasher.update(bytes);
-    hasher.finalize()
-}
-
-fn hash(parts: &[&[u8]]) -> Vec<u8> {
-    parts.iter().fold(Sha256::new(), |hasher, part| hasher.chain_update(part)).finalize().to_vec()
-}
-
-fn align_up(at: usize, unit: usize) -> usize {
-    at.div_ceil(unit) * unit
-}
 
 /// An event, as the document says that it is read, and as the library reads it.
 #[derive(PartialEq, Eq, Debug)]
@@ -460,10 +358,10 @@ impl Reader<'_> {
             .collect();
         ids.sort_unstable();
         let found_ids = table.iter().map(|record| {
-            let tag = format.bytes("index id", "tag", record);
-            let hash = twox_hash::XxHash3_64::oneshot_with_seed(seed_of(7), tag);
+            let half = format.bytes("index id", "half", record);
+            let hash = twox_hash::XxHash3_64::oneshot_with_seed(seed_of(7), half);
             assert!(is_in_filter(hash));
-            (number(tag), first + format.size("index id", "position", record))
+            (number(half), first + format.size("index id", "position", record))
         });
         assert_eq!(found_ids.collect::<Vec<_>>(), ids);
     }

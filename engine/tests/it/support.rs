@@ -1,10 +1,17 @@
 //! What the tests of several subjects need.
 
-use annals::testing::{Model, ModelEvent};
-use annals::{DiskChoice, Position, Read, ReadError, Record, Settings, Store};
+use annals::testing::{Clock, Model, ModelEvent, SimulatedDisk, open_simulated};
+use annals::{
+    Append, AppendError, Appended, DiskChoice, ExpectedVersion, NewEvent, Position, Read, ReadError, Record,
+    Settings, Store, Ticket, Version,
+};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
+
+/// The time of clocks that are set by hand.
+pub(crate) const NOW: u64 = 1_700_000_000_000_000_000;
 
 /// How many cases to try: `default`, times what the environment variable `ANNALS_CASES` says.
 pub(crate) fn cases(default: u64) -> u64 {
@@ -100,4 +107,34 @@ pub(crate) fn copy_store(from: &Path, to: &Path) {
             copied => assert!(copied.is_ok(), "{name:?}: {copied:?}"),
         }
     }
+}
+
+pub(crate) fn open(dir: &Path) -> Store {
+    Store::open_with(dir, small(DiskChoice::Auto)).unwrap()
+}
+
+pub(crate) fn event(stream: &str) -> NewEvent<'_> {
+    NewEvent::new(stream, "Happened")
+}
+
+pub(crate) fn exactly(version: u64) -> ExpectedVersion {
+    ExpectedVersion::Exactly(Version::new(version))
+}
+
+pub(crate) fn wait(ticket: Result<Ticket, AppendError>) -> Result<Appended, AppendError> {
+    ticket.and_then(Ticket::wait)
+}
+
+pub(crate) fn append(store: &Store, append: Append<'_>) -> Result<Appended, AppendError> {
+    wait(store.append(append))
+}
+
+pub(crate) fn on_disk(disk: &SimulatedDisk) -> Store {
+    let clock = Clock::Manual(Arc::new(AtomicU64::new(NOW)));
+    open_simulated(disk, Path::new("/store"), small(DiskChoice::Auto), clock).unwrap()
+}
+
+/// A byte that tells events apart.
+pub(crate) fn filling(number: u64) -> u8 {
+    u8::try_from(number % 251).unwrap()
 }

@@ -1,7 +1,7 @@
 //! A batch to be appended, what must hold for it, and what comes of it.
 
 use crate::error::InputError;
-use crate::event::{NewEvent, check_name};
+use crate::event::{NewEvent, check_name, check_size};
 use crate::limits;
 use crate::position::{Position, Version};
 use crate::query::Query;
@@ -71,7 +71,12 @@ impl<'a> Append<'a> {
         self
     }
 
-    /// Adds the condition that no event after this position matches. `None`: no event at all.
+    /// Adds the condition that no event after this position matches. `None`: no event at all. Up to 128 such conditions.
+    ///
+    /// Refused otherwise with [`AppendError::QueryMatched`](crate::AppendError::QueryMatched), which names the first event
+    /// that matches. A position that no event has yet is an error
+    /// ([`AppendError::AfterTheEnd`](crate::AppendError::AfterTheEnd)), and so is a query that would take about half a second
+    /// to judge ([`AppendError::QueryTooBroad`](crate::AppendError::QueryTooBroad)).
     #[must_use]
     pub fn fail_if_matches(mut self, query: impl Into<Query<'a>>, after: Option<Position>) -> Self {
         self.conditions.push(Condition::NoMatch { query: query.into(), after });
@@ -91,13 +96,8 @@ impl<'a> Append<'a> {
     /// The first thing that is over a limit or malformed.
     pub fn validate(&self) -> Result<(), InputError> {
         let first = self.events.first().ok_or(InputError::NoEvents)?;
-        let too_many = |what, count, count_max| Err(InputError::TooMany { what, count, count_max });
-        if self.events.len() > limits::BATCH_EVENTS_MAX {
-            return too_many("events in the batch", self.events.len(), limits::BATCH_EVENTS_MAX);
-        }
-        if self.conditions.len() > limits::CONDITIONS_MAX {
-            return too_many("conditions", self.conditions.len(), limits::CONDITIONS_MAX);
-        }
+        check_size("events in the batch", self.events.len(), limits::BATCH_EVENTS_MAX)?;
+        check_size("conditions", self.conditions.len(), limits::CONDITIONS_MAX)?;
         for (index, event) in self.events.iter().enumerate() {
             event.validate()?;
             if event.time.is_some() != first.time.is_some() {
@@ -114,10 +114,7 @@ impl<'a> Append<'a> {
         }
         let queries =
             self.conditions.iter().filter(|condition| matches!(condition, Condition::NoMatch { .. }));
-        let count = queries.count();
-        if count > limits::QUERY_CONDITIONS_MAX {
-            return too_many("conditions on queries", count, limits::QUERY_CONDITIONS_MAX);
-        }
+        check_size("conditions on queries", queries.count(), limits::QUERY_CONDITIONS_MAX)?;
         Ok(())
     }
 }

@@ -168,7 +168,8 @@ pub fn check_name(what: &'static str, name: &str, bytes_max: usize) -> Result<()
     Ok(())
 }
 
-fn check_size(what: &'static str, count: usize, count_max: usize) -> Result<(), InputError> {
+/// Checks that there is not too much of something.
+pub(crate) fn check_size(what: &'static str, count: usize, count_max: usize) -> Result<(), InputError> {
     if count > count_max { Err(InputError::TooMany { what, count, count_max }) } else { Ok(()) }
 }
 

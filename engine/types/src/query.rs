@@ -1,7 +1,7 @@
 //! Which events: by types, tags, stream, category, correlation and causation.
 
 use crate::error::InputError;
-use crate::event::{Record, check_name};
+use crate::event::{Record, check_name, check_size};
 use crate::limits;
 use crate::stream::category;
 use std::borrow::Cow;
@@ -76,7 +76,7 @@ impl<'a> Query<'a> {
     /// # Errors
     /// The first thing that is over a limit or malformed.
     pub fn validate(&self) -> Result<(), InputError> {
-        check_count("items of a query", self.items.len(), limits::QUERY_ITEMS_MAX)?;
+        check_size("items of a query", self.items.len(), limits::QUERY_ITEMS_MAX)?;
         self.items.iter().try_for_each(QueryItem::validate)
     }
 }
@@ -171,8 +171,8 @@ impl<'a> QueryItem<'a> {
     }
 
     fn validate(&self) -> Result<(), InputError> {
-        check_count("types of a query's item", self.types.len(), limits::QUERY_TYPES_MAX)?;
-        check_count("tags of a query's item", self.tags.len(), limits::TAGS_MAX)?;
+        check_size("types of a query's item", self.types.len(), limits::QUERY_TYPES_MAX)?;
+        check_size("tags of a query's item", self.tags.len(), limits::TAGS_MAX)?;
         for event_type in &self.types {
             check_name("event type", event_type, limits::EVENT_TYPE_BYTES_MAX)?;
         }
@@ -187,8 +187,4 @@ impl<'a> QueryItem<'a> {
             None => Ok(()),
         }
     }
-}
-
-fn check_count(what: &'static str, count: usize, count_max: usize) -> Result<(), InputError> {
-    if count > count_max { Err(InputError::TooMany { what, count, count_max }) } else { Ok(()) }
 }
