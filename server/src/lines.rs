@@ -1,7 +1,8 @@
 //! The lines of a file, plain or compressed, read and split on a thread of their own.
 //!
 //! Lines arrive in chunks of whole lines, so that what is made of a chunk's lines can borrow from
-//! it. At most [`CHUNKS_WAITING_MAX`] chunks wait for the reader, so memory does not grow with the file.
+//! it. What is made of a chunk is made on that thread, too. At most [`CHUNKS_WAITING_MAX`] chunks wait
+//! for the reader, so memory does not grow with the file.
 
 use crate::failure::Failure;
 use annals::limits;
@@ -22,6 +23,8 @@ pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
 const CHUNK_BYTES_MAX: usize = 48 << 20;
 /// A chunk is sent once it has this many bytes (256 KiB): enough that hand-overs cost nothing.
 const CHUNK_BYTES_GOAL: usize = 256 << 10;
+/// A chunk is sent, too, once it has this many lines: what is made of a short line may be much larger.
+const CHUNK_LINES_GOAL: usize = 10_000;
 /// Chunks that wait between the two threads.
 const CHUNKS_WAITING_MAX: usize = 4;
 /// Buffer for the file itself, and for what comes out of decompression.
@@ -59,30 +62,31 @@ fn without_break(line: &[u8]) -> &[u8] {
 
 /// What came of waiting for a chunk.
 #[derive(Debug)]
-pub(crate) enum Received {
-    /// The next lines.
-    Chunk(Chunk),
+pub(crate) enum Received<T> {
+    /// What was made of the next lines.
+    Chunk(T),
     /// Nothing yet.
     Nothing,
     /// There are no more lines.
     End,
 }
 
-/// The lines of one file, being read.
+/// The lines of one file, being read, and a `T` being made of each chunk.
 #[derive(Debug)]
-pub(crate) struct Lines {
-    chunks: Receiver<Result<Chunk, Failure>>,
+pub(crate) struct Lines<T> {
+    chunks: Receiver<Result<T, Failure>>,
     thread: Option<JoinHandle<()>>,
     bytes_read: Arc<AtomicU64>,
     bytes_total: Option<u64>,
 }
 
-impl Lines {
-    /// Opens a file, `-` being standard input, and begins to read it. Chunks hold a multiple of
-    /// `lines_multiple` lines, except where that would be too many bytes, and at the end.
-    pub(crate) fn open(path: &Path, lines_multiple: usize) -> Result<Self, Failure> {
+impl<T: Send + 'static> Lines<T> {
+    /// Opens a file, `-` being standard input, and begins to read it and to `make` something of each
+    /// chunk. Chunks hold a multiple of `lines_multiple` lines, except where that would be too many
+    /// bytes, and at the end.
+    pub(crate) fn open(path: &Path, lines_multiple: usize, make: fn(Chunk) -> T) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
-            return Self::start(io::stdin(), None, "standard input".into(), lines_multiple);
+            return Self::start(io::stdin(), None, "standard input".into(), lines_multiple, make);
         }
         let file = File::open(path).map_err(|source| Failure::io("open", path, source))?;
         let metadata = file.metadata().map_err(|source| Failure::io("examine", path, source))?;
@@ -91,7 +95,7 @@ impl Lines {
             return Err(Failure::io("read", path, io::ErrorKind::IsADirectory.into()));
         }
         let bytes_total = metadata.is_file().then_some(metadata.len());
-        Self::start(file, bytes_total, path.to_owned(), lines_multiple)
+        Self::start(file, bytes_total, path.to_owned(), lines_multiple, make)
     }
 
     fn start(
@@ -99,6 +103,7 @@ impl Lines {
         bytes_total: Option<u64>,
         path: PathBuf,
         lines_multiple: usize,
+        make: fn(Chunk) -> T,
     ) -> Result<Self, Failure> {
         let (sender, chunks) = mpsc::sync_channel(CHUNKS_WAITING_MAX);
         let bytes_read = Arc::new(AtomicU64::new(0));
@@ -107,12 +112,13 @@ impl Lines {
         let thread = std::thread::Builder::new()
             .name("lines".to_owned())
             .spawn(move || {
+                let outlet = Outlet { sender, make, lines_multiple };
                 let outcome = decompressed(counted)
                     .map_err(|source| Failure::io("read", &path, source))
-                    .and_then(|input| split(input, &path, lines_multiple, &sender));
+                    .and_then(|input| split(input, &path, &outlet));
                 if let Err(failure) = outcome {
                     // Nobody listening means that nobody wants to know.
-                    let _ = sender.send(Err(failure));
+                    let _ = outlet.sender.send(Err(failure));
                 }
             })
             .map_err(|source| Failure::io("start a thread to read", failed_path, source))?;
@@ -120,7 +126,7 @@ impl Lines {
     }
 
     /// Waits for the next lines, but no longer than `patience`.
-    pub(crate) fn receive(&mut self, patience: Duration) -> Result<Received, Failure> {
+    pub(crate) fn receive(&mut self, patience: Duration) -> Result<Received<T>, Failure> {
         match self.chunks.recv_timeout(patience) {
             Ok(chunk) => chunk.map(Received::Chunk),
             Err(RecvTimeoutError::Timeout) => Ok(Received::Nothing),
@@ -181,14 +187,16 @@ fn is_zstd_magic(magic: &[u8]) -> bool {
     }
 }
 
+/// Where the thread that reads sends what it makes of chunks.
+struct Outlet<T> {
+    sender: SyncSender<Result<T, Failure>>,
+    make: fn(Chunk) -> T,
+    lines_multiple: usize,
+}
+
 /// Splits the input into chunks of whole lines and sends them. Ends early, without an error, when
 /// nobody receives them any more.
-fn split(
-    mut input: Box<dyn BufRead>,
-    path: &Path,
-    lines_multiple: usize,
-    sender: &SyncSender<Result<Chunk, Failure>>,
-) -> Result<(), Failure> {
+fn split<T>(mut input: Box<dyn BufRead>, path: &Path, outlet: &Outlet<T>) -> Result<(), Failure> {
     let mut chunk = Chunk { first_line: 1, ..Chunk::default() };
     loop {
         let start = chunk.bytes.len();
@@ -197,7 +205,7 @@ fn split(
         let failure = match outcome {
             Ok(0) => None,
             Ok(count) if count <= LINE_BYTES_MAX => {
-                if chunk.add_line(start, lines_multiple, sender).is_err() {
+                if chunk.add_line(start, outlet).is_err() {
                     return Ok(());
                 }
                 continue;
@@ -210,7 +218,7 @@ fn split(
         };
         // The whole lines before a failure still count.
         chunk.bytes.truncate(start);
-        if chunk.send(Vec::new(), sender).is_err() {
+        if chunk.send(Vec::new(), outlet).is_err() {
             return Ok(());
         }
         return failure.map_or(Ok(()), Err);
@@ -228,25 +236,21 @@ struct Unwanted;
 
 impl Chunk {
     /// Counts the line that begins at `start` as one of this chunk, and sends what is ready.
-    fn add_line(
-        &mut self,
-        start: usize,
-        lines_multiple: usize,
-        sender: &SyncSender<Result<Self, Failure>>,
-    ) -> Result<(), Unwanted> {
+    fn add_line<T>(&mut self, start: usize, outlet: &Outlet<T>) -> Result<(), Unwanted> {
         if self.bytes.len() > CHUNK_BYTES_MAX {
             let line = self.bytes.split_off(start);
-            self.send(line, sender)?;
+            self.send(line, outlet)?;
         }
         self.ends.push(self.bytes.len());
-        if self.bytes.len() >= CHUNK_BYTES_GOAL && self.ends.len().is_multiple_of(lines_multiple) {
-            self.send(Vec::new(), sender)?;
+        let is_enough = self.bytes.len() >= CHUNK_BYTES_GOAL || self.ends.len() >= CHUNK_LINES_GOAL;
+        if is_enough && self.ends.len().is_multiple_of(outlet.lines_multiple) {
+            self.send(Vec::new(), outlet)?;
         }
         Ok(())
     }
 
     /// Sends the lines of this chunk and becomes the one after it, which begins with `bytes`.
-    fn send(&mut self, bytes: Vec<u8>, sender: &SyncSender<Result<Self, Failure>>) -> Result<(), Unwanted> {
+    fn send<T>(&mut self, bytes: Vec<u8>, outlet: &Outlet<T>) -> Result<(), Unwanted> {
         let next = Self { bytes, ends: Vec::new(), first_line: self.first_line + self.ends.len() as u64 };
         let full = std::mem::replace(self, next);
         if full.ends.is_empty() {
@@ -254,7 +258,7 @@ impl Chunk {
         }
         // The next chunk will be about as large: growing it step by step would copy it several times.
         self.bytes.reserve(full.bytes.len().min(2 * CHUNK_BYTES_GOAL));
-        sender.send(Ok(full)).map_err(|_| Unwanted)
+        outlet.sender.send(Ok((outlet.make)(full))).map_err(|_| Unwanted)
     }
 }
 
@@ -269,7 +273,8 @@ mod tests {
     type Numbered = Vec<(u64, Vec<u8>)>;
 
     fn read(bytes: Vec<u8>, lines_multiple: usize) -> Result<Vec<Numbered>, Failure> {
-        let mut lines = Lines::start(Cursor::new(bytes), None, "test".into(), lines_multiple)?;
+        let mut lines =
+            Lines::start(Cursor::new(bytes), None, "test".into(), lines_multiple, std::convert::identity)?;
         let mut chunks = Vec::new();
         while let Received::Chunk(chunk) = lines.receive(PATIENCE)? {
             chunks.push(chunk.lines().map(|(number, line)| (number, line.to_vec())).collect());
@@ -316,7 +321,8 @@ mod tests {
         encoder.write_all(b"a\nb\nc").unwrap();
         let mut bytes = encoder.finish().unwrap();
         bytes.truncate(bytes.len() - 9);
-        let mut lines = Lines::start(Cursor::new(bytes), None, "test".into(), 1000).unwrap();
+        let mut lines =
+            Lines::start(Cursor::new(bytes), None, "test".into(), 1000, std::convert::identity).unwrap();
         let Ok(Received::Chunk(chunk)) = lines.receive(PATIENCE) else { panic!("no chunk") };
         assert_eq!(chunk.lines().collect::<Vec<_>>(), [(1, &b"a"[..]), (2, &b"b"[..])]);
         assert!(matches!(lines.receive(PATIENCE), Err(Failure::Io(_))));

@@ -1,24 +1,23 @@
 //! `annals import`: appends JSON lines in order, pipelined, adding nothing twice.
 //!
-//! One thread reads, decompresses and splits; this one parses, judges and appends; the store's own
+//! One thread reads, decompresses, splits and parses; this one judges and appends; the store's own
 //! writes. Per line: one pass over its JSON, one hash for its id, one look-up of its stream.
 
 use super::arguments::Import as Options;
 use super::known::{Known, Verdict};
 use super::notes::Notes;
+use super::parsed::{Identified, Line, ParsedChunk};
 use super::sending::{Batch, Flight};
 use super::timing::TimeRule;
 use crate::clock::{self, Stopwatch};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::json::parse_event;
-use crate::lines::{Chunk, Lines, Received};
+use crate::lines::{Lines, Received};
 use crate::output::Output;
 use crate::progress::{Progress, Unit};
 use crate::signals::StopRequest;
 use annals::{NewEvent, Position, Read, Store, Timestamp, Uuid, limits};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::time::Duration;
 
@@ -46,7 +45,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let stop = StopRequest::watch()?;
     let stopwatch = Stopwatch::start();
     // Before the store: a file that is not there must not leave an empty store behind.
-    let mut lines = Lines::open(&options.file, batch_events)?;
+    let mut lines = Lines::open(&options.file, batch_events, ParsedChunk::of)?;
     let store = config.open_for_writing(&options.tuning)?;
     let mut import = Import {
         store: &store,
@@ -115,14 +114,14 @@ impl From<Failure> for Refusal {
 }
 
 impl Import<'_> {
-    fn take_lines(&mut self, lines: &mut Lines, stop: &StopRequest) -> Result<(), Failure> {
+    fn take_lines(&mut self, lines: &mut Lines<ParsedChunk>, stop: &StopRequest) -> Result<(), Failure> {
         let mut progress = Progress::start(Unit::Bytes);
         let outcome = loop {
             if stop.is_set() {
                 break Err(Failure::Interrupted);
             }
             let taken = match lines.receive(PATIENCE) {
-                Ok(Received::Chunk(chunk)) => self.take_chunk(&chunk),
+                Ok(Received::Chunk(chunk)) => chunk.take_lines(|lines| self.take_chunk(lines)),
                 Ok(Received::Nothing) => Ok(()),
                 Ok(Received::End) => break Ok(()),
                 Err(failure) => Err(failure),
@@ -138,13 +137,11 @@ impl Import<'_> {
     }
 
     /// Takes the lines of a chunk, and sends all of them: batches borrow from their chunk.
-    fn take_chunk(&mut self, chunk: &Chunk) -> Result<(), Failure> {
+    fn take_chunk(&mut self, lines: Vec<Line<'_>>) -> Result<(), Failure> {
         let mut batch = Batch::with_capacity(self.batch_events);
-        for (number, line) in chunk.lines() {
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            match self.take_line(number, line, &mut batch) {
+        for line in lines {
+            let number = line.number;
+            match self.take_line(line, &mut batch) {
                 Ok(()) => self.lines += 1,
                 Err(Refusal::Run(failure)) => return Err(failure),
                 Err(Refusal::Line(reason)) if self.skip_bad => {
@@ -164,15 +161,11 @@ impl Import<'_> {
         self.send(&mut batch)
     }
 
-    fn take_line<'a>(&mut self, number: u64, line: &'a [u8], batch: &mut Batch<'a>) -> Result<(), Refusal> {
+    fn take_line<'a>(&mut self, line: Line<'a>, batch: &mut Batch<'a>) -> Result<(), Refusal> {
         let bad = |reason: &dyn std::fmt::Display| Refusal::Line(reason.to_string());
-        let parsed = parse_event(line).map_err(|error| bad(&error))?;
-        self.notes.unknown_fields(parsed.unknown());
-        let mut event = parsed.into_event().map_err(|error| bad(&error))?;
-        let given = event.id.map(|id| (id, number));
-        let id = event.id.unwrap_or_else(|| line_id(number, line));
-        event.id = Some(id);
-        if self.is_repeated(&event, id, given.is_some(), batch)? {
+        self.notes.unknown_fields(&line.unknown);
+        let Identified { mut event, id, is_id_given } = line.event.map_err(|error| bad(&error))?;
+        if self.is_repeated(&event, id, is_id_given, batch)? {
             self.repeated += 1;
             return Ok(());
         }
@@ -187,7 +180,7 @@ impl Import<'_> {
             // The store gives it the clock's time; what that is shows only once it is appended.
             None => self.times.set_floor(None),
         }
-        batch.push(event, given);
+        batch.push(event, is_id_given.then_some((id, line.number)));
         Ok(())
     }
 
@@ -196,10 +189,10 @@ impl Import<'_> {
         &mut self,
         event: &NewEvent<'a>,
         id: Uuid,
-        is_given: bool,
+        is_id_given: bool,
         batch: &mut Batch<'a>,
     ) -> Result<bool, Refusal> {
-        let mut verdict = self.known.judge(self.store, event, id, is_given)?;
+        let mut verdict = self.known.judge(self.store, event, id, is_id_given)?;
         if verdict == Verdict::Unsettled {
             self.send(batch)?;
             self.flight.settle_all()?;
@@ -255,17 +248,6 @@ impl Import<'_> {
     }
 }
 
-/// The id of a line without one: a UUIDv8 of its number and its bytes. The same line in the same
-/// place is the same event, whenever and in whatever batch it is imported.
-fn line_id(number: u64, line: &[u8]) -> Uuid {
-    let hash = Sha256::new().chain_update(number.to_le_bytes()).chain_update(line).finalize();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash[..16]);
-    bytes[6] = (bytes[6] & 0x0f) | 0x80;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    Uuid::from_bytes(bytes)
-}
-
 fn print(json: bool, summary: &Summary) -> Result<(), Failure> {
     let mut output = Output::open();
     let printed =
@@ -290,18 +272,6 @@ fn write_readable(out: &mut impl Write, summary: &Summary) -> std::io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_of_lines_are_uuids_of_number_and_text() {
-        let id = line_id(1, b"{}");
-        assert_eq!(id.get_version_num(), 8);
-        assert_eq!(id.get_variant().to_string(), "RFC4122");
-        assert_eq!(id, line_id(1, b"{}"));
-        assert_ne!(id, line_id(2, b"{}"));
-        assert_ne!(id, line_id(1, b"{} "));
-        // Ids of earlier imports must stay what they were, or importing again would add everything twice.
-        assert_eq!(id.to_string(), "04cef4ef-7987-8474-99a9-d011f9f3c888");
-    }
 
     #[test]
     fn batches_have_their_limits() {

@@ -9,6 +9,7 @@ mod follow;
 mod import;
 mod known;
 mod notes;
+mod parsed;
 mod read;
 mod sending;
 mod stat;

@@ -93,6 +93,11 @@ impl<'a> EventText<'a> {
         &self.unknown
     }
 
+    /// The same names, taken out.
+    pub(crate) fn take_unknown(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unknown)
+    }
+
     /// The event, checked against every limit.
     pub(crate) fn into_event(self) -> Result<NewEvent<'a>, BadEvent> {
         let has_base64 = self.data_base64.is_some() || self.metadata_base64.is_some();
