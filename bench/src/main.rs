@@ -4,6 +4,7 @@ mod append;
 mod disk;
 mod query;
 mod report;
+mod segments;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -22,12 +23,15 @@ enum What {
     Append(append::Arguments),
     /// Queries: reading what they select, and judging conditions on them.
     Query(query::Arguments),
+    /// Look-ups in many sealed segments, against few.
+    Segments(segments::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Append(arguments) => append::run(&arguments),
         What::Query(arguments) => query::run(&arguments),
+        What::Segments(arguments) => segments::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

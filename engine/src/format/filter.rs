@@ -1,16 +1,18 @@
 //! A filter over hashes: says for sure that one is absent, or that it may be there. Part of an index.
 //!
-//! A Bloom filter in blocks of 64 bytes: 480 bits and a checksum (4 bytes at 60) seeded like that of the index's
-//! blocks, with the number of the filter's block. A hash falls into block (hash / 2^32) * blocks / 2^32. With m the
+//! A Bloom filter in blocks of 64 bytes: 480 bits and a check (4 bytes at 60): the lower half of the XXH3-64 of the
+//! bits, with a seed to which the number of the block is added (modulo 2^32). A hash falls into block (hash / 2^32) * blocks / 2^32. With m the
 //! hash times 0x9E3779B97F4A7C15 (modulo 2^64), its six bits are ((m / 2^(10 i)) mod 1024) * 480 / 1024 for i from 0
 //! to 5; bit b is bit b mod 8 of byte b / 8. At most 40 hashes a block on average make one absent hash in about
-//! two hundred look present. A look-up reads one block and verifies it: a flipped bit never makes anything absent.
+//! two hundred look present. A look-up reads one block, and verifies it where something is absent: a flipped bit never makes it so.
 
-use super::{crc, le, len_u32, to_usize};
+use super::{le, len_u32, lower_half, to_usize};
+use twox_hash::XxHash3_64;
 
 /// Length of a block.
 pub(crate) const FILTER_BLOCK_BYTES: usize = 64;
-const BLOCK_CRC_AT: usize = 60;
+/// Where a block's check is.
+pub(super) const FILTER_CHECK_AT: usize = 60;
 const BITS: u64 = 480;
 const HASHES_PER_BLOCK: usize = 40;
 
@@ -19,13 +21,20 @@ pub(crate) fn blocks_for(hashes: usize) -> usize {
     hashes.div_ceil(HASHES_PER_BLOCK)
 }
 
-fn block_of(hash: u64, blocks: usize) -> usize {
+/// The block that a hash falls into.
+pub(super) fn block_of(hash: u64, blocks: usize) -> usize {
     to_usize(((hash >> 32) * blocks as u64) >> 32)
 }
 
-fn bits_of(hash: u64) -> [usize; 6] {
+fn check_of(block: &[u8], seed: u32, number: usize) -> u32 {
+    let seed = seed.wrapping_add(len_u32(number));
+    lower_half(XxHash3_64::oneshot_with_seed(u64::from(seed), &block[..FILTER_CHECK_AT]))
+}
+
+/// The places in its block, of so many, that a hash marks.
+pub(super) fn places_of(hash: u64, places: u64) -> [usize; 6] {
     let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    std::array::from_fn(|probe| to_usize(((mixed >> (10 * probe)) & 1023) * BITS / 1024))
+    std::array::from_fn(|probe| to_usize(((mixed >> (10 * probe)) & 1023) * places / 1024))
 }
 
 /// Encodes a filter over these hashes, of which there are so many.
@@ -34,15 +43,25 @@ pub(crate) fn encode(count: usize, hashes: impl Iterator<Item = u64>, seed: u32)
     let mut bytes = vec![0; blocks * FILTER_BLOCK_BYTES];
     for hash in hashes {
         let block = &mut bytes[block_of(hash, blocks) * FILTER_BLOCK_BYTES..][..FILTER_BLOCK_BYTES];
-        for bit in bits_of(hash) {
+        for bit in places_of(hash, BITS) {
             block[bit / 8] |= 1 << (bit % 8);
         }
     }
-    for (number, block) in bytes.chunks_exact_mut(FILTER_BLOCK_BYTES).enumerate() {
-        let own = crc(seed.wrapping_add(len_u32(number)), &block[..BLOCK_CRC_AT]);
-        le::put_u32(block, BLOCK_CRC_AT, own);
-    }
+    seal(&mut bytes, seed);
     bytes
+}
+
+/// Puts its check into each block.
+pub(super) fn seal(bytes: &mut [u8], seed: u32) {
+    for (number, block) in bytes.chunks_exact_mut(FILTER_BLOCK_BYTES).enumerate() {
+        let own = check_of(block, seed, number);
+        le::put_u32(block, FILTER_CHECK_AT, own);
+    }
+}
+
+/// Whether the block of this number is what it was.
+pub(super) fn is_intact(block: &[u8], seed: u32, number: usize) -> bool {
+    check_of(block, seed, number) == le::u32_at(block, FILTER_CHECK_AT)
 }
 
 /// Whether the hash may be in the filter that is `bytes`; an error is the number of a damaged block.
@@ -53,17 +72,16 @@ pub(crate) fn may_hold(bytes: &[u8], seed: u32, hash: u64) -> Result<bool, usize
     }
     let number = block_of(hash, blocks);
     let block = &bytes[number * FILTER_BLOCK_BYTES..][..FILTER_BLOCK_BYTES];
-    if crc(seed.wrapping_add(len_u32(number)), &block[..BLOCK_CRC_AT]) != le::u32_at(block, BLOCK_CRC_AT) {
-        return Err(number);
+    if places_of(hash, BITS).into_iter().all(|bit| block[bit / 8] & (1 << (bit % 8)) != 0) {
+        // True or not, it leads to a closer look.
+        return Ok(true);
     }
-    Ok(bits_of(hash).into_iter().all(|bit| block[bit / 8] & (1 << (bit % 8)) != 0))
+    if is_intact(block, seed, number) { Ok(false) } else { Err(number) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twox_hash::XxHash3_64;
-
     fn hash(number: u64) -> u64 {
         XxHash3_64::oneshot(&number.to_le_bytes())
     }

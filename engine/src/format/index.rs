@@ -470,6 +470,32 @@ impl Layout {
         self.records(bytes, self.streams, range)
     }
 
+    /// How many streams and keys there are.
+    pub(crate) fn hash_count(&self) -> usize {
+        self.streams.records + self.keys.records
+    }
+
+    /// Calls `each` with the hash of every stream and key.
+    pub(crate) fn each_hash(&self, bytes: &[u8], mut each: impl FnMut(u64)) -> Result<(), BadBlock> {
+        self.each_record(bytes, self.streams, |stream: StreamEntry| each(stream.hash))?;
+        self.each_record(bytes, self.keys, |key: KeyEntry| each(key.hash))
+    }
+
+    /// Calls `each` with the records of a table.
+    fn each_record<R: RecordOf>(
+        &self,
+        bytes: &[u8],
+        table: Table,
+        mut each: impl FnMut(R),
+    ) -> Result<(), BadBlock> {
+        for first in (0..table.records).step_by(R::PER_BLOCK) {
+            let block = self.block(bytes, table.first_block + first / R::PER_BLOCK)?;
+            let count = R::PER_BLOCK.min(table.records - first);
+            block[..count * R::BYTES].chunks_exact(R::BYTES).for_each(|record| each(R::get(record)));
+        }
+        Ok(())
+    }
+
     /// Whether a stream or key with this hash may be here; `false` is certain.
     pub(crate) fn may_hold(&self, bytes: &[u8], hash: u64) -> Result<bool, BadBlock> {
         let Some(table) = self.filter else { return Ok(true) };

@@ -15,6 +15,7 @@ pub(crate) mod manifest;
 pub(crate) mod mark;
 pub(crate) mod prelude;
 pub(crate) mod segment;
+pub(crate) mod span;
 
 /// The format version that this release writes, and the newest that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;

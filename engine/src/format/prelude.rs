@@ -37,6 +37,7 @@ pub(crate) enum Kind {
     Segment,
     Seal,
     Index,
+    Span,
     Manifest,
     Mark,
 }
@@ -47,6 +48,7 @@ impl Kind {
             Self::Segment => b"annalssg",
             Self::Seal => b"annalssl",
             Self::Index => b"annalsix",
+            Self::Span => b"annalssp",
             Self::Manifest => b"annalsmf",
             Self::Mark => b"annalsmk",
         }

@@ -11,3 +11,4 @@ pub(crate) mod prefetch;
 pub(crate) mod sealed;
 pub(crate) mod search;
 pub(crate) mod slots;
+pub(crate) mod span;

@@ -68,6 +68,11 @@ impl SealedIndex {
         }
     }
 
+    /// Whether its file has a sound header, or it was made anew. What is damaged behind the header shows on use.
+    pub(crate) fn is_usable(&self, disk: &dyn Disk) -> bool {
+        self.remade.get().is_some() || self.load(disk).is_ok()
+    }
+
     fn load(&self, disk: &dyn Disk) -> Result<Loaded, BadBlock> {
         let bad = |kind| BadBlock { offset: 0, kind };
         let opened = disk.open(&self.path, Access::Read).and_then(|file| file.map(Advice::Points));

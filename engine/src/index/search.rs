@@ -67,6 +67,35 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The parts of something where anything may match, as bits: `parts_with` says which may have a key or stream.
+    pub(crate) fn parts_that_may_match<E>(&self, parts_with: impl Fn(u64) -> Result<u8, E>) -> Result<u8, E> {
+        let mut parts = 0;
+        for item in &self.items {
+            let mut of_item = u8::MAX;
+            for ways in item {
+                let mut of_ways = 0;
+                for way in ways {
+                    of_ways |= parts_with(way.hash())?;
+                }
+                of_item &= of_ways;
+                if of_item == 0 {
+                    break;
+                }
+            }
+            parts |= of_item;
+        }
+        Ok(parts)
+    }
+}
+
+impl Wanted {
+    fn hash(&self) -> u64 {
+        let (Self::Stream { hash, .. } | Self::Key(hash)) = self;
+        *hash
+    }
+}
+
 /// A segment's lists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Index<'a> {
@@ -77,10 +106,9 @@ pub(crate) enum Index<'a> {
 impl<'a> Index<'a> {
     /// Whether anything that is wanted may be here; `false` is certain, and soon said.
     fn may_have(self, wanted: &Wanted) -> Result<bool, BadBlock> {
-        let (Wanted::Stream { hash, .. } | Wanted::Key(hash)) = wanted;
         match self {
             Self::Memory(_) => Ok(true),
-            Self::Sealed(index) => index.layout.may_hold(&index.bytes, *hash),
+            Self::Sealed(index) => index.layout.may_hold(&index.bytes, wanted.hash()),
         }
     }
 

@@ -39,6 +39,11 @@ pub(crate) fn index_name(ordinal: u64) -> String {
     format!("{ordinal:010}.index")
 }
 
+/// The file name of the span from one sealed segment to another.
+pub(crate) fn span_name(first: u64, last: u64) -> String {
+    format!("{first:010}-{last:010}.span")
+}
+
 /// The ordinal in the name of a segment's or index's file.
 pub(crate) fn ordinal_in(name: &str) -> Option<u64> {
     let (digits, kind) = name.split_once('.')?;

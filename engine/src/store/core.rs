@@ -3,22 +3,18 @@
 use super::gate::{Bell, Gate};
 use super::keeper::Spare;
 use super::read_only::Follower;
+use super::sealed::SealedSegments;
 use crate::clock::Clock;
 use crate::disk::{Disk, Lock, Pipelining, is_memory_short};
-use crate::format::index::IndexOf;
 use crate::format::key::hash_name;
 use crate::format::manifest::Manifest;
 use crate::format::mark::Mark;
-use crate::format::segment::Seal;
 use crate::index::heads::Heads;
 use crate::index::memory::MemoryIndex;
 use crate::index::prefetch::Whereabouts;
-use crate::index::sealed::SealedIndex;
 use crate::index::slots;
 use crate::log::group::{Fills, Group};
-use crate::log::index_name;
 use crate::log::mark::Marker;
-use crate::log::sealed::Sealed;
 use crate::log::tail::{Tail, WriterPhase};
 use crate::log::unsealed::Unsealed;
 use crate::log::watermark::Watermark;
@@ -39,26 +35,6 @@ pub(crate) const MANIFEST_TEMPORARY_NAME: &str = "manifest.tmp";
 pub(crate) const MARK_NAME: &str = "mark";
 /// The lock's file name.
 pub(crate) const LOCK_NAME: &str = "lock";
-
-/// A sealed segment with its index.
-#[derive(Debug)]
-pub(crate) struct SealedSegment {
-    pub(crate) log: Sealed,
-    pub(crate) index: SealedIndex,
-}
-
-impl SealedSegment {
-    pub(crate) fn new(dir: &Path, store: Uuid, seal: Seal) -> Self {
-        let of = IndexOf {
-            ordinal: seal.ordinal,
-            salt: seal.salt,
-            first_position: seal.first_position,
-            last_crc: seal.last_crc,
-        };
-        let index = SealedIndex::new(dir.join(index_name(seal.ordinal)), store, of);
-        Self { log: Sealed::new(dir, seal), index }
-    }
-}
 
 /// A segment whose end is known and that waits to be sealed.
 #[derive(Debug)]
@@ -82,7 +58,7 @@ pub(crate) struct Active {
 /// All segments, oldest first: the sealed, the closed, the active one.
 #[derive(Debug)]
 pub(crate) struct Segments {
-    pub(crate) sealed: Arc<Vec<Arc<SealedSegment>>>,
+    pub(crate) sealed: Arc<SealedSegments>,
     pub(crate) closed: VecDeque<Arc<Closed>>,
     pub(crate) active: Option<Active>,
     /// What of the unsealed segments could not be read: events there are missing from their indexes. Only a store

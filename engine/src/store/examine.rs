@@ -1,8 +1,9 @@
 //! Looking at a store's files: what is sealed, what is not, where it ends, and what proves that more was
 //! acknowledged. Changes nothing.
 
-use super::core::{Closed, MANIFEST_NAME, MARK_NAME, SealedSegment};
+use super::core::{Closed, MANIFEST_NAME, MARK_NAME};
 use super::rebuild;
+use super::sealed::SealedSegments;
 use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk, File};
 use crate::format::BLOCK_BYTES;
@@ -143,7 +144,7 @@ pub(crate) struct Last {
 /// What a store consists of.
 #[derive(Debug)]
 pub(crate) struct Examined {
-    pub(crate) sealed: Vec<Arc<SealedSegment>>,
+    pub(crate) sealed: SealedSegments,
     pub(crate) closed: Vec<Arc<Closed>>,
     pub(crate) last: Option<Last>,
     /// First batch that is not proved to have been acknowledged, and the position that the mark says of it.
@@ -178,12 +179,7 @@ impl Look<'_> {
     /// Looks at everything that is not sealed.
     pub(crate) fn examine(&self) -> Result<Examined, OpenError> {
         let store = self.manifest.store;
-        let sealed: Vec<_> = self
-            .manifest
-            .sealed
-            .iter()
-            .map(|seal| Arc::new(SealedSegment::new(self.dir, store, *seal)))
-            .collect();
+        let sealed = SealedSegments::of(self.dir, store, &self.manifest.sealed);
         let first = sealed.len() as u64 + 1;
         let mut found = Vec::new();
         for ordinal in first..=self.manifest.last_made {

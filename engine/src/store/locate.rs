@@ -1,7 +1,8 @@
 //! From a position to the frame that holds it, and from a frame to its records.
 
-use super::core::{Closed, Core, SealedSegment};
+use super::core::{Closed, Core};
 use super::rebuild;
+use super::sealed::SealedSegment;
 use crate::disk::maps::Advice;
 use crate::format::batch::{Header, Shape, View};
 use crate::format::frame::{self, Envelope, FRAME_FIXED_BYTES};

@@ -1,16 +1,21 @@
 //! Which events belong to a stream: in the active segment, the closed ones, the sealed ones.
 
-use super::core::{Core, SealedSegment, State};
+use super::core::{Core, State};
 use super::locate::Locator;
 use super::rebuild;
+use super::sealed::{SealedSegment, SealedSegments};
 use crate::format::index::StreamEntry;
 use crate::index::heads::{Entry, Heads};
 use crate::index::memory::MemoryIndex;
+use crate::index::search::Way;
 use annals_types::{Damage, Head, Position, ReadError, Version};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Postings fetched at a time.
 pub(crate) const POSTINGS_MAX: u64 = 128;
+/// Parts of a stream in sealed segments that are remembered when they are met on the way back to its beginning.
+const MET_MAX: usize = 256;
 
 /// A stream's name with its hash.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +58,7 @@ pub(crate) fn head_in_memory(heads: &mut Heads, key: StreamKey<'_>, found: Optio
 /// The sealed segments at one moment, for a look outside the lock at a stream that is not remembered.
 #[derive(Clone, Debug)]
 pub(crate) struct SealedView {
-    sealed: Arc<Vec<Arc<SealedSegment>>>,
+    sealed: Arc<SealedSegments>,
     /// Its last event is not behind this position.
     floor: u64,
     seen: u64,
@@ -103,7 +108,10 @@ fn known_head_in_sealed(
 ) -> Result<(Option<Head>, Option<Damage>), ReadError> {
     let mut hidden = None;
     let reached = view.sealed.partition_point(|segment| segment.log.seal.first_position <= view.floor);
-    for segment in view.sealed[..reached].iter().rev() {
+    let mut end = reached;
+    while let Some(at) = next_part(core, &view.sealed, key.hash, end.checked_sub(1), Way::Downwards) {
+        let segment = &view.sealed[at];
+        end = at;
         if segment.log.seal.next_position <= from {
             break;
         }
@@ -117,6 +125,11 @@ fn known_head_in_sealed(
         }
     }
     Ok((None, hidden))
+}
+
+/// The next segment, from the one `at` on in this way, that spans do not say to be without the stream.
+fn next_part(core: &Core, sealed: &SealedSegments, hash: u64, at: Option<usize>, way: Way) -> Option<usize> {
+    sealed.next_that_may_match(core, at?, way, |filter| filter.parts_with(hash))
 }
 
 /// Remembers a head that was found, if it still holds: else the caller looks again.
@@ -202,11 +215,13 @@ pub(crate) struct StreamLookup {
     hash: u64,
     /// The sealed segment that was found last, with the stream's part of it.
     last: Option<(usize, StreamEntry)>,
+    /// Those that were met on the way back to it, the next one last.
+    met: VecDeque<(usize, StreamEntry)>,
 }
 
 impl StreamLookup {
     pub(crate) fn new(core: &Core, name: &str) -> Self {
-        Self { name: name.into(), hash: core.hash(name), last: None }
+        Self { name: name.into(), hash: core.hash(name), last: None, met: VecDeque::new() }
     }
 
     pub(crate) fn key(&self) -> StreamKey<'_> {
@@ -242,9 +257,9 @@ impl StreamLookup {
 
     /// The sealed segment that holds this version, and the stream's part of it.
     fn part(
-        &self,
+        &mut self,
         core: &Core,
-        sealed: &[Arc<SealedSegment>],
+        sealed: &SealedSegments,
         version: u64,
     ) -> Result<Option<(usize, StreamEntry)>, ReadError> {
         let holds = |entry: &StreamEntry| {
@@ -261,7 +276,13 @@ impl StreamLookup {
             if holds(&entry) {
                 return Ok(Some((number, entry)));
             }
-            for number in number + 1..sealed.len() {
+            if let Some((number, entry)) = self.met.pop_back().filter(|(_, entry)| holds(entry)) {
+                return Ok(Some((number, entry)));
+            }
+            self.met.clear();
+            let mut next = number + 1;
+            while let Some(number) = next_part(core, sealed, self.hash, Some(next), Way::Upwards) {
+                next = number + 1;
                 match find(number)? {
                     Some(entry) if holds(&entry) => return Ok(Some((number, entry))),
                     Some(entry) if version < entry.first_version => return Ok(None),
@@ -270,8 +291,9 @@ impl StreamLookup {
             }
             return Ok(None);
         }
-        let end = self.last.map_or(sealed.len(), |(number, _)| number);
-        for number in (0..end).rev() {
+        let mut end = self.last.map_or(sealed.len(), |(number, _)| number);
+        while let Some(number) = next_part(core, sealed, self.hash, end.checked_sub(1), Way::Downwards) {
+            end = number;
             if let Some(entry) = find(number)? {
                 if holds(&entry) {
                     return Ok(Some((number, entry)));
@@ -279,6 +301,10 @@ impl StreamLookup {
                 if version >= entry.first_version {
                     break;
                 }
+                if self.met.len() == MET_MAX {
+                    self.met.pop_front();
+                }
+                self.met.push_back((number, entry));
             }
         }
         Ok(None)

@@ -20,6 +20,8 @@ mod rebuild;
 mod repeat;
 mod roll;
 mod seal;
+pub(crate) mod sealed;
+mod spans;
 mod stat;
 pub(crate) mod streams;
 pub(crate) mod ticket;
@@ -309,7 +311,8 @@ impl Handle {
         };
         spawn("annals-writer", write)?;
         spawn("annals-spare", keeper::keep_spare)?;
-        spawn("annals-seal", keeper::keep_sealed)
+        spawn("annals-seal", keeper::keep_sealed)?;
+        spawn("annals-spans", spans::keep)
     }
 }
 

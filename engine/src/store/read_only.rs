@@ -1,11 +1,10 @@
 //! Opening for reading alone, beside a writer in another process or without one. Changes no byte.
 
-use super::core::{
-    Active, Closed, Core, LOCK_NAME, MANIFEST_NAME, MARK_NAME, SealedSegment, Segments, State,
-};
+use super::core::{Active, Closed, Core, LOCK_NAME, MANIFEST_NAME, MARK_NAME, Segments, State};
 use super::examine::{self, Last, Look, read_manifest, read_mark};
 use super::gate::{Bell, Gate};
 use super::keeper::Spare;
+use super::sealed::SealedSegments;
 use crate::clock::Clock;
 use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk};
@@ -352,7 +351,7 @@ fn take_over_sealed(core: &Core) -> Result<(), OpenError> {
     let Some(manifest) = read_manifest(core.disk.as_ref(), &core.dir)? else { return Ok(()) };
     let mut state = core.state.lock();
     let known = state.segments.sealed.len();
-    let mut sealed = Vec::clone(&state.segments.sealed);
+    let mut sealed = SealedSegments::clone(&state.segments.sealed);
     for seal in manifest.sealed.get(known..).unwrap_or_default() {
         let closed =
             state.segments.closed.front().is_some_and(|closed| closed.log.header.ordinal == seal.ordinal);
@@ -360,7 +359,7 @@ fn take_over_sealed(core: &Core) -> Result<(), OpenError> {
             break;
         }
         state.segments.closed.pop_front();
-        sealed.push(Arc::new(SealedSegment::new(&core.dir, core.store, *seal)));
+        sealed.push(&core.dir, core.store, *seal);
     }
     state.segments.sealed = Arc::new(sealed);
     *core.manifest.lock() = manifest;

@@ -1,7 +1,8 @@
 //! Indexes of sealed segments: used, or made anew from the log where they are missing or damaged. A missing
 //! index never means that something is absent.
 
-use super::core::{Core, SealedSegment};
+use super::core::Core;
+use super::sealed::SealedSegment;
 use crate::disk::maps::Advice;
 use crate::format::batch::View;
 use crate::format::frame::Envelope;

@@ -1,6 +1,7 @@
 //! Sealing: a closed segment gets its index, its hash and its seal, and becomes immutable.
 
-use super::core::{Closed, Core, SealedSegment};
+use super::core::{Closed, Core};
+use super::sealed::SealedSegments;
 use crate::disk::Piece;
 use crate::disk::maps::Advice;
 use crate::format::digest::{self, BatchDigests, Chain, Digest};
@@ -61,9 +62,10 @@ pub(crate) fn seal_next(core: &Core) -> Result<bool, SealError> {
     write_seal(core, &closed, &seal)?;
     core.change_manifest(|manifest| manifest.sealed.push(seal))?;
     let mut state = core.state.lock();
-    let mut sealed = Vec::clone(&state.segments.sealed);
-    sealed.push(Arc::new(SealedSegment::new(&core.dir, core.store, seal)));
+    let mut sealed = SealedSegments::clone(&state.segments.sealed);
+    sealed.push(&core.dir, core.store, seal);
     state.segments.sealed = Arc::new(sealed);
+    core.work.ring();
     drop(state.segments.closed.pop_front());
     drop(state);
     reuse_index(core, closed);

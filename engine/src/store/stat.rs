@@ -74,6 +74,11 @@ pub(crate) fn stat(core: &Arc<Core>) -> Result<Stat, ReadError> {
         disk_bytes += align_up(seal.end, BLOCK_BYTES) + BLOCK_BYTES as u64 + index;
         index_bytes += index;
     }
+    for (span, _) in sealed.spans() {
+        let bytes = file_bytes(&span.path);
+        disk_bytes += bytes;
+        index_bytes += bytes;
+    }
     for name in [MANIFEST_NAME, MARK_NAME] {
         disk_bytes += file_bytes(&core.dir.join(name));
     }

@@ -1,9 +1,10 @@
 //! Every stream of a store, in the order of their names' hashes, with bounded memory.
 
-use super::core::{Core, SealedSegment};
+use super::core::Core;
 use super::locate::Locator;
 use super::lookup::{self, StreamKey};
 use super::rebuild;
+use super::sealed::SealedSegment;
 use crate::format::index::StreamEntry;
 use annals_types::{Damage, Head, ReadError};
 use std::collections::{BTreeMap, HashSet};

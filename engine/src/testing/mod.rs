@@ -77,6 +77,11 @@ pub fn set_memory_short_from(bytes: usize) {
     disk::set_memory_short_from(bytes);
 }
 
+/// Paths of the files that a process would find on a simulated disk.
+pub fn visible_paths(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    disk.paths().into_iter().collect()
+}
+
 /// All files of a simulated disk, as reads see them: synced or not.
 ///
 /// # Panics

@@ -3,15 +3,16 @@
 //!
 //! `ANNALS_CASES` makes the steps of the sampled tests smaller.
 
-use crate::support::{check_prefix, read_all, small, stride, within};
+use crate::support::{check_prefix, read_all, small, stride, tiny, wait_until, within};
 use annals::testing::{
     Clock, Fault, Model, Repeat, SimulatedDisk, open_simulated, open_simulated_read_only, visible_files,
+    visible_paths,
 };
 use annals::{
     Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, OpenError, Store, Ticket, Timestamp, Uuid,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -125,6 +126,25 @@ impl Life {
     }
 }
 
+impl Life {
+    /// Fills so many segments that a span is made.
+    fn fill_a_span(&mut self, disk: &SimulatedDisk) -> Result<(), Failure> {
+        let clock = Clock::Manual(Arc::new(AtomicU64::new(NOW)));
+        let opened = open_simulated(disk, Path::new("/data/store"), tiny(DiskChoice::Auto), clock);
+        self.store = Some(opened.map_err(Failure::Open)?);
+        self.opened = true;
+        for _ in 0..9 {
+            self.append(&["s"], 6_000)?;
+        }
+        let is_span = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "span");
+        wait_until("a span", || disk.is_frozen() || visible_paths(disk).iter().any(is_span));
+        self.close()?;
+        self.open(disk)?;
+        self.append(&["t"], 20)?;
+        self.close()
+    }
+}
+
 /// Whether what is found keeps the promises: of the life's events at least `least` are there, the store can be used,
 /// and what it shows once it shows for ever.
 fn check(disk: &SimulatedDisk, life: &Life, least: usize, seed: u64) -> Result<(), String> {
@@ -196,12 +216,15 @@ fn disk_of(seed: u64, depth: Option<usize>) -> SimulatedDisk {
     disk
 }
 
+/// What is done in a life.
+type Live = fn(&mut Life, &SimulatedDisk) -> Result<(), Failure>;
+
 /// Lives until operation `number` stops the machine; `None`: the life was over before that.
-fn life_until(number: u64, depth: Option<usize>) -> Option<(SimulatedDisk, Life)> {
+fn life_until(number: u64, depth: Option<usize>, live: Live) -> Option<(SimulatedDisk, Life)> {
     let disk = disk_of(number, depth);
     disk.freeze_at(number);
     let mut life = Life::default();
-    let end = life.live(&disk);
+    let end = live(&mut life, &disk);
     life.store = None;
     if !disk.is_frozen() {
         end.unwrap();
@@ -210,13 +233,13 @@ fn life_until(number: u64, depth: Option<usize>) -> Option<(SimulatedDisk, Life)
     Some((disk, life))
 }
 
-fn stop_at_every_operation(depth: Option<usize>) {
+fn stop_at_every_operation(depth: Option<usize>, live: Live) {
     let mut problems = Vec::new();
     let most_in_flight = Arc::new(AtomicUsize::new(0));
     for number in 1.. {
         let most = Arc::clone(&most_in_flight);
         let case = move || {
-            let (disk, life) = life_until(number, depth)?;
+            let (disk, life) = life_until(number, depth, live)?;
             most.fetch_max(disk.most_in_flight(), Ordering::Relaxed);
             let found = found_after(&disk, number);
             let check = |(name, disk): &(&str, SimulatedDisk)| {
@@ -241,12 +264,17 @@ fn stop_at_every_operation(depth: Option<usize>) {
 
 #[test]
 fn a_machine_that_stops_at_any_operation_keeps_what_was_acknowledged_and_seen() {
-    stop_at_every_operation(None);
+    stop_at_every_operation(None, Life::live);
 }
 
 #[test]
 fn a_machine_with_4_writes_in_flight_that_stops_at_any_operation_keeps_what_was_acknowledged_and_seen() {
-    stop_at_every_operation(Some(4));
+    stop_at_every_operation(Some(4), Life::live);
+}
+
+#[test]
+fn a_machine_that_stops_at_any_operation_while_a_span_is_made_keeps_what_was_acknowledged_and_seen() {
+    stop_at_every_operation(None, Life::fill_a_span);
 }
 
 /// Stops recovery at each of its operations, too.
@@ -279,7 +307,7 @@ fn a_recovery_that_is_stopped_at_any_operation_loses_nothing() {
     let mut problems = Vec::new();
     for number in (1..).step_by(stride(9)) {
         let case = move || {
-            let (disk, life) = life_until(number, number.is_multiple_of(2).then_some(4))?;
+            let (disk, life) = life_until(number, number.is_multiple_of(2).then_some(4), Life::live)?;
             let mut problems = Vec::new();
             for (name, base) in &found_after(&disk, number)[1..] {
                 let label = format!("stopped at operation {number}, {name}");
@@ -422,7 +450,7 @@ fn a_full_disk_refuses_appends_and_serves_again_once_there_is_room() {
 #[test]
 fn a_lost_reply_is_answered_with_the_first_result_after_any_crash() {
     for number in (30..).step_by(stride(11)) {
-        let Some((disk, life)) = life_until(number, None) else { break };
+        let Some((disk, life)) = life_until(number, None, Life::live) else { break };
         for (name, found) in found_after(&disk, number) {
             let store = open(&found).unwrap();
             let there = store.next_position().get();

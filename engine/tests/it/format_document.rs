@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use crate::format_tables::{DOCUMENT, Format, align_up, crc, hash, number};
+use crate::support::{spans_in, wait_until};
 use annals::{Append, ContentKind, NewEvent, Read, Record, Settings, Store, Timestamp, Uuid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -266,8 +267,9 @@ impl Reader<'_> {
         assert_eq!(format.number("seal", "greatest time", seal), last.time);
     }
 
-    /// Checks the index of the segment that was just read, which began with the event at `first`.
-    fn index(&self, bytes: &[u8], salt: &[u8], first: usize) {
+    /// Checks the index of the segment that was just read, which began with the event at `first`; returns the hashes of
+    /// streams and keys.
+    fn index(&self, bytes: &[u8], salt: &[u8], first: usize) -> Vec<u64> {
         let format = self.format;
         let header = format.header("index", bytes);
         assert_eq!(format.size("index header", "first position", header), first);
@@ -314,6 +316,9 @@ impl Reader<'_> {
         assert_eq!(found, self.events.len() - first);
         self.keys(first, &table(5), &postings, |hash| self.is_in_filter(&filter, hash, crc(0, salt)));
         self.ids(first, &table(6), |hash| self.is_in_filter(&filter, hash, crc(0, salt)));
+        let of_streams = table(2).into_iter().map(|record| format.number("index stream", "hash", record));
+        let of_keys = table(5).into_iter().map(|record| format.number("index key", "hash", record));
+        of_streams.chain(of_keys).collect()
     }
 
     /// The table of keys, which must be what the events from `first` on have.
@@ -391,8 +396,8 @@ impl Reader<'_> {
         let format = self.format;
         let at = usize::try_from(((hash >> 32) * filter.len() as u64) >> 32).unwrap();
         let bits = format.bytes("index filter block", "bits", filter[at]);
-        let own = crc(seed.wrapping_add(u32::try_from(at).unwrap()), bits);
-        assert_eq!(format.number("index filter block", "checksum", filter[at]), u64::from(own));
+        let check = check_of(bits, seed, at);
+        assert_eq!(format.number("index filter block", "check", filter[at]), check);
         let mixed = hash.wrapping_mul(format.constants["filter multiplier"]);
         (0..6).all(|probe| {
             let bit = usize::try_from(mixed >> (10 * probe) & 1023).unwrap() * format.constant("filter bits")
@@ -402,12 +407,49 @@ impl Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    /// Checks the span over the first segments, whose streams and keys are those by segment.
+    fn span(&self, bytes: &[u8], chain: &[u8], hashes: &[Vec<u64>]) {
+        let format = self.format;
+        let header = format.header("span", bytes);
+        let of = |field| format.size("span header", field, header);
+        assert_eq!((of("first segment"), of("last segment")), (1, hashes.len()));
+        assert_eq!(format.bytes("span header", "chain", header), chain);
+        let blocks: Vec<&[u8]> = bytes[format.constant("block")..].chunks(64).collect();
+        assert_eq!(blocks.len(), of("blocks"));
+        let (mut found, mut asked) = (0, 0);
+        for hash in hashes.iter().flatten() {
+            let at = usize::try_from(((hash >> 32) * blocks.len() as u64) >> 32).unwrap();
+            let places = format.bytes("span filter block", "places", blocks[at]);
+            let check = check_of(places, crc(0, chain), at);
+            assert_eq!(format.number("span filter block", "check", blocks[at]), check);
+            let mixed = hash.wrapping_mul(format.constants["filter multiplier"]);
+            let parts = (0..6).fold(0xff, |parts, probe| {
+                let place = usize::try_from(mixed >> (10 * probe) & 1023).unwrap();
+                parts & places[place * format.constant("span places") / 1024]
+            });
+            for (part, hashes) in hashes.chunks(hashes.len() / 8).enumerate() {
+                let is_there = hashes.iter().flatten().any(|other| other == hash);
+                assert!(!is_there || parts >> part & 1 == 1);
+                (found, asked) = (found + u32::from(parts >> part & 1 == 1 && !is_there), asked + 1);
+            }
+        }
+        assert!(found * 20 < asked, "{found} of {asked} parts seem to have what they have not");
+    }
+}
+
+/// The check of a filter's block.
+fn check_of(bits: &[u8], seed: u32, number: usize) -> u64 {
+    let seed = seed.wrapping_add(u32::try_from(number).unwrap());
+    twox_hash::XxHash3_64::oneshot_with_seed(seed.into(), bits) & 0xffff_ffff
+}
+
 /// A store with everything that the format has: several streams a batch, given times, sections, compression, ids,
 /// tags, empty and binary data, segments that are sealed and one that is not.
 fn write_store(dir: &Path) {
     let settings = Settings {
         segment_bytes_first: 16 << 10,
-        segment_bytes_max: 64 << 10,
+        segment_bytes_max: 16 << 10,
         compress_above_bytes: Some(500),
         ..Settings::default()
     };
@@ -436,6 +478,7 @@ fn write_store(dir: &Path) {
         let append: Append<'_> = events.into_iter().collect();
         store.append(append.raise_times()).unwrap().wait().unwrap();
     }
+    wait_until("a span", || !spans_in(dir).is_empty());
     store.close().unwrap();
 }
 
@@ -466,7 +509,7 @@ fn a_store_is_read_by_what_the_format_document_says() {
         next_batch: 0,
         compressed: 0,
     };
-    let mut last_segment = (0, 0);
+    let (mut last_segment, mut hashes) = ((0, 0), Vec::new());
     for ordinal in 1..=of("last made") {
         let bytes = file(&format!("{ordinal:010}.log"));
         if bytes[..format.constant("block")].iter().all(|&byte| byte == 0) {
@@ -478,7 +521,11 @@ fn a_store_is_read_by_what_the_format_document_says() {
         if let Some(in_manifest) = seals.get(usize::try_from(ordinal).unwrap() - 1) {
             reader.seal(&bytes, end, in_manifest);
             let salt = format.bytes("segment header", "salt", &bytes);
-            reader.index(&file(&format!("{ordinal:010}.index")), salt, first);
+            hashes.push(reader.index(&file(&format!("{ordinal:010}.index")), salt, first));
+        }
+        if ordinal == 8 {
+            let bytes = file("0000000001-0000000008.span");
+            reader.span(&bytes, &reader.chain, &hashes);
         }
     }
 

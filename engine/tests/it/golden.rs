@@ -1,5 +1,6 @@
 //! Golden files: a store of each format that was ever written is read for ever, as it is and written on.
 
+use crate::support::{spans_in, wait_until};
 use annals::testing::{Clock, open_with_clock};
 use annals::{Append, DiskChoice, NewEvent, Read, Record, Settings, Store, Timestamp, Uuid};
 use std::fs;
@@ -20,7 +21,7 @@ fn batches() -> Vec<Append<'static>> {
     let event =
         |n: u128, stream: String| NewEvent::new(stream, "Counted").id(id(n)).json(format!("{{\"n\":{n}}}"));
     let mut batches = Vec::new();
-    for n in 0..40 {
+    for n in 0..80 {
         let one = event(10 * n, format!("order-{}", n % 3)).tag("round:first").tag(format!("n:{n}"));
         batches.push(Append::from(one));
         let several = (1..5).map(|k| {
@@ -50,6 +51,7 @@ fn write(dir: &Path) {
     for batch in batches() {
         store.append(batch).unwrap().wait().unwrap();
     }
+    wait_until("a span", || !spans_in(dir).is_empty());
     store.close().unwrap();
 }
 

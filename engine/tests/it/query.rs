@@ -1,6 +1,6 @@
 //! Reading by queries: what is looked at, and indexes that are lost.
 
-use crate::support::small;
+use crate::support::{small, spans_in, tiny, wait_until};
 use annals::{
     Append, AppendError, DiskChoice, NewEvent, Position, Query, QueryItem, Read, Store, Ticket, Touched,
 };
@@ -121,5 +121,72 @@ fn an_index_that_is_lost_or_damaged_is_made_anew_and_hides_nothing() {
             }
         }
         fs::write(path, &sound).unwrap();
+    }
+}
+
+#[test]
+fn a_span_that_is_lost_or_damaged_is_made_anew_and_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open_with(dir.path(), tiny(DiskChoice::Auto)).unwrap();
+    let store = open();
+    // A segment for every ten of them, about: two levels of spans.
+    let large = |n: u64| NewEvent { data: vec![b'x'; 2_500].into(), ..event(n) };
+    let tickets: Vec<Ticket> = (0..EVENTS).map(|n| store.append(large(n)).unwrap()).collect();
+    tickets.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+    let expected = usize::try_from(store.stat().unwrap().segments - 1).unwrap();
+    assert!(expected > 64, "{expected} sealed segments");
+    let expected = expected / 8 + expected / 64;
+    wait_until("all spans", || spans_in(dir.path()).len() >= expected);
+    let spans = spans_in(dir.path());
+    // An absent tag is looked for in few places, then.
+    wait_until("spans are used", || {
+        let mut reader = store.read(Read::query(Query::from(QueryItem::new().tag("never")))).unwrap();
+        assert!((&mut reader).next().is_none());
+        reader.touched().leaps < 25
+    });
+    let look = |store: &Store, what: &str| {
+        check(store, what);
+        for n in 0..60 {
+            let name = format!("c{}-{}", n % 4, n % 30);
+            let last = (0..EVENTS).rfind(|m| m % 60 == n).map(Position::new);
+            assert_eq!(store.head(&name).unwrap().map(|head| head.position), last, "{what}");
+            let of_stream = store.read(Read::stream(name)).unwrap();
+            assert_eq!(of_stream.map(Result::unwrap).count(), 5, "{what}");
+        }
+        assert_eq!(store.head("c0-1").unwrap(), None, "{what}");
+        assert!(store.verify(&mut |_, _| {}).is_ok());
+    };
+    look(&store, "all spans");
+    store.close().unwrap();
+    for (number, path) in spans.iter().enumerate() {
+        let sound = fs::read(path).unwrap();
+        let name = path.display();
+        let read_alone = |what: &str| look(&Store::open_read_only(dir.path()).unwrap(), what);
+        fs::remove_file(path).unwrap();
+        read_alone(&format!("{name} deleted"));
+        let store = open();
+        wait_until("it is made anew", || fs::read(path).is_ok_and(|made| made == sound));
+        store.close().unwrap();
+        for length in [0, 100, 4096, sound.len() - 1] {
+            fs::write(path, &sound[..length]).unwrap();
+            read_alone(&format!("{name} cut to {length}"));
+        }
+        for block in (64..sound.len() / 64).step_by(1 + number % 3) {
+            let mut damaged = sound.clone();
+            damaged[block * 64..block * 64 + 60].fill(0);
+            fs::write(path, &damaged).unwrap();
+            read_alone(&format!("{name} with block {block} cleared"));
+        }
+        // One that is there and damaged is noticed on its use, and made anew by then.
+        let mut damaged = sound.clone();
+        damaged[4096..].fill(0);
+        fs::write(path, &damaged).unwrap();
+        let store = open();
+        wait_until("it is made anew", || {
+            look(&store, &format!("{name} damaged"));
+            fs::read(path).is_ok_and(|made| made == sound)
+        });
+        assert!(store.verify(&mut |_, _| {}).unwrap().is_ok());
+        store.close().unwrap();
     }
 }

@@ -5,10 +5,10 @@ use annals::{
     Append, AppendError, Appended, DiskChoice, ExpectedVersion, NewEvent, Position, Read, ReadError, Record,
     Settings, Store, Ticket, Version,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The time of clocks that are set by hand.
 pub(crate) const NOW: u64 = 1_700_000_000_000_000_000;
@@ -31,6 +31,29 @@ fn scale() -> u64 {
 /// Settings with segments so small that a few events fill one.
 pub(crate) fn small(disk: DiskChoice) -> Settings {
     Settings { disk, segment_bytes_first: 16 << 10, segment_bytes_max: 64 << 10, ..Settings::default() }
+}
+
+/// Settings with all segments of the least size: an event of 4,000 bytes and more has one for itself.
+pub(crate) fn tiny(disk: DiskChoice) -> Settings {
+    Settings { segment_bytes_max: 16 << 10, ..small(disk) }
+}
+
+/// Waits until it is so: something that is done in the background.
+pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The spans in a store's directory, by name.
+pub(crate) fn spans_in(dir: &Path) -> Vec<PathBuf> {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut spans: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "span")).collect();
+    spans.sort();
+    spans
 }
 
 /// Runs `work` on a thread of its own; panics where it panics, or takes too long.
