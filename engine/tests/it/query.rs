@@ -132,7 +132,9 @@ fn a_span_that_is_lost_or_damaged_is_made_anew_and_hides_nothing() {
     // A segment for every ten of them, about: two levels of spans.
     let large = |n: u64| NewEvent { data: vec![b'x'; 2_500].into(), ..event(n) };
     let tickets: Vec<Ticket> = (0..EVENTS).map(|n| store.append(large(n)).unwrap()).collect();
-    tickets.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
     let expected = usize::try_from(store.stat().unwrap().segments - 1).unwrap();
     assert!(expected > 64, "{expected} sealed segments");
     let expected = expected / 8 + expected / 64;
@@ -141,7 +143,7 @@ fn a_span_that_is_lost_or_damaged_is_made_anew_and_hides_nothing() {
     // An absent tag is looked for in few places, then.
     wait_until("spans are used", || {
         let mut reader = store.read(Read::query(Query::from(QueryItem::new().tag("never")))).unwrap();
-        assert!((&mut reader).next().is_none());
+        assert!(reader.next().is_none());
         reader.touched().leaps < 25
     });
     let look = |store: &Store, what: &str| {
