@@ -31,9 +31,9 @@ mod striped;
 pub mod testing;
 
 pub use annals_types::{
-    Append, AppendError, Appended, Bound, Condition, ContentKind, Damage, DamageKind, DiskChoice,
-    ExpectedVersion, Head, InputError, IoFailure, NewEvent, OpenError, Position, Query, QueryItem, Read,
-    ReadError, Record, Settings, Timestamp, Uuid, Version, category, limits,
+    Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, Damage, DamageKind,
+    DiskChoice, ExpectedVersion, Head, InputError, IoFailure, NewEvent, OpenError, Position, Query,
+    QueryItem, Read, ReadError, Record, Settings, Timestamp, Uuid, Version, category, limits,
 };
 pub use store::commit::TryAppendError;
 pub use store::query::Touched;

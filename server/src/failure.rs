@@ -86,9 +86,11 @@ impl Failure {
             Self::Open(OpenError::Input(_))
             | Self::Read(ReadError::Input(_))
             | Self::Append(AppendError::Input(_)) => EXIT_USAGE,
-            Self::Append(AppendError::WrongVersion { .. } | AppendError::QueryMatched { .. }) => {
-                EXIT_CONDITION
-            }
+            Self::Append(
+                AppendError::WrongVersion { .. }
+                | AppendError::QueryMatched { .. }
+                | AppendError::WrongCursor { .. },
+            ) => EXIT_CONDITION,
             Self::Damaged { .. } => EXIT_DAMAGE,
             _ if self.damage().is_some() => EXIT_DAMAGE,
             Self::Open(OpenError::InUse { .. }) => EXIT_IN_USE,
@@ -144,6 +146,17 @@ impl Failure {
             Self::Append(AppendError::QueryTooBroad { leaps, reached }) => {
                 vec![("leaps", json!(leaps)), ("reached", json!(reached.get()))]
             }
+            Self::Append(AppendError::WrongCursor { cursor, expected, actual }) => vec![
+                ("cursor", json!(cursor)),
+                ("expected", json!(expected.map(Position::get))),
+                ("actual", json!(actual.and_then(|actual| actual.position).map(Position::get))),
+            ],
+            Self::Append(AppendError::CursorAfterTheEnd { cursor, position, next }) => vec![
+                ("cursor", json!(cursor)),
+                ("position", json!(position.get())),
+                ("next_position", json!(next.get())),
+            ],
+            Self::Append(AppendError::TooManyCursors { cursor }) => vec![("cursor", json!(cursor))],
             Self::Append(AppendError::IdConflict { id, position }) => {
                 vec![("id", json!(id.to_string())), ("position", json!(position.map(Position::get)))]
             }
@@ -247,6 +260,9 @@ fn append_name(error: &AppendError) -> &'static str {
         AppendError::QueryMatched { .. } => "query_matched",
         AppendError::AfterTheEnd { .. } => "after_the_end",
         AppendError::QueryTooBroad { .. } => "query_too_broad",
+        AppendError::WrongCursor { .. } => "wrong_cursor",
+        AppendError::CursorAfterTheEnd { .. } => "cursor_after_the_end",
+        AppendError::TooManyCursors { .. } => "too_many_cursors",
         AppendError::IdConflict { .. } => "id_conflict",
         AppendError::TimeBackwards { .. } => "time_backwards",
         AppendError::TimeAhead { .. } => "time_ahead",

@@ -16,9 +16,10 @@
 //!  80      4  length of the body's first part, the directory
 //!  84      4  checksum of the directory
 //!  88      2  version of the batch layout
-//!  90      2  zero
-//!  92      4  checksum of bytes 0 to 92 and of the first versions
+//!  90      2  number of cursors that it sets
+//!  92      4  checksum of bytes 0 to 92 and of what follows up to the body
 //!  96         first version of each stream (8 each)
+//!             revision of each cursor (8 each), in the order of their sections
 //!             body: directory: end of each event (4 each, relative to the first event),
 //!                              end of each stream name (4 each, relative to the first name),
 //!                              stream names, sections
@@ -27,7 +28,8 @@
 //! Reading one event verifies the header, the directory and that event; a scan verifies the header
 //! and the body.
 //!
-//! A section: kind (2), flags (2; 1: must be understood), length (4), its bytes.
+//! A section: kind (2), flags (2; 1: must be understood), length (4), its bytes. A cursor has one of its own: how many
+//! events are handled (8), its name.
 //!
 //! The header holds all that is decided when the batch gets its place; the body, by far the larger
 //! part, is complete and checksummed before.
@@ -56,6 +58,7 @@ const AT_BODY_CRC: usize = 76;
 const AT_DIRECTORY_LENGTH: usize = 80;
 const AT_DIRECTORY_CRC: usize = 84;
 const AT_LAYOUT: usize = 88;
+const AT_CURSORS: usize = 90;
 const AT_CRC: usize = 92;
 /// Length of a section's header.
 pub(crate) const SECTION_FIXED_BYTES: usize = 8;
@@ -63,14 +66,27 @@ pub(crate) const SECTION_FIXED_BYTES: usize = 8;
 pub(crate) const SECTION_MUST_UNDERSTAND: u16 = 1;
 
 /// Kinds of sections. Reserved for what later releases write, so that nobody gives the numbers another meaning:
-/// 2 snapshot reference, 3 cursor advance, 4 control, 5 encryption key id, 6 event salts (of a batch from which
+/// 2 snapshot reference, 4 control, 5 encryption key id, 6 event salts (of a batch from which
 /// an event was erased), 7 digests of erased events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
 pub(crate) enum SectionKind {
     /// A time for each event (8 bytes each), ascending.
     Times = 1,
+    /// A cursor that is set: how many events are handled (8), its name.
+    Cursor = 3,
 }
+
+/// A cursor that a batch sets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CursorSet<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) position: Option<u64>,
+    pub(crate) revision: u64,
+}
+
+/// Length of a cursor's section before its name.
+const CURSOR_FIXED_BYTES: usize = 8;
 
 /// A batch that was encoded for appending and waits for its place.
 #[derive(Debug)]
@@ -118,8 +134,8 @@ pub(crate) fn encode(
     let (streams, ordinals) = streams_of(&append.events);
     let events = append.events.len();
     buffer.clear();
-    buffer.resize(room + BATCH_FIXED_BYTES + 8 * streams.len() + 4 * (events + streams.len()), 0);
-    let body_start = room + BATCH_FIXED_BYTES + 8 * streams.len();
+    let body_start = room + BATCH_FIXED_BYTES + 8 * (streams.len() + append.advances.len());
+    buffer.resize(body_start + 4 * (events + streams.len()), 0);
     let mut names_length = 0;
     for (ordinal, stream) in streams.iter().enumerate() {
         let name = append.events[stream.first_event as usize].stream.as_bytes();
@@ -128,6 +144,7 @@ pub(crate) fn encode(
         le::put_u32(&mut buffer, body_start + 4 * (events + ordinal), len_u32(names_length));
     }
     let given_times = encode_times(&mut buffer, append);
+    encode_cursors(&mut buffer, append);
     let seed = SaltSeed::new(&salt);
     let events_start = buffer.len();
     for (index, event) in append.events.iter().enumerate() {
@@ -144,7 +161,8 @@ pub(crate) fn encode(
     le::put(header, AT_SALT, salt);
     le::put_u32(header, AT_EVENTS, len_u32(events));
     le::put_u16(header, AT_STREAMS, len_u16(streams.len()));
-    le::put_u16(header, AT_SECTIONS, u16::from(given_times.is_some()));
+    le::put_u16(header, AT_SECTIONS, u16::from(given_times.is_some()) + len_u16(append.advances.len()));
+    le::put_u16(header, AT_CURSORS, len_u16(append.advances.len()));
     le::put_u32(header, AT_BODY_LENGTH, body_length);
     le::put_u32(header, AT_BODY_CRC, body_crc);
     le::put_u32(header, AT_DIRECTORY_LENGTH, len_u32(events_start - body_start));
@@ -156,6 +174,9 @@ pub(crate) fn encode(
 /// The streams of these events in the order of their first events, and each event's stream.
 fn streams_of(events: &[NewEvent<'_>]) -> (SmallVec<[EncodedStream; 2]>, Vec<u16>) {
     let count = len_u32(events.len());
+    if events.is_empty() {
+        return (SmallVec::new(), Vec::new());
+    }
     if events.iter().all(|event| event.stream == events[0].stream) {
         return (smallvec![EncodedStream { first_event: 0, events: count }], Vec::new());
     }
@@ -186,6 +207,15 @@ fn encode_times(buffer: &mut Vec<u8>, append: &Append<'_>) -> Option<(u64, u64)>
     Some((first, last))
 }
 
+fn encode_cursors(buffer: &mut Vec<u8>, append: &Append<'_>) {
+    for advance in &append.advances {
+        begin_section(buffer, SectionKind::Cursor, CURSOR_FIXED_BYTES + advance.cursor.len());
+        let handled = advance.position.map_or(0, |position| position.get().saturating_add(1));
+        buffer.extend_from_slice(&handled.to_le_bytes());
+        buffer.extend_from_slice(advance.cursor.as_bytes());
+    }
+}
+
 fn begin_section(buffer: &mut Vec<u8>, kind: SectionKind, length: usize) {
     buffer.extend_from_slice(&(kind as u16).to_le_bytes());
     buffer.extend_from_slice(&SECTION_MUST_UNDERSTAND.to_le_bytes());
@@ -197,6 +227,11 @@ pub(crate) fn put_first_version(batch: &mut [u8], ordinal: usize, version: u64) 
     le::put_u64(batch, BATCH_FIXED_BYTES + 8 * ordinal, version);
 }
 
+/// Writes the revision of the cursor with this ordinal into the header of `batch`.
+pub(crate) fn put_revision(batch: &mut [u8], ordinal: usize, revision: u64) {
+    put_first_version(batch, usize::from(le::u16_at(batch, AT_STREAMS)) + ordinal, revision);
+}
+
 /// Fills in what is decided at assignment and the header's checksum, which is returned. First
 /// versions were put before.
 pub(crate) fn decide(batch: &mut [u8], decided: Decided) -> u32 {
@@ -204,19 +239,19 @@ pub(crate) fn decide(batch: &mut [u8], decided: Decided) -> u32 {
     le::put_u64(batch, AT_NUMBER, decided.number);
     le::put_u64(batch, AT_FIRST_POSITION, decided.first_position);
     le::put_u64(batch, AT_TIME, decided.time);
-    let own = header_crc(batch, usize::from(le::u16_at(batch, AT_STREAMS)));
+    let own = header_crc(batch);
     le::put_u32(batch, AT_CRC, own);
     own
 }
 
-/// Length of header and first versions of the batch whose fixed header is `fixed`.
+/// Length of header, first versions and revisions of the batch whose fixed header is `fixed`.
 pub(crate) fn header_bytes(fixed: &[u8]) -> usize {
-    BATCH_FIXED_BYTES + 8 * usize::from(le::u16_at(fixed, AT_STREAMS))
+    BATCH_FIXED_BYTES
+        + 8 * (usize::from(le::u16_at(fixed, AT_STREAMS)) + usize::from(le::u16_at(fixed, AT_CURSORS)))
 }
 
-fn header_crc(batch: &[u8], streams: usize) -> u32 {
-    let versions = &batch[BATCH_FIXED_BYTES..BATCH_FIXED_BYTES + 8 * streams];
-    crc(crc(0, &batch[..AT_CRC]), versions)
+fn header_crc(batch: &[u8]) -> u32 {
+    crc(crc(0, &batch[..AT_CRC]), &batch[BATCH_FIXED_BYTES..header_bytes(batch)])
 }
 
 /// A batch header whose checksum was verified.
@@ -231,6 +266,7 @@ pub(crate) struct Header {
     pub(crate) events: u32,
     pub(crate) streams: u16,
     pub(crate) sections: u16,
+    pub(crate) cursors: u16,
     pub(crate) body_length: u32,
     pub(crate) body_crc: u32,
     pub(crate) directory_length: u32,
@@ -245,12 +281,13 @@ impl Header {
             return Err(DamageKind::Malformed);
         }
         let header = Self::read(bytes);
-        if header.crc != header_crc(bytes, usize::from(header.streams)) {
+        if header.crc != header_crc(bytes) {
             return Err(DamageKind::Checksum);
         }
         let known = le::u16_at(bytes, AT_LAYOUT) == BATCH_LAYOUT
             && header.events as usize <= limits::BATCH_EVENTS_MAX
             && u32::from(header.streams) <= header.events
+            && usize::from(header.cursors) <= limits::ADVANCES_MAX
             && header.body_length as usize <= limits::BATCH_BYTES_MAX
             && header.first_position.checked_add(u64::from(header.events)).is_some()
             && header.number < u64::MAX;
@@ -269,6 +306,7 @@ impl Header {
             events: le::u32_at(bytes, AT_EVENTS),
             streams: le::u16_at(bytes, AT_STREAMS),
             sections: le::u16_at(bytes, AT_SECTIONS),
+            cursors: le::u16_at(bytes, AT_CURSORS),
             body_length: le::u32_at(bytes, AT_BODY_LENGTH),
             body_crc: le::u32_at(bytes, AT_BODY_CRC),
             directory_length: le::u32_at(bytes, AT_DIRECTORY_LENGTH),
@@ -282,9 +320,9 @@ impl Header {
         self.first_position + u64::from(self.events)
     }
 
-    /// Length of header and first versions.
+    /// Length of header, first versions and revisions.
     pub(crate) fn header_bytes(&self) -> usize {
-        BATCH_FIXED_BYTES + 8 * usize::from(self.streams)
+        BATCH_FIXED_BYTES + 8 * (usize::from(self.streams) + usize::from(self.cursors))
     }
 }
 
@@ -309,7 +347,7 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Takes apart `body`, which belongs to `header`; `versions` are the header's first versions.
+    /// Takes apart `body`, which belongs to `header`; `versions` are what follows the fixed header.
     pub(crate) fn new(header: Header, versions: &'a [u8], body: &'a [u8]) -> Result<Self, DamageKind> {
         let (events, streams) = (header.events as usize, usize::from(header.streams));
         let names_start = 4 * (events + streams);
@@ -326,7 +364,7 @@ impl<'a> View<'a> {
         Self::take_apart(header, versions, body)
     }
 
-    /// The batch that this process encoded and decided itself: `header_bytes` are its header and first versions.
+    /// The batch that this process encoded and decided itself: `header_bytes` are its header with all that follows it.
     pub(crate) fn unverified(header_bytes: &'a [u8], body: &'a [u8]) -> Result<Self, DamageKind> {
         Self::take_apart(Header::read(header_bytes), &header_bytes[BATCH_FIXED_BYTES..], body)
     }
@@ -354,16 +392,36 @@ impl<'a> View<'a> {
     }
 
     fn find_times(&self) -> Result<Option<usize>, DamageKind> {
-        let mut times = None;
+        let (mut times, mut cursors) = (None, 0);
         for section in self.sections() {
             let (kind, flags, bytes) = section?;
             if kind == SectionKind::Times as u16 && bytes.len() == 8 * self.header.events as usize {
                 times = Some(bytes.as_ptr() as usize - self.body.as_ptr() as usize);
+            } else if kind == SectionKind::Cursor as u16 && bytes.len() > CURSOR_FIXED_BYTES {
+                cursors += 1;
             } else if flags & SECTION_MUST_UNDERSTAND != 0 {
                 return Err(DamageKind::Malformed);
             }
         }
-        Ok(times)
+        // Each has its revision.
+        if cursors == self.header.cursors { Ok(times) } else { Err(DamageKind::Malformed) }
+    }
+
+    /// The cursors that the batch sets.
+    pub(crate) fn cursors(&self) -> impl Iterator<Item = Result<CursorSet<'a>, DamageKind>> + use<'a> {
+        let is_cursor = |section: &Result<(u16, u16, &'a [u8]), DamageKind>| {
+            section.as_ref().is_ok_and(|(kind, ..)| *kind == SectionKind::Cursor as u16)
+        };
+        let revisions = &self.versions[8 * usize::from(self.header.streams)..];
+        self.sections().filter(is_cursor).zip(revisions.chunks_exact(8)).map(|(section, revision)| {
+            let (_, _, bytes) = section?;
+            let (handled, name) = bytes.split_at_checked(CURSOR_FIXED_BYTES).ok_or(DamageKind::Malformed)?;
+            Ok(CursorSet {
+                name: std::str::from_utf8(name).map_err(|_| DamageKind::Malformed)?,
+                position: le::u64_at(handled, 0).checked_sub(1),
+                revision: le::u64_at(revision, 0),
+            })
+        })
     }
 
     /// Kind, flags and bytes of each section.
@@ -498,7 +556,9 @@ pub(crate) fn encoded_bytes(append: &Append<'_>) -> usize {
             + event.metadata.len()
             + stream
     };
-    BATCH_FIXED_BYTES + SECTION_FIXED_BYTES + append.events.iter().map(per_event).sum::<usize>()
+    let cursor = 8 + SECTION_FIXED_BYTES + CURSOR_FIXED_BYTES;
+    let cursors: usize = append.advances.iter().map(|advance| cursor + advance.cursor.len()).sum();
+    BATCH_FIXED_BYTES + SECTION_FIXED_BYTES + cursors + append.events.iter().map(per_event).sum::<usize>()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! section     = H(4, kind in 2 bytes, the section's bytes)
 //! batch       = H(2, store id, epoch, batch number, first position, time, number of events (4),
 //!                  number of streams (4); of each stream: first version, name length (4), name;
-//!                  of each event: its digest; of each section: its digest)
+//!                  of each cursor: its revision; of each event: its digest; of each section: its digest)
 //! chain       = H(3, chain behind the segment before, of each batch of the segment: its digest)
 //! ```
 //! The first number of each is one byte; numbers are 8 bytes where nothing else is said. An event that is
@@ -153,6 +153,9 @@ fn put_facts(facts: &mut Vec<u8>, view: &View<'_>) -> Result<(), DamageKind> {
         facts.extend_from_slice(&view.first_version(stream).to_le_bytes());
         facts.extend_from_slice(&len_u32(name.len()).to_le_bytes());
         facts.extend_from_slice(name);
+    }
+    for cursor in view.cursors() {
+        facts.extend_from_slice(&cursor?.revision.to_le_bytes());
     }
     Ok(())
 }

@@ -43,8 +43,10 @@ const CODEC_PLAIN: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 
 /// Most bytes that a frame can take: what repair has to look through.
-pub(crate) const FRAME_BYTES_MAX: usize =
-    FRAME_FIXED_BYTES + batch::BATCH_FIXED_BYTES + 8 * limits::BATCH_EVENTS_MAX + limits::BATCH_BYTES_MAX;
+pub(crate) const FRAME_BYTES_MAX: usize = FRAME_FIXED_BYTES
+    + batch::BATCH_FIXED_BYTES
+    + 8 * (limits::BATCH_EVENTS_MAX + limits::ADVANCES_MAX)
+    + limits::BATCH_BYTES_MAX;
 
 /// Fewest bytes that a frame takes.
 pub(crate) const FRAME_BYTES_MIN: usize = FRAME_FIXED_BYTES + batch::BATCH_FIXED_BYTES;

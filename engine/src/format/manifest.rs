@@ -8,15 +8,19 @@
 //!  72      8  epoch of the last opening for writing
 //!  80      8  ordinal of the last segment that was made; 0: none yet
 //!  88      8  number of sealed segments: the first ones, without gaps
-//!  96    144  each sealed segment: the fields of its seal, as in a segment from byte 64 of the seal
+//!  96      8  number of cursors that were set in them
+//! 104    144  each sealed segment: the fields of its seal, as in a segment from byte 64 of the seal
+//!             each cursor, by name: how many events are handled (8), revision (8), length of its name (2), name
 //! ```
 
-use super::le;
 use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
 use super::segment::Seal;
-use annals_types::{DamageKind, Uuid};
+use super::{le, len_u16, to_usize};
+use annals_types::{Cursor, DamageKind, Position, Uuid};
+use std::collections::BTreeMap;
 
-const FIXED_BYTES: usize = PRELUDE_BYTES + 32;
+const FIXED_BYTES: usize = PRELUDE_BYTES + 40;
+const CURSOR_FIXED_BYTES: usize = 18;
 
 /// A manifest.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,18 +30,28 @@ pub(crate) struct Manifest {
     pub(crate) epoch: u64,
     pub(crate) last_made: u64,
     pub(crate) sealed: Vec<Seal>,
+    /// By name, as they are behind the last sealed segment.
+    pub(crate) cursors: BTreeMap<Box<str>, Cursor>,
 }
 
 impl Manifest {
     /// The manifest's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; FIXED_BYTES + Seal::FIELDS_BYTES * self.sealed.len()];
-        let numbers = [self.generation, self.epoch, self.last_made, self.sealed.len() as u64];
+        let (sealed, cursors) = (self.sealed.len() as u64, self.cursors.len() as u64);
+        let numbers = [self.generation, self.epoch, self.last_made, sealed, cursors];
         for (index, number) in numbers.into_iter().enumerate() {
             le::put_u64(&mut bytes, PRELUDE_BYTES + 8 * index, number);
         }
         for (fields, seal) in bytes[FIXED_BYTES..].chunks_exact_mut(Seal::FIELDS_BYTES).zip(&self.sealed) {
             seal.put_fields(fields);
+        }
+        for (name, cursor) in &self.cursors {
+            let handled = cursor.position.map_or(0, |position| position.get() + 1);
+            bytes.extend_from_slice(&handled.to_le_bytes());
+            bytes.extend_from_slice(&cursor.revision.to_le_bytes());
+            bytes.extend_from_slice(&len_u16(name.len()).to_le_bytes());
+            bytes.extend_from_slice(name.as_bytes());
         }
         seal_header(&mut bytes, Kind::Manifest, self.store);
         bytes
@@ -51,13 +65,15 @@ impl Manifest {
             return Err(malformed);
         }
         let number = |index: usize| le::u64_at(header, PRELUDE_BYTES + 8 * index);
-        let entries = header[FIXED_BYTES..].chunks_exact(Seal::FIELDS_BYTES);
-        if number(3) != entries.len() as u64 || !entries.remainder().is_empty() {
-            return Err(malformed);
-        }
+        let seals_bytes = to_usize(number(3)).checked_mul(Seal::FIELDS_BYTES);
+        let parts = seals_bytes.and_then(|bytes| header[FIXED_BYTES..].split_at_checked(bytes));
+        let Some((seals, cursors)) = parts else { return Err(malformed) };
+        let entries = seals.chunks_exact(Seal::FIELDS_BYTES);
+        let Some(cursors) = decode_cursors(cursors, number(4)) else { return Err(malformed) };
         let sealed: Vec<Seal> =
             entries.map(Seal::from_fields).collect::<Result<_, _>>().map_err(Refusal::Damaged)?;
-        let manifest = Self { store, generation: number(0), epoch: number(1), last_made: number(2), sealed };
+        let manifest =
+            Self { store, generation: number(0), epoch: number(1), last_made: number(2), sealed, cursors };
         if manifest.is_contiguous() { Ok(manifest) } else { Err(malformed) }
     }
 
@@ -70,4 +86,18 @@ impl Manifest {
         });
         numbered && linked && self.last_made >= self.sealed.len() as u64
     }
+}
+
+/// So many cursors, which are all that is there.
+fn decode_cursors(mut bytes: &[u8], count: u64) -> Option<BTreeMap<Box<str>, Cursor>> {
+    let mut cursors = BTreeMap::new();
+    while !bytes.is_empty() {
+        let (fixed, rest) = bytes.split_at_checked(CURSOR_FIXED_BYTES)?;
+        let (name, rest) = rest.split_at_checked(usize::from(le::u16_at(fixed, 16)))?;
+        let position = le::u64_at(fixed, 0).checked_sub(1).map(Position::new);
+        let cursor = Cursor { position, revision: le::u64_at(fixed, 8) };
+        cursors.insert(std::str::from_utf8(name).ok()?.into(), cursor);
+        bytes = rest;
+    }
+    (cursors.len() as u64 == count).then_some(cursors)
 }

@@ -6,7 +6,8 @@ use super::slots::Slots;
 use crate::format::index::{self, FrameEntry, IdEntry, IndexOf, KeyEntry, PostingRange, StreamEntry};
 use crate::format::key::hash_name;
 use crate::format::{len_u16, len_u32, to_usize};
-use annals_types::{Head, Position, Uuid, Version, limits};
+use annals_types::{Cursor, Head, Position, Uuid, Version, limits};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Most keys of one event: its category, type and tags, and what it is correlated with and was caused by.
@@ -30,6 +31,8 @@ pub(crate) struct MemoryIndex {
     keys: Lists,
     /// From the hash of an event's id to its relative position.
     ids: Slots,
+    /// The cursors that were set here, where they were set last.
+    pub(crate) cursors: BTreeMap<Box<str>, Cursor>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +56,7 @@ impl MemoryIndex {
             names: String::new(),
             keys: Lists::default(),
             ids: Slots::default(),
+            cursors: BTreeMap::new(),
         }
     }
 
@@ -64,6 +68,7 @@ impl MemoryIndex {
         self.names.clear();
         self.keys.clear();
         self.ids.clear();
+        self.cursors.clear();
     }
 
     /// Begins anew, in this one's memory.

@@ -6,6 +6,7 @@
 
 use super::boundary::Unjudged;
 use super::core::{Core, PoisonOnPanic, State, is_full};
+use super::cursors;
 use super::filling::{Step, Steps, Unfilled, finish};
 use super::gate::GateGuard;
 use super::ids::{self, Unknown};
@@ -324,9 +325,10 @@ fn place(
             unjudged => Obstacle::Unjudged(place, unjudged),
         })?;
     }
+    cursors::judge(state, append).map_err(Obstacle::Rejected)?;
     let time = decide_time(append, prepared, state.last_time)?;
     make_room(core, state, prepared.frame.len() as u64)?;
-    Ok(assign(core, state, prepared, &heads, time))
+    Ok(assign(core, state, append, prepared, &heads, time))
 }
 
 /// The heads of all streams that are written or conditions are about, in that order.
@@ -383,6 +385,10 @@ fn judge(prepared: &Prepared<'_>, heads: &[KnownHead]) -> Result<(), Obstacle> {
 
 /// The batch's time, and that of its last event.
 fn decide_time(append: &Append<'_>, prepared: &Prepared<'_>, last_time: u64) -> Result<(u64, u64), Obstacle> {
+    if prepared.events == 0 {
+        // Events may still be given an earlier time than now.
+        return Ok((last_time, last_time));
+    }
     let now = prepared.now.get().max(last_time);
     let Some((first, last)) = prepared.given_times else {
         return Ok((now, now));
@@ -425,15 +431,17 @@ fn make_room(core: &Core, state: &mut State, frame_bytes: u64) -> Result<(), Obs
 fn assign(
     core: &Core,
     state: &mut State,
+    append: &Append<'_>,
     prepared: &mut Prepared<'_>,
     heads: &[KnownHead],
     (time, last_time): (u64, u64),
 ) -> Step {
     let (number, first_position) = (state.next_batch, state.next_position);
     let next_position = first_position + u64::from(prepared.events);
+    let batch_bytes = &mut prepared.frame[frame::FRAME_FIXED_BYTES..];
+    cursors::set(core, state, append, batch_bytes);
     let active = state.segments.active.as_mut().expect("only a store open for writing appends");
     let tail = state.tail.as_mut().expect("only a store open for writing appends");
-    let batch_bytes = &mut prepared.frame[frame::FRAME_FIXED_BYTES..];
     let mut numbers: SmallVec<[StreamNumber; 2]> = SmallVec::with_capacity(prepared.written);
     for (ordinal, key) in prepared.streams[..prepared.written].iter().enumerate() {
         let KnownHead { head, entry } = heads[ordinal];
@@ -470,7 +478,8 @@ fn assign(
     let reserved = tail.push(frame_bytes, frame_crc, number + 1, next_position);
     let wake = tail.wants_wake();
     let last_ordinal = prepared.ordinals.last().map_or(0, |&ordinal| usize::from(ordinal));
-    let last_version = Version::new(active.index.next_version(numbers[last_ordinal]) - 1);
+    let last_stream = numbers.get(last_ordinal).copied();
+    let last_version = last_stream.map_or(0, |number| active.index.next_version(number) - 1);
     state.next_batch = number + 1;
     state.next_position = next_position;
     state.last_time = last_time;
@@ -479,7 +488,7 @@ fn assign(
     }
     let appended = Appended {
         positions: Position::new(first_position)..Position::new(next_position),
-        last_version,
+        last_version: Version::new(last_version),
         repeated: false,
     };
     let (batch, group, decided) = (number + 1, reserved.group, Decided::Written(appended));

@@ -1,5 +1,6 @@
 //! What an open store consists of, and who may touch what.
 
+use super::cursors::Cursors;
 use super::gate::{Bell, Gate};
 use super::keeper::Spare;
 use super::read_only::Follower;
@@ -91,6 +92,7 @@ pub(crate) struct State {
     pub(crate) segments: Segments,
     /// Used by a store that is open for writing alone.
     pub(crate) heads: Heads,
+    pub(crate) cursors: Cursors,
     pub(crate) next_batch: u64,
     pub(crate) next_position: u64,
     pub(crate) last_time: u64,

@@ -4,7 +4,7 @@ use super::core::{Closed, Core};
 use super::rebuild;
 use super::sealed::SealedSegment;
 use crate::disk::maps::Advice;
-use crate::format::batch::{Header, Shape, View};
+use crate::format::batch::{CursorSet, Header, Shape, View};
 use crate::format::frame::{self, Envelope, FRAME_FIXED_BYTES};
 use crate::format::index::FrameEntry;
 use crate::format::len_u32;
@@ -92,6 +92,12 @@ impl Frame {
     pub(crate) fn record(&self, position: u64, version: Option<u64>) -> Result<Record, Damage> {
         self.try_record(position, version)
             .map_err(|kind| damage_at(&self.path, self.offset, kind, Some((position, position))))
+    }
+
+    /// The cursors that its batch sets.
+    pub(crate) fn cursors(&self) -> Result<Vec<CursorSet<'_>>, Damage> {
+        let cursors = self.view().cursors().collect::<Result<_, _>>();
+        cursors.map_err(|kind| damage_at(&self.path, self.offset, kind, None))
     }
 
     /// The stream of the event at a position that this frame holds.

@@ -3,6 +3,7 @@
 mod boundary;
 pub(crate) mod commit;
 pub(crate) mod core;
+mod cursors;
 mod examine;
 mod filling;
 pub(crate) mod gate;
@@ -217,6 +218,22 @@ impl Store {
     /// Damage or failure of what must be looked at.
     pub fn streams(&self) -> Result<Streams, ReadError> {
         Streams::new(&self.handle.core)
+    }
+
+    /// Where a cursor is; `None`: it was never set. Set by [`Append::advance`].
+    ///
+    /// # Errors
+    /// Damage or failures of a store that is open for reading alone, as it catches up with its writer.
+    pub fn cursor(&self, name: &str) -> Result<Option<annals_types::Cursor>, ReadError> {
+        cursors::get(&self.handle.core, name)
+    }
+
+    /// All cursors, by name.
+    ///
+    /// # Errors
+    /// As those of [`Store::cursor`].
+    pub fn cursors(&self) -> Result<Vec<(String, annals_types::Cursor)>, ReadError> {
+        cursors::list(&self.handle.core)
     }
 
     /// The position behind the last durable event: the number of events.

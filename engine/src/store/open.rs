@@ -4,6 +4,7 @@ use super::core::{
     Active, Closed, Core, LOCK_NAME, MANIFEST_NAME, MANIFEST_TEMPORARY_NAME, MARK_NAME, Segments, State,
     write_manifest,
 };
+use super::cursors::{self, Cursors};
 use super::examine::{Examined, Last, Look, read_manifest, read_mark};
 use super::gate::{Bell, Gate};
 use super::keeper::{ReadySpare, Spare, make_spare};
@@ -27,6 +28,7 @@ use crate::log::watermark::Watermark;
 use annals_types::{DamageKind, IoFailure, OpenError, Settings, Uuid};
 use parking_lot::Mutex;
 use rand::Rng as _;
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
@@ -95,6 +97,10 @@ pub(crate) fn open(
         last => begin_segment(&core, last)?,
     }
     remember_heads(&core);
+    {
+        let manifest = core.manifest.lock();
+        cursors::know_durable(&mut core.state.lock(), &manifest);
+    }
     core.mark_opened()?;
     Ok(core)
 }
@@ -125,7 +131,14 @@ fn create(disk: &dyn Disk, dir: &Path) -> Result<Manifest, OpenError> {
     let mut bytes = [0; 16];
     rand::rng().fill_bytes(&mut bytes);
     let store = uuid::Builder::from_random_bytes(bytes).into_uuid();
-    let manifest = Manifest { store, generation: 1, epoch: 0, last_made: 0, sealed: Vec::new() };
+    let manifest = Manifest {
+        store,
+        generation: 1,
+        epoch: 0,
+        last_made: 0,
+        sealed: Vec::new(),
+        cursors: BTreeMap::new(),
+    };
     write_manifest(disk, dir, &manifest)?;
     Ok(manifest)
 }
@@ -174,6 +187,7 @@ fn core_of(
     let state = State {
         segments,
         heads,
+        cursors: Cursors::default(),
         next_batch,
         next_position,
         last_time,

@@ -4,6 +4,7 @@
 use super::boundary::{Boundary, Outcome, Unjudged};
 use super::commit::{failed_read, last_assigned, refuse_if_closed};
 use super::core::Core;
+use super::cursors;
 use super::ids::{self, Seen, Unknown};
 use super::lookup::{self, SealedView};
 use super::prepare::Prepared;
@@ -42,6 +43,9 @@ pub(super) fn look_for_ids(
         Seen::New | Seen::Known(Repeat::No) => return Ok(None),
         Seen::Awaited(position) => return await_durable(core, Some(position), assigned).map(|()| None),
         Seen::Known(Repeat::Same(appended)) => Decided::Repeated(appended),
+        Seen::Known(Repeat::OtherCursors(appended)) => {
+            return cursors::set_by_repeat(core, append, appended).map(Some);
+        }
         Seen::Known(Repeat::Conflict(error)) => Decided::Rejected(error),
     };
     let (batch, group) = last_assigned(&core.state.lock());
@@ -95,6 +99,7 @@ pub(super) fn answer_occupied(
     await_durable(core, positions.iter().flatten().copied().max(), (batch, group))?;
     let decided = match repeat::find(core, append, prepared, &positions).map_err(failed_read)? {
         Repeat::Same(appended) => Decided::Repeated(appended),
+        Repeat::OtherCursors(appended) => return cursors::set_by_repeat(core, append, appended),
         Repeat::Conflict(error) => Decided::Rejected(error),
         Repeat::No => Decided::Rejected(otherwise),
     };

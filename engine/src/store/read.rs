@@ -15,14 +15,14 @@ use std::sync::Arc;
 /// After a damage error the reader goes on with the first event behind the damage. After any other error it ends.
 pub struct Reader {
     core: Arc<Core>,
-    cursor: Cursor,
+    course: Course,
     left: u64,
     /// Events that were given out.
     given: u64,
     backwards: bool,
 }
 
-enum Cursor {
+enum Course {
     /// Positions `next..end`.
     All {
         locator: Locator,
@@ -48,14 +48,14 @@ impl Reader {
         read.validate()?;
         read_only::refresh(core)?;
         let durable = core.watermark.position();
-        let cursor = match &read.stream {
+        let course = match &read.stream {
             _ if !read.query.is_all() => selected(core, read, durable)?,
             None => all(core, read, durable)?,
             Some(stream) => of_stream(core, read, stream, durable)?,
         };
         Ok(Self {
             core: Arc::clone(core),
-            cursor,
+            course,
             left: read.limit.unwrap_or(u64::MAX),
             given: 0,
             backwards: read.backwards,
@@ -65,21 +65,21 @@ impl Reader {
     /// What was looked at so far: for a read that selects by more than a stream, little more than what matched.
     #[must_use]
     pub fn touched(&self) -> Touched {
-        match &self.cursor {
-            Cursor::Selected(selection) => selection.touched(),
-            Cursor::All { locator, .. } | Cursor::Stream { locator, .. } => {
+        match &self.course {
+            Course::Selected(selection) => selection.touched(),
+            Course::All { locator, .. } | Course::Stream { locator, .. } => {
                 Touched { events: self.given, bytes: locator.bytes, leaps: 0 }
             }
-            Cursor::Ended => Touched::default(),
+            Course::Ended => Touched::default(),
         }
     }
 
     fn step(&mut self) -> Option<Result<Record, ReadError>> {
         let backwards = self.backwards;
-        match &mut self.cursor {
-            Cursor::Ended => None,
-            Cursor::Selected(selection) => selection.next(&self.core),
-            Cursor::All { locator, next, end } => {
+        match &mut self.course {
+            Course::Ended => None,
+            Course::Selected(selection) => selection.next(&self.core),
+            Course::All { locator, next, end } => {
                 let position = take(next, end, backwards)?;
                 let record = record_at(&self.core, locator, position, None);
                 if let Err(ReadError::Damage(damage)) = &record {
@@ -87,7 +87,7 @@ impl Reader {
                 }
                 Some(record)
             }
-            Cursor::Stream { locator, lookup, next, end, run, hidden } => {
+            Course::Stream { locator, lookup, next, end, run, hidden } => {
                 if backwards && let Some(damage) = hidden.take() {
                     return Some(Err(damage.into()));
                 }
@@ -177,7 +177,7 @@ impl Iterator for Reader {
         match &step {
             Some(Ok(_)) => (self.left, self.given) = (self.left - 1, self.given + 1),
             Some(Err(ReadError::Damage(_))) => {}
-            Some(Err(_)) => self.cursor = Cursor::Ended,
+            Some(Err(_)) => self.course = Course::Ended,
             None => self.left = 0,
         }
         step
@@ -195,17 +195,17 @@ fn bounds(read: &Read<'_>) -> (Option<Bound>, Option<Bound>) {
     if read.backwards { (read.until, read.from) } else { (read.from, read.until) }
 }
 
-fn all(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> {
+fn all(core: &Core, read: &Read<'_>, durable: u64) -> Result<Course, ReadError> {
     let (next, end) = positions(core, read, durable)?;
     let order = if read.backwards { Order::Downwards } else { Order::Upwards };
-    Ok(Cursor::All { locator: Locator::new(order), next, end })
+    Ok(Course::All { locator: Locator::new(order), next, end })
 }
 
-fn selected(core: &Core, read: &Read<'_>, durable: u64) -> Result<Cursor, ReadError> {
+fn selected(core: &Core, read: &Read<'_>, durable: u64) -> Result<Course, ReadError> {
     let (next, end) = positions(core, read, durable)?;
     let stream = read.stream.as_deref();
     let selection = Selection::new(core, &read.query, stream, next..end.max(next), read.backwards);
-    Ok(Cursor::Selected(Box::new(selection)))
+    Ok(Course::Selected(Box::new(selection)))
 }
 
 /// The positions between the bounds of a read, as a start and an end, which may be before it.
@@ -235,7 +235,7 @@ fn positions(core: &Core, read: &Read<'_>, durable: u64) -> Result<(u64, u64), R
     Ok((next, end))
 }
 
-fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result<Cursor, ReadError> {
+fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result<Course, ReadError> {
     let mut lookup = StreamLookup::new(core, stream);
     let (head, mut hidden) = lookup::known_head(core, lookup.key())?;
     let count = head.map_or(0, |head| head.version.get() + 1);
@@ -276,7 +276,7 @@ fn of_stream(core: &Core, read: &Read<'_>, stream: &str, durable: u64) -> Result
         hidden = None;
     }
     let run = Run { first_version: 0, positions: Vec::new() };
-    Ok(Cursor::Stream { locator: Locator::default(), lookup, next, end: end.min(visible), run, hidden })
+    Ok(Course::Stream { locator: Locator::default(), lookup, next, end: end.min(visible), run, hidden })
 }
 
 /// The first of `low..high` for which `reached` holds, given that it holds for all behind it; `high`: none.

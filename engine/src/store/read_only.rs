@@ -1,6 +1,7 @@
 //! Opening for reading alone, beside a writer in another process or without one. Changes no byte.
 
 use super::core::{Active, Closed, Core, LOCK_NAME, MANIFEST_NAME, MARK_NAME, Segments, State};
+use super::cursors::{self, Cursors};
 use super::examine::{self, Last, Look, read_manifest, read_mark};
 use super::gate::{Bell, Gate};
 use super::keeper::Spare;
@@ -20,6 +21,7 @@ use crate::log::unsealed::Unsealed;
 use crate::log::watermark::Watermark;
 use annals_types::{Damage, DamageKind, IoFailure, OpenError, ReadError, Settings};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
@@ -93,6 +95,7 @@ fn open_once(
                 epoch: 0,
                 last_made: 0,
                 sealed: Vec::new(),
+                cursors: BTreeMap::new(),
             };
             Ok((Arc::new(core_of(dir, disk, settings, clock, manifest)), follower(None, Vec::new(), 0)))
         } else {
@@ -141,6 +144,7 @@ fn open_once(
         state.next_batch = batch;
         state.next_position = position;
         core.watermark.raise(batch, position);
+        cursors::know_durable(&mut state, &core.manifest.lock());
     }
     Ok((Arc::new(core), follower(place, examined.damage, torn_tail_bytes)))
 }
@@ -170,6 +174,7 @@ fn core_of(
     let state = State {
         segments,
         heads,
+        cursors: Cursors::default(),
         next_batch: 0,
         next_position: 0,
         last_time: 0,
@@ -301,6 +306,7 @@ fn scan_active(core: &Core, at: &mut Place, until_batch: u64) -> Result<(), Read
     state.next_batch = at.batch;
     state.next_position = at.position;
     state.last_time = at.time;
+    cursors::know_active(&mut state);
     Ok(())
 }
 

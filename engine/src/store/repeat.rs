@@ -10,6 +10,8 @@ use annals_types::{Append, AppendError, Appended, NewEvent, Position, ReadError,
 pub(crate) enum Repeat {
     /// The batch is stored exactly so: this was the result.
     Same(Appended),
+    /// Its events are stored exactly so, by a batch that did not set the cursors that it sets.
+    OtherCursors(Appended),
     /// One of its ids is stored, but not as part of this very batch.
     Conflict(AppendError),
     /// It was never appended.
@@ -57,7 +59,8 @@ pub(crate) fn at(
         return Ok(None);
     }
     Ok(Some(match same_batch(frame, append, prepared)? {
-        Some(appended) => Repeat::Same(appended),
+        Some(appended) if sets_cursors(frame, append)? => Repeat::Same(appended),
+        Some(appended) => Repeat::OtherCursors(appended),
         None => {
             Repeat::Conflict(AppendError::IdConflict { id: stored.id(), position: Some(stored.position()) })
         }
@@ -84,6 +87,18 @@ fn same_batch(
     }
     let positions = Position::new(first)..Position::new(frame.header.next_position());
     Ok(Some(Appended { positions, last_version, repeated: true }))
+}
+
+/// Whether the stored batch sets all cursors that this one sets, and to the same places.
+fn sets_cursors(frame: &Frame, append: &Append<'_>) -> Result<bool, ReadError> {
+    if append.advances.is_empty() {
+        return Ok(true);
+    }
+    let cursors = frame.cursors()?;
+    Ok(append.advances.iter().all(|advance| {
+        let position = advance.position.map(Position::get);
+        cursors.iter().any(|cursor| cursor.name == advance.cursor && cursor.position == position)
+    }))
 }
 
 fn is_same(stored: &Record, event: &NewEvent<'_>) -> bool {

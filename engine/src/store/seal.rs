@@ -60,7 +60,10 @@ pub(crate) fn seal_next(core: &Core) -> Result<bool, SealError> {
     let seal = seal_of(core, &closed, chain_before)?;
     write_index(core, &closed, &seal)?;
     write_seal(core, &closed, &seal)?;
-    core.change_manifest(|manifest| manifest.sealed.push(seal))?;
+    core.change_manifest(|manifest| {
+        manifest.sealed.push(seal);
+        manifest.cursors.extend(closed.index.cursors.iter().map(|(name, cursor)| (name.clone(), *cursor)));
+    })?;
     let mut state = core.state.lock();
     let mut sealed = SealedSegments::clone(&state.segments.sealed);
     sealed.push(&core.dir, core.store, seal);

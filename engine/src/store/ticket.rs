@@ -49,11 +49,20 @@ impl Ticket {
         Self { core, batch, group, decided }
     }
 
+    /// This one's outcome for an append whose events were there before, as `appended`.
+    pub(super) fn of_repeat(mut self, appended: Appended) -> Self {
+        if let Decided::Written(_) = self.decided {
+            self.decided = Decided::Repeated(appended);
+        }
+        self
+    }
+
     /// Blocks until the outcome is settled, and returns it.
     ///
     /// # Errors
     /// The append was rejected ([`AppendError::WrongVersion`], [`AppendError::QueryMatched`],
-    /// [`AppendError::AfterTheEnd`], [`AppendError::QueryTooBroad`], [`AppendError::IdConflict`]), or the writer failed
+    /// [`AppendError::AfterTheEnd`], [`AppendError::QueryTooBroad`], [`AppendError::WrongCursor`],
+    /// [`AppendError::CursorAfterTheEnd`], [`AppendError::IdConflict`]), or the writer failed
     /// before it was durable: [`AppendError::UnknownOutcome`] if it had been written, else
     /// [`AppendError::Poisoned`].
     pub fn wait(self) -> Result<Appended, AppendError> {

@@ -15,8 +15,9 @@ use crate::index::memory::MemoryIndex;
 use crate::log::scan::{Frames, Place};
 use crate::log::unsealed::Unsealed;
 use crate::log::{damage_at, index_name};
-use annals_types::{Damage, DamageKind, ReadError};
+use annals_types::{Cursor, Damage, DamageKind, ReadError};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,6 +51,8 @@ struct Check<'a> {
     verified: Verified,
     total: u64,
     digests: BatchDigests,
+    /// Those that the sealed segments set.
+    cursors: BTreeMap<Box<str>, Cursor>,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
@@ -73,6 +76,7 @@ pub(crate) fn verify(core: &Arc<Core>, progress: &mut dyn FnMut(u64, u64)) -> Re
             damage: follower.map_or_else(Vec::new, |follower| follower.damage.clone()),
         },
         digests: BatchDigests::default(),
+        cursors: BTreeMap::new(),
         total: core.watermark.position(),
         progress,
     };
@@ -81,6 +85,7 @@ pub(crate) fn verify(core: &Arc<Core>, progress: &mut dyn FnMut(u64, u64)) -> Re
     for segment in sealed.iter() {
         chain = check.sealed(segment, chain)?;
     }
+    check.cursors(&sealed);
     check.spans(&sealed);
     check.verified.chain = chain.iter().map(|byte| format!("{byte:02x}")).collect();
     for log in &unsealed {
@@ -181,6 +186,7 @@ impl Check<'_> {
         if intact {
             self.index(segment, &index);
         }
+        self.cursors.extend(index.cursors);
         Ok(seal.chain)
     }
 
@@ -202,6 +208,18 @@ impl Check<'_> {
         match self.core.disk.read(&path) {
             Err(_) => self.note(&path, 0, DamageKind::Missing, None),
             Ok(found) => self.compare(&path, &found, &expected),
+        }
+    }
+
+    /// The manifest must have the cursors that the sealed segments set.
+    fn cursors(&mut self, sealed: &SealedSegments) {
+        let differ = {
+            let manifest = self.core.manifest.lock();
+            // A segment that was sealed meanwhile may have set more.
+            manifest.sealed.len() == sealed.len() && manifest.cursors != self.cursors
+        };
+        if differ && self.verified.damage.is_empty() {
+            self.note(&self.core.dir.join(MANIFEST_NAME), 0, DamageKind::Digest, None);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use crate::format_tables::{DOCUMENT, Format, align_up, crc, hash, number};
 use crate::support::{spans_in, wait_until};
-use annals::{Append, ContentKind, NewEvent, Read, Record, Settings, Store, Timestamp, Uuid};
+use annals::{Append, ContentKind, NewEvent, Position, Read, Record, Settings, Store, Timestamp, Uuid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -55,6 +55,8 @@ struct Reader<'f> {
     chain: Vec<u8>,
     digests: Vec<u8>,
     previous: u64,
+    /// How many events each has handled, and its revision.
+    cursors: BTreeMap<String, (u64, u64)>,
     next_batch: u64,
     compressed: usize,
 }
@@ -144,10 +146,15 @@ impl Reader<'_> {
         let names: Vec<&[u8]> =
             (events..events + streams).map(|index| &body[names_start..][part(events, index)]).collect();
         let sections_start = names_start + names.iter().map(|name| name.len()).sum::<usize>();
-        let (times, section_digests) =
+        let (times, set, section_digests) =
             self.sections(&body[sections_start..events_start], format.size("batch", "sections", batch));
-        let first_versions: Vec<u64> = batch[versions..].chunks(8).map(number).collect();
-        assert_eq!(first_versions.len(), streams);
+        let (first_versions, revisions) = batch[versions..].split_at(8 * streams);
+        let first_versions: Vec<u64> = first_versions.chunks(8).map(number).collect();
+        assert_eq!((revisions.len(), format.size("batch", "cursors", batch)), (8 * set.len(), set.len()));
+        for ((name, handled), revision) in set.into_iter().zip(revisions.chunks(8).map(number)) {
+            let before = self.cursors.insert(name, (handled, revision));
+            assert_eq!(before.map_or(0, |(_, before)| before) + 1, revision);
+        }
         let mut next_versions = first_versions.clone();
         let mut event_digests = Vec::new();
         for ordinal in 0..events {
@@ -169,29 +176,42 @@ impl Reader<'_> {
         let counts =
             [u32::try_from(events).unwrap().to_le_bytes(), u32::try_from(streams).unwrap().to_le_bytes()]
                 .concat();
-        let digest =
-            hash(&[&[2], &self.store, &numbers, &counts, &stream_parts, &event_digests, &section_digests]);
+        let digest = hash(&[
+            &[2],
+            &self.store,
+            &numbers,
+            &counts,
+            &stream_parts,
+            revisions,
+            &event_digests,
+            &section_digests,
+        ]);
         self.digests.extend(digest);
         self.next_batch += 1;
     }
 
-    /// The times that the sections give, and the digests of the sections.
-    fn sections(&self, mut bytes: &[u8], count: usize) -> (Vec<u64>, Vec<u8>) {
+    /// The times that the sections give, the cursors that they set, and the digests of the sections.
+    fn sections(&self, mut bytes: &[u8], count: usize) -> (Vec<u64>, Vec<(String, u64)>, Vec<u8>) {
         let format = self.format;
-        let (mut times, mut digests) = (Vec::new(), Vec::new());
+        let (mut times, mut set, mut digests) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..count {
             let start = format.start("section", "content");
             let (section, rest) = bytes.split_at(start + format.size("section", "length", bytes));
-            assert_eq!(
-                (format.number("section", "kind", section), format.number("section", "flags", section)),
-                (1, 1)
-            );
-            times = section[start..].chunks(8).map(number).collect();
+            assert_eq!(format.number("section", "flags", section), 1);
+            let content = &section[start..];
+            match format.number("section", "kind", section) {
+                1 => times = content.chunks(8).map(number).collect(),
+                3 => {
+                    let name = String::from_utf8(content[8..].to_vec()).unwrap();
+                    set.push((name, number(&content[..8])));
+                }
+                other => panic!("the document has no section {other}"),
+            }
             digests.extend(hash(&[&[4], format.bytes("section", "kind", section), &section[start..]]));
             bytes = rest;
         }
         assert_eq!(bytes.len(), 0);
-        (times, digests)
+        (times, set, digests)
     }
 
     /// Reads an event and returns its digest.
@@ -408,6 +428,21 @@ impl Reader<'_> {
 }
 
 impl Reader<'_> {
+    /// The manifest has the cursors as the segments so far set them.
+    fn check_cursors(&self, mut bytes: &[u8], count: u64) {
+        let format = self.format;
+        let mut found = Vec::new();
+        while !bytes.is_empty() {
+            let of = |field| format.number("manifest cursor", field, bytes);
+            let start = format.start("manifest cursor", "name");
+            let end = start + format.size("manifest cursor", "name length", bytes);
+            let name = String::from_utf8(bytes[start..end].to_vec()).unwrap();
+            found.push((name, (of("handled"), of("revision"))));
+            bytes = &bytes[end..];
+        }
+        assert_eq!((found.len() as u64, found), (count, self.cursors.clone().into_iter().collect()));
+    }
+
     /// Checks the span over the first segments, whose streams and keys are those by segment.
     fn span(&self, bytes: &[u8], chain: &[u8], hashes: &[Vec<u64>]) {
         let format = self.format;
@@ -475,7 +510,12 @@ fn write_store(dir: &Path) {
                 .map(|(event, time)| event.time(Timestamp::new(time)))
                 .collect();
         }
-        let append: Append<'_> = events.into_iter().collect();
+        let mut append: Append<'_> = events.into_iter().collect();
+        if number % 10 == 1 {
+            append = append.advance("handler", Some(Position::new(number.into())));
+            let alone = Append::new().advance(format!("reader {}", number % 20), None).advance("ü", None);
+            store.append(alone).unwrap().wait().unwrap();
+        }
         store.append(append.raise_times()).unwrap().wait().unwrap();
     }
     wait_until("a span", || !spans_in(dir).is_empty());
@@ -493,8 +533,10 @@ fn a_store_is_read_by_what_the_format_document_says() {
     let manifest = format.header("manifest", &manifest);
     let of = |field| format.number("manifest", field, manifest);
     let (seals_at, seal_bytes) = format.place("manifest", "first seal");
-    let seals: Vec<&[u8]> = manifest[seals_at..].chunks(seal_bytes).collect();
-    assert!(seals.len() > 2 && of("sealed") == seals.len() as u64, "{} sealed segments", seals.len());
+    let (seals, cursors) =
+        manifest[seals_at..].split_at(seal_bytes * format.size("manifest", "sealed", manifest));
+    let seals: Vec<&[u8]> = seals.chunks(seal_bytes).collect();
+    assert!(seals.len() > 2, "{} sealed segments", seals.len());
 
     let store = format.bytes("prelude", "store", manifest).to_vec();
     let chain = hash(&[&[0], &store]);
@@ -506,6 +548,7 @@ fn a_store_is_read_by_what_the_format_document_says() {
         chain,
         digests: Vec::new(),
         previous: 0,
+        cursors: BTreeMap::new(),
         next_batch: 0,
         compressed: 0,
     };
@@ -520,6 +563,9 @@ fn a_store_is_read_by_what_the_format_document_says() {
         last_segment = (ordinal, end);
         if let Some(in_manifest) = seals.get(usize::try_from(ordinal).unwrap() - 1) {
             reader.seal(&bytes, end, in_manifest);
+            if ordinal == of("sealed") {
+                reader.check_cursors(cursors, of("cursors"));
+            }
             let salt = format.bytes("segment header", "salt", &bytes);
             hashes.push(reader.index(&file(&format!("{ordinal:010}.index")), salt, first));
         }
@@ -535,6 +581,11 @@ fn a_store_is_read_by_what_the_format_document_says() {
     let expected: Vec<Found> = expected.map(|record| record.unwrap().into()).collect();
     assert!(expected[0].time < expected[1].time && expected[100].time < expected[400].time);
     assert_eq!(reader.events, expected);
+    let cursors = Store::open_read_only(dir.path()).unwrap().cursors().unwrap().into_iter();
+    let of =
+        |cursor: annals::Cursor| (cursor.position.map_or(0, |position| position.get() + 1), cursor.revision);
+    let cursors: BTreeMap<String, (u64, u64)> = cursors.map(|(name, cursor)| (name, of(cursor))).collect();
+    assert_eq!((reader.cursors.len(), reader.cursors), (4, cursors));
 }
 
 /// The newest slot says that the store was closed in order behind its last frame.

@@ -2,7 +2,9 @@
 
 use crate::support::{spans_in, wait_until};
 use annals::testing::{Clock, open_with_clock};
-use annals::{Append, DiskChoice, NewEvent, Read, Record, Settings, Store, Timestamp, Uuid};
+use annals::{
+    Append, Cursor, DiskChoice, NewEvent, Position, Read, Record, Settings, Store, Timestamp, Uuid,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,9 +35,25 @@ fn batches() -> Vec<Append<'static>> {
         let given = NOW + 1_000 * u64::try_from(n).unwrap();
         let bytes = vec![u8::try_from(n).unwrap(); 600];
         let timed = NewEvent::new("timed", "Measured").id(id(10 * n + 9)).binary(bytes);
-        batches.push(Append::from(timed.time(Timestamp::new(given))));
+        let mut timed = Append::from(timed.time(Timestamp::new(given)));
+        if n % 8 == 3 {
+            timed = timed.advance("handler", Some(handled(n)));
+            batches.push(Append::new().advance("reader", None).advance("handler", None));
+        }
+        batches.push(timed);
     }
     batches
+}
+
+/// Of each round, six events, the first is handled.
+fn handled(round: u128) -> Position {
+    Position::new(6 * u64::try_from(round).unwrap())
+}
+
+fn assert_has_the_cursors(store: &Store) {
+    let handler = Cursor { position: Some(handled(75)), revision: 20 };
+    let reader = Cursor { position: None, revision: 10 };
+    assert_eq!(store.cursors().unwrap(), [("handler".to_owned(), handler), ("reader".to_owned(), reader)]);
 }
 
 fn write(dir: &Path) {
@@ -82,6 +100,7 @@ fn the_golden_store_of_this_format_can_be_made() {
     let store = Store::open_read_only(made.path()).unwrap();
     let records: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
     assert_holds_the_batches(&records);
+    assert_has_the_cursors(&store);
     if let Ok(name) = std::env::var("ANNALS_MAKE_GOLDEN") {
         fs::create_dir_all(golden(&name)).unwrap();
         copy(made.path(), &golden(&name));
@@ -100,6 +119,7 @@ fn golden_stores_are_read_verified_and_written_on() {
         assert!(verified.is_ok(), "{version:?}: {verified:?}");
         let records: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
         assert_holds_the_batches(&records);
+        assert_has_the_cursors(&store);
         let before = records.len();
         drop(store);
         let store = Store::open(dir.path()).unwrap();
@@ -109,6 +129,7 @@ fn golden_stores_are_read_verified_and_written_on() {
         let records: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
         assert_eq!(records.len(), before + 1);
         assert_holds_the_batches(&records);
+        assert_has_the_cursors(&store);
         assert!(store.verify(&mut |_, _| {}).unwrap().is_ok());
     }
 }

@@ -6,6 +6,7 @@ mod append;
 mod beside;
 mod boundary;
 mod crash;
+mod cursor;
 mod damage;
 mod floors;
 mod format_document;

@@ -1,5 +1,6 @@
 //! A batch to be appended, what must hold for it, and what comes of it.
 
+use crate::cursor::Advance;
 use crate::error::InputError;
 use crate::event::{NewEvent, check_name, check_size};
 use crate::limits;
@@ -28,6 +29,13 @@ pub enum Condition<'a> {
         /// The last position that was read; `None`: there must be no such event at all.
         after: Option<Position>,
     },
+    /// A cursor is where it was when its owner looked last.
+    Cursor {
+        /// The cursor.
+        cursor: Cow<'a, str>,
+        /// The last event that was handled; `None`: none was.
+        expected: Option<Position>,
+    },
 }
 
 /// Events that are appended together or not at all, and the conditions for it.
@@ -46,6 +54,8 @@ pub struct Append<'a> {
     pub events: Vec<NewEvent<'a>>,
     /// What must hold; all of it, or nothing is written.
     pub conditions: Vec<Condition<'a>>,
+    /// Cursors that are set with the events; up to 16, each once. A batch without events may have some.
+    pub advances: Vec<Advance<'a>>,
     /// Raises given times that are before those of earlier events, instead of refusing them.
     pub raise_times: bool,
 }
@@ -83,6 +93,35 @@ impl<'a> Append<'a> {
         self
     }
 
+    /// Sets a cursor, together with the events: everything up to `position` is handled; `None`: nothing is. Without any
+    /// events, it is all that the append does.
+    ///
+    /// Refused with [`AppendError::CursorAfterTheEnd`](crate::AppendError::CursorAfterTheEnd) where there is no such
+    /// position yet. A cursor needs no other beginning than its first setting; a store has up to 10,000.
+    ///
+    /// ```
+    /// use annals_types::{Append, NewEvent, Position};
+    /// // What follows from the event at position 7, and that it is handled: both or neither.
+    /// let append = Append::from(NewEvent::new("invoice-7", "InvoiceSent"))
+    ///     .expect_cursor("invoicing", Some(Position::new(6)))
+    ///     .advance("invoicing", Some(Position::new(7)));
+    /// assert!(append.validate().is_ok());
+    /// ```
+    #[must_use]
+    pub fn advance(mut self, cursor: impl Into<Cow<'a, str>>, position: Option<Position>) -> Self {
+        self.advances.push(Advance { cursor: cursor.into(), position });
+        self
+    }
+
+    /// Adds the condition that a cursor is where it was when its owner looked last. `None`: it was never set, or to none.
+    ///
+    /// Refused otherwise with [`AppendError::WrongCursor`](crate::AppendError::WrongCursor), which says where it is.
+    #[must_use]
+    pub fn expect_cursor(mut self, cursor: impl Into<Cow<'a, str>>, expected: Option<Position>) -> Self {
+        self.conditions.push(Condition::Cursor { cursor: cursor.into(), expected });
+        self
+    }
+
     /// Allows given times that run backwards to be raised to the time of the event before.
     #[must_use]
     pub fn raise_times(mut self) -> Self {
@@ -95,12 +134,15 @@ impl<'a> Append<'a> {
     /// # Errors
     /// The first thing that is over a limit or malformed.
     pub fn validate(&self) -> Result<(), InputError> {
-        let first = self.events.first().ok_or(InputError::NoEvents)?;
+        if self.events.is_empty() && self.advances.is_empty() {
+            return Err(InputError::NoEvents);
+        }
+        let is_timed = self.events.first().is_some_and(|first| first.time.is_some());
         check_size("events in the batch", self.events.len(), limits::BATCH_EVENTS_MAX)?;
         check_size("conditions", self.conditions.len(), limits::CONDITIONS_MAX)?;
         for (index, event) in self.events.iter().enumerate() {
             event.validate()?;
-            if event.time.is_some() != first.time.is_some() {
+            if event.time.is_some() != is_timed {
                 return Err(InputError::MixedTimes { event: index });
             }
         }
@@ -110,13 +152,25 @@ impl<'a> Append<'a> {
                     check_name("stream name", stream, limits::STREAM_NAME_BYTES_MAX)?;
                 }
                 Condition::NoMatch { query, .. } => query.validate()?,
+                Condition::Cursor { cursor, .. } => check_cursor(cursor)?,
             }
         }
         let queries =
             self.conditions.iter().filter(|condition| matches!(condition, Condition::NoMatch { .. }));
         check_size("conditions on queries", queries.count(), limits::QUERY_CONDITIONS_MAX)?;
+        check_size("cursors set in the batch", self.advances.len(), limits::ADVANCES_MAX)?;
+        for (index, advance) in self.advances.iter().enumerate() {
+            check_cursor(&advance.cursor)?;
+            if self.advances[..index].iter().any(|before| before.cursor == advance.cursor) {
+                return Err(InputError::CursorTwice { cursor: advance.cursor.escape_debug().to_string() });
+            }
+        }
         Ok(())
     }
+}
+
+fn check_cursor(name: &str) -> Result<(), InputError> {
+    check_name("cursor name", name, limits::CURSOR_NAME_BYTES_MAX)
 }
 
 impl<'a> From<NewEvent<'a>> for Append<'a> {
@@ -140,16 +194,16 @@ impl<'a, const N: usize> From<[NewEvent<'a>; N]> for Append<'a> {
 /// What an accepted append became.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Appended {
-    /// Positions of its events, in their order.
+    /// Positions of its events, in their order; empty where it has none.
     pub positions: Range<Position>,
-    /// Version of its last event.
+    /// Version of its last event; 0 where it has none.
     pub last_version: Version,
     /// Whether the same batch had been appended before, and nothing was added now.
     pub repeated: bool,
 }
 
 impl Appended {
-    /// Position of its first event.
+    /// Position of its first event, or, where it has none, of the next event of the store.
     #[must_use]
     pub fn first_position(&self) -> Position {
         self.positions.start

@@ -1,5 +1,7 @@
 //! Errors, one enum per operation, made for branching: data, not strings.
 
+use crate::cursor::Cursor;
+use crate::limits;
 use crate::position::{Position, Timestamp, Version};
 use crate::stream::ExpectedVersion;
 use std::fmt;
@@ -46,8 +48,14 @@ pub enum InputError {
         count_max: usize,
     },
     /// A batch has no events, and nothing else that would allow that.
-    #[error("the batch has no events; give it at least one")]
+    #[error("the batch has no events; give it at least one, or a cursor to set")]
     NoEvents,
+    /// A batch sets a cursor twice.
+    #[error("the batch sets the cursor \"{cursor}\" twice; set it once")]
+    CursorTwice {
+        /// The cursor, escaped.
+        cursor: String,
+    },
     /// Some events of a batch carry a time and others do not.
     #[error("either all events of a batch carry a time or none does; event {event} differs from the first")]
     MixedTimes {
@@ -308,6 +316,46 @@ pub enum AppendError {
         leaps: u64,
         /// Nothing before it matches.
         reached: Position,
+    },
+    /// A cursor is not where it was expected. Nothing was written.
+    #[error("cursor \"{}\": expected {}, but it {}", cursor.escape_debug(), match expected {
+        Some(position) => format!("to be at position {position}"),
+        None => "to be at no position".to_owned(),
+    }, match actual {
+        Some(Cursor { position: Some(position), .. }) => format!("is at position {position}"),
+        Some(Cursor { position: None, .. }) => "was set to none".to_owned(),
+        None => "was never set".to_owned(),
+    })]
+    WrongCursor {
+        /// The cursor.
+        cursor: String,
+        /// What was expected.
+        expected: Option<Position>,
+        /// What is there.
+        actual: Option<Cursor>,
+    },
+    /// A cursor was to be set to a position that no event has yet. Nothing was written.
+    #[error(
+        "cursor \"{}\" cannot be set to position {position}: the next position is {next}; give one that was handled",
+        cursor.escape_debug()
+    )]
+    CursorAfterTheEnd {
+        /// The cursor.
+        cursor: String,
+        /// The position that was given.
+        position: Position,
+        /// The position that the next event has.
+        next: Position,
+    },
+    /// There are as many cursors as a store may have. Nothing was written.
+    #[error(
+        "cursor \"{}\" would be one too many: a store has at most {} cursors",
+        cursor.escape_debug(),
+        limits::CURSORS_MAX
+    )]
+    TooManyCursors {
+        /// The cursor.
+        cursor: String,
     },
     /// An id is used twice in the batch, or was used by another batch. Nothing was written.
     #[error("event id {id} {}", match position {

@@ -4,6 +4,7 @@
 //! `annals` crate, which re-exports what they need.
 
 mod append;
+mod cursor;
 mod error;
 mod event;
 pub mod limits;
@@ -14,6 +15,7 @@ mod settings;
 mod stream;
 
 pub use append::{Append, Appended, Condition};
+pub use cursor::{Advance, Cursor};
 pub use error::{AppendError, Damage, DamageKind, Head, InputError, IoFailure, OpenError, ReadError};
 pub use event::{ContentKind, NewEvent, Record, RecordParts, check_name};
 pub use position::{Position, Timestamp, Version};

@@ -25,6 +25,12 @@ pub const QUERY_ITEMS_MAX: usize = 128;
 pub const QUERY_TYPES_MAX: usize = 64;
 /// Most conditions on queries in one batch: each is searched for while others wait.
 pub const QUERY_CONDITIONS_MAX: usize = 128;
+/// Longest name of a cursor, in bytes.
+pub const CURSOR_NAME_BYTES_MAX: usize = 256;
+/// Most cursors of a store. They are kept in memory, and written with the list of segments.
+pub const CURSORS_MAX: usize = 10_000;
+/// Most cursors that one append sets.
+pub const ADVANCES_MAX: usize = 16;
 /// How far a given event time may be ahead of both the clock and the event before it (one minute,
 /// in nanoseconds): a wrong far-future time would raise every later event's time for good.
 pub const TIME_AHEAD_NS_MAX: u64 = 60 * 1_000_000_000;
