@@ -3,8 +3,8 @@
 //! It is slow and obvious, and forgets everything; tests compare the real store with it.
 
 use crate::{
-    Append, AppendError, Appended, Bound, Condition, Head, InputError, NewEvent, Position, Query, QueryItem,
-    Read, Record, Timestamp, Version, limits,
+    Advance, Append, AppendError, Appended, Bound, Condition, Cursor, Head, InputError, NewEvent, Position,
+    Query, QueryItem, Read, Record, Timestamp, Version, limits,
 };
 use std::borrow::Cow;
 use std::ops::Range;
@@ -34,6 +34,8 @@ pub struct Model {
     events: Vec<ModelEvent>,
     /// Number of events behind each batch.
     ends: Vec<usize>,
+    /// Cursors as they were set, with the number of events behind the batch that did it.
+    cursors: Vec<(usize, String, Option<Position>)>,
     /// Of how many of the newest events the ids are known; 0: of all.
     id_window: usize,
 }
@@ -89,6 +91,7 @@ impl Model {
         assert!(self.is_boundary(events), "a batch is there whole or not at all");
         self.events.truncate(events);
         self.ends.retain(|&end| end <= events);
+        self.cursors.retain(|(end, ..)| *end <= events);
     }
 
     /// The stream's last event.
@@ -98,7 +101,15 @@ impl Model {
         Some(Head { version: self.events[position].version, position: at(position) })
     }
 
-    /// Appends a batch at this time of the clock.
+    /// Where a cursor is.
+    #[must_use]
+    pub fn cursor(&self, name: &str) -> Option<Cursor> {
+        let places = self.cursors.iter().filter(|(_, cursor, _)| cursor == name);
+        let revision = places.clone().count() as u64;
+        places.last().map(|(.., position)| Cursor { position: *position, revision })
+    }
+
+    /// Appends a batch at this time of the clock. It must have events.
     ///
     /// # Errors
     /// As the real store, once the ticket has settled.
@@ -159,7 +170,28 @@ impl Model {
                 return Err(AppendError::QueryMatched { after: *after, position: at(position) });
             }
         }
+        self.judge_cursors(append)?;
         Ok(None)
+    }
+
+    fn judge_cursors(&self, append: &Append<'_>) -> Result<(), AppendError> {
+        for condition in &append.conditions {
+            let Condition::Cursor { cursor, expected } = condition else { continue };
+            let actual = self.cursor(cursor);
+            if actual.and_then(|actual| actual.position) != *expected {
+                let cursor = cursor.to_string();
+                return Err(AppendError::WrongCursor { cursor, expected: *expected, actual });
+            }
+        }
+        let next = at(self.len());
+        let beyond = |advance: &&Advance<'_>| advance.position.is_some_and(|position| position >= next);
+        match append.advances.iter().find(beyond) {
+            Some(Advance { cursor, position: Some(position) }) => {
+                let cursor = cursor.to_string();
+                Err(AppendError::CursorAfterTheEnd { cursor, position: *position, next })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn find(&self, stream: &str, version: Version) -> Option<usize> {
@@ -207,7 +239,10 @@ impl Model {
             let event = NewEvent { time: Some(least), ..owned(event) };
             self.events.push(ModelEvent { event, version });
         }
-        self.ends.push(self.events.len());
+        let end = self.events.len();
+        self.ends.push(end);
+        let set = append.advances.iter().map(|advance| (end, advance.cursor.to_string(), advance.position));
+        self.cursors.extend(set);
         let last_version = self.events[self.events.len() - 1].version;
         Ok(Appended { positions: at(start)..at(self.events.len()), last_version, repeated: false })
     }
@@ -304,6 +339,14 @@ pub fn is_same_outcome(left: &Result<Appended, AppendError>, right: &Result<Appe
             Err(AppendError::QueryMatched { after, position }),
             Err(AppendError::QueryMatched { after: other, position: there }),
         ) => (after, position) == (other, there),
+        (
+            Err(AppendError::WrongCursor { cursor, expected, actual }),
+            Err(AppendError::WrongCursor { cursor: other, expected: wanted, actual: there }),
+        ) => (cursor, expected, actual) == (other, wanted, there),
+        (
+            Err(AppendError::CursorAfterTheEnd { cursor, position, next }),
+            Err(AppendError::CursorAfterTheEnd { cursor: other, position: given, next: end }),
+        ) => (cursor, position, next) == (other, given, end),
         (
             Err(AppendError::AfterTheEnd { after, next }),
             Err(AppendError::AfterTheEnd { after: other, next: end }),

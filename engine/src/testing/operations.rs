@@ -42,6 +42,9 @@ const REMEMBERED: usize = 40;
 /// Names of the streams; few, so that they meet.
 const STREAMS: [&str; 6] = ["a", "b-1", "b-2", "c-with a longer name-ü", "d", "e"];
 
+/// Names of the cursors.
+const CURSORS: [&str; 2] = ["handler", "reader-ü"];
+
 /// Types of the events.
 const TYPES: [&str; 3] = ["Placed", "Paid", "Shipped"];
 
@@ -119,8 +122,22 @@ impl Operations {
             let (query, after) = (self.query(model), self.after(model));
             append = append.fail_if_matches(query, after);
         }
+        if self.chance(15) {
+            append = self.with_cursor(append, model);
+        }
         self.remember(&append);
         append
+    }
+
+    /// Sets a cursor, and mostly expects it where it is.
+    fn with_cursor(&mut self, mut append: Append<'static>, model: &Model) -> Append<'static> {
+        let cursor = CURSORS[self.random.random_range(0..CURSORS.len())];
+        if self.chance(60) {
+            let actual = model.cursor(cursor).and_then(|cursor| cursor.position);
+            let expected = if self.chance(80) { actual } else { self.after(model) };
+            append = append.expect_cursor(cursor, expected);
+        }
+        if self.chance(80) { append.advance(cursor, self.after(model)) } else { append }
     }
 
     /// Mostly near the end, now and then beyond it.

@@ -46,6 +46,8 @@ struct Life {
     opened: bool,
     store: Option<Store>,
     made: u64,
+    /// How often the cursor was set, as was acknowledged, and as was tried.
+    set: (u64, u64),
 }
 
 impl Life {
@@ -89,6 +91,16 @@ impl Life {
         Ok(())
     }
 
+    /// Sets a cursor, without events.
+    fn set_cursor(&mut self) -> Result<(), Failure> {
+        let store = self.store.as_ref().unwrap();
+        self.set.1 += 1;
+        let ticket = store.append(Append::new().advance("c", None)).map_err(Failure::Append)?;
+        ticket.wait().map_err(Failure::Append)?;
+        self.set.0 = self.set.1;
+        Ok(())
+    }
+
     /// Several appends on their way together.
     fn append_many(&mut self, count: usize, bytes: usize) -> Result<(), Failure> {
         let mut tickets = Vec::new();
@@ -113,10 +125,12 @@ impl Life {
             self.append(&["s"], 2_000)?;
         }
         self.append_many(6, 1_500)?;
+        self.set_cursor()?;
         self.append(&["u"], 10)?;
         self.close()?;
         self.open(disk)?;
         self.append(&["t"], 20)?;
+        self.set_cursor()?;
         self.append_many(12, 2_000)?;
         self.append(&["u", "s"], 6_000)?;
         self.close()?;
@@ -157,6 +171,11 @@ fn check_or_panic(disk: &SimulatedDisk, life: &Life, least: usize, seed: u64) ->
     let store = open(disk).map_err(|error| format!("open: {error}"))?;
     let records = read_all(&store).map_err(|error| format!("read: {error}"))?;
     check_prefix(&life.model, &records, least.max(seen))?;
+    let set =
+        store.cursor("c").map_err(|error| format!("cursor: {error}"))?.map_or(0, |cursor| cursor.revision);
+    if !(life.set.0..=life.set.1).contains(&set) {
+        return Err(format!("the cursor was set {set} times, and not {:?}", life.set));
+    }
     let shown = records.len();
     for (name, cut) in
         [("kill", disk.kill()), ("cut", disk.crash(seed)), ("kill and cut", disk.kill().crash(seed + 1))]
@@ -283,7 +302,8 @@ fn check_recovery(base: &SimulatedDisk, life: &Life, label: &str) -> Vec<String>
     for operation in 1.. {
         let disk = base.kill();
         disk.freeze_at(operation);
-        let mut life = Life { model: life.model.clone(), opened: life.opened, ..Life::default() };
+        let mut life =
+            Life { model: life.model.clone(), opened: life.opened, set: life.set, ..Life::default() };
         let mut least = 0;
         if let Ok(store) = open(&disk) {
             life.opened = true;

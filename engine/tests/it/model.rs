@@ -200,6 +200,7 @@ impl Driver {
         check_prefix(&self.model, &found, least).unwrap();
         self.model.truncate(found.len());
         self.durable = found.len();
+        self.cursors(&store);
         self.store = Some(store);
     }
 
@@ -210,10 +211,18 @@ impl Driver {
         self.everything(&self.place.open_read_only().unwrap());
     }
 
+    /// The cursors are where the model has them, of which all is durable.
+    fn cursors(&self, store: &Store) {
+        for name in ["handler", "reader-ü"] {
+            assert_eq!(store.cursor(name).unwrap(), self.model.cursor(name), "cursor {name}");
+        }
+    }
+
     fn everything(&self, store: &Store) {
         check_prefix(&self.model, &read_all(store).unwrap(), self.model.len()).unwrap();
         let verified = store.verify(&mut |_, _| {}).unwrap();
         assert!(verified.is_ok() && verified.events == self.model.len() as u64, "{verified:?}");
+        self.cursors(store);
         let mut heads = BTreeMap::new();
         for stored in self.model.events() {
             heads.insert(stored.event.stream.to_string(), self.model.head(&stored.event.stream).unwrap());
@@ -379,11 +388,13 @@ fn the_operations_reach_every_outcome_of_an_append() {
                 Err(AppendError::TimeAhead { .. }) => "time ahead",
                 Err(AppendError::QueryMatched { .. }) => "query matched",
                 Err(AppendError::AfterTheEnd { .. }) => "after the end",
+                Err(AppendError::WrongCursor { .. }) => "wrong cursor",
+                Err(AppendError::CursorAfterTheEnd { .. }) => "cursor after the end",
                 Err(error) => panic!("{error}"),
             };
             *counts.entry(name).or_default() += 1;
         }
     }
-    assert_eq!(counts.len(), 8, "{counts:?}");
+    assert_eq!(counts.len(), 10, "{counts:?}");
     println!("{counts:?}");
 }
