@@ -2,6 +2,7 @@
 
 mod append;
 mod disk;
+mod opening;
 mod query;
 mod report;
 mod segments;
@@ -23,6 +24,8 @@ enum What {
     Append(append::Arguments),
     /// Queries: reading what they select, and judging conditions on them.
     Query(query::Arguments),
+    /// Opening a large store after a close and after a kill.
+    Opening(opening::Arguments),
     /// Look-ups in many sealed segments, against few.
     Segments(segments::Arguments),
 }
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Append(arguments) => append::run(&arguments),
         What::Query(arguments) => query::run(&arguments),
+        What::Opening(arguments) => opening::run(&arguments),
         What::Segments(arguments) => segments::run(&arguments),
     };
     match done {

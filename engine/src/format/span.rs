@@ -28,7 +28,7 @@ const PLACES: u64 = FILTER_CHECK_AT as u64;
 const HASHES_PER_BLOCK: usize = 5;
 /// Places that so many hashes mark for their part: 60 (1 - (1 - 1 / 60)^(6 * 5)).
 const MARKED_MAX: u64 = 24;
-/// How often a filter can be folded.
+/// How often a filter can be folded at least.
 const FOLDS_MAX: u32 = 6;
 const HEADER_BYTES: usize = PRELUDE_BYTES + 56;
 
@@ -63,7 +63,7 @@ impl Parts {
         Self { bytes: vec![0; Self::bytes_for(hashes_of_one_part)] }
     }
 
-    /// Notes that a part has this hash.
+    /// Notes that a part has this hash. There is room for one at least.
     pub(crate) fn insert(&mut self, part: usize, hash: u64) {
         let number = filter::block_of(hash, self.bytes.len() / FILTER_BLOCK_BYTES);
         let block = &mut self.bytes[number * FILTER_BLOCK_BYTES..][..FILTER_BLOCK_BYTES];

@@ -73,6 +73,11 @@ impl SealedIndex {
         self.remade.get().is_some() || self.load(disk).is_ok()
     }
 
+    /// Whether it was made anew and is in no file.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.remade.get().is_some()
+    }
+
     fn load(&self, disk: &dyn Disk) -> Result<Loaded, BadBlock> {
         let bad = |kind| BadBlock { offset: 0, kind };
         let opened = disk.open(&self.path, Access::Read).and_then(|file| file.map(Advice::Points));

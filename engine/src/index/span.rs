@@ -26,7 +26,7 @@ pub(crate) struct Span {
     pub(crate) of: SpanOf,
     store: Uuid,
     loaded: Slot<LoadedSpan>,
-    /// Looks that still pass it over. Not counted exactly: it does not matter.
+    /// Looks that still pass it over, not counted exactly.
     passed_over: AtomicU32,
 }
 
@@ -69,7 +69,9 @@ impl Span {
             0 | UNSEEN => {}
             GIVEN_UP => return ALL_PARTS,
             looks => {
-                self.passed_over.store(looks - 1, Ordering::Relaxed);
+                // Who made or gave up the file meanwhile, or counted, has the last word.
+                let _ =
+                    self.passed_over.compare_exchange(looks, looks - 1, Ordering::Relaxed, Ordering::Relaxed);
                 return ALL_PARTS;
             }
         }

@@ -39,9 +39,20 @@ pub(crate) fn index_name(ordinal: u64) -> String {
     format!("{ordinal:010}.index")
 }
 
+/// What a new span is called until it is complete.
+pub(crate) const SPAN_TEMPORARY_NAME: &str = "span.tmp";
+
 /// The file name of the span from one sealed segment to another.
 pub(crate) fn span_name(first: u64, last: u64) -> String {
     format!("{first:010}-{last:010}.span")
+}
+
+/// Whether a file of this name is made of or for segments.
+pub(crate) fn is_of_segments(name: &str) -> bool {
+    ordinal_in(name).is_some()
+        || name.ends_with(".span")
+        || name == SPAN_TEMPORARY_NAME
+        || name.starts_with("torn-")
 }
 
 /// The ordinal in the name of a segment's or index's file.

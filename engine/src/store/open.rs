@@ -50,7 +50,7 @@ pub(crate) fn refuse_other_directory(disk: &dyn Disk, dir: &Path) -> Result<(), 
     let foreign = |name: &&String| {
         !NAMES_BEFORE_MANIFEST.contains(&name.as_str())
             && !name.starts_with(PROBE_PREFIX)
-            && crate::log::ordinal_in(name).is_none()
+            && !crate::log::is_of_segments(name)
             && **name != MARK_NAME
     };
     match names.iter().find(foreign) {

@@ -18,6 +18,7 @@ use crate::log::{damage_at, index_name};
 use annals_types::{Cursor, Damage, DamageKind, ReadError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -226,10 +227,16 @@ impl Check<'_> {
     /// Spans must be what the indexes give. One that is not there is not missed: it is made in the background.
     fn spans(&mut self, sealed: &SealedSegments) {
         for (span, segments) in sealed.spans() {
-            let Ok(found) = self.core.disk.read(&span.path) else { continue };
-            // Where an index cannot be made, what is wrong with the log was noted already.
-            let Ok(Some(expected)) = spans::content(self.core, span, segments) else { continue };
-            self.compare(&span.path, &found, &expected);
+            match self.core.disk.read(&span.path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(_) => self.note(&span.path, 0, DamageKind::Unreadable, None),
+                // Where an index is missing, that was noted already.
+                Ok(found) => {
+                    if let Some(expected) = spans::expected_content(self.core, span, segments) {
+                        self.compare(&span.path, &found, &expected);
+                    }
+                }
+            }
         }
     }
 

@@ -104,9 +104,9 @@ impl Model {
     /// Where a cursor is.
     #[must_use]
     pub fn cursor(&self, name: &str) -> Option<Cursor> {
-        let places = self.cursors.iter().filter(|(_, cursor, _)| cursor == name);
+        let mut places = self.cursors.iter().filter(|(_, cursor, _)| cursor == name);
         let revision = places.clone().count() as u64;
-        places.last().map(|(.., position)| Cursor { position: *position, revision })
+        places.next_back().map(|(.., position)| Cursor { position: *position, revision })
     }
 
     /// Appends a batch at this time of the clock. It must have events.

@@ -1,10 +1,13 @@
 //! What holds for a store as such: who may open it, what of it may be opened, and how it is read and kept.
 
-use crate::support::{NOW, append, check_prefix, event, filling, on_disk, open, read_all, small, wait};
+use crate::support::{
+    NOW, append, check_prefix, event, filling, on_disk, open, read_all, small, spans_in, tiny, wait,
+    wait_until,
+};
 use annals::testing::{Clock, Fault, Model, Repeat, SimulatedDisk, open_with_clock};
 use annals::{
-    Append, AppendError, DiskChoice, InputError, OpenError, Position, Read, Settings, Store, Timestamp,
-    TryAppendError,
+    Append, AppendError, DamageKind, DiskChoice, InputError, NewEvent, OpenError, Position, Read, Settings,
+    Store, Timestamp, TryAppendError,
 };
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -305,4 +308,27 @@ fn verification_beside_its_own_writer_takes_nothing_on_its_way_for_damage() {
         stop.store(true, Ordering::SeqCst);
         writer.join().unwrap();
     });
+}
+
+#[test]
+fn a_store_with_spans_that_lost_its_manifest_is_damaged_and_not_something_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_with(dir.path(), tiny(DiskChoice::Auto)).unwrap();
+    for _ in 0..9 {
+        store.append(NewEvent::new("s", "T").binary(vec![7; 6_000])).unwrap().wait().unwrap();
+    }
+    wait_until("a span", || !spans_in(dir.path()).is_empty());
+    store.close().unwrap();
+    std::fs::write(dir.path().join("span.tmp"), b"half of one").unwrap();
+    std::fs::rename(dir.path().join("manifest"), dir.path().join("torn-0000000009-4096")).unwrap();
+    for opened in [Store::open(dir.path()), Store::open_read_only(dir.path())] {
+        assert!(
+            matches!(&opened, Err(OpenError::Damage(damage)) if damage.kind == DamageKind::Missing),
+            "{opened:?}"
+        );
+    }
+    std::fs::rename(dir.path().join("torn-0000000009-4096"), dir.path().join("manifest")).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    wait_until("the leftover is gone", || !dir.path().join("span.tmp").exists());
+    store.close().unwrap();
 }

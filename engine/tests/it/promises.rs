@@ -353,13 +353,14 @@ fn appends_handed_over_together_are_judged_one_after_the_other() {
 
 #[test]
 fn ids_are_known_within_the_window_and_beyond_it_where_a_version_says_so() {
-    const WINDOW: u64 = 100;
+    const WINDOW: u64 = 10_000;
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings { id_window: WINDOW, ..small(DiskChoice::Auto) };
     let store = Store::open_with(dir.path(), settings.clone()).unwrap();
     let id = |n: u64| Uuid::from_u128(u128::from(n) + 1);
     let batch =
         |n: u64| Append::from([event("a").id(id(2 * n)), event("b").id(id(2 * n + 1)).binary(vec![1; 200])]);
+    let fill = |store: &Store| append(store, (0..1_000).map(|_| event("others")).collect()).unwrap();
     // In flight.
     let first = store.append(batch(0)).unwrap();
     let again = store.append(batch(0)).unwrap();
@@ -381,6 +382,9 @@ fn ids_are_known_within_the_window_and_beyond_it_where_a_version_says_so() {
     // After others, in other segments, and after a restart.
     for n in 1..40 {
         append(&store, batch(n)).unwrap();
+        if n % 4 == 0 {
+            fill(&store);
+        }
     }
     assert_eq!(append(&store, batch(0)).unwrap(), again);
     assert!(append(&store, batch(17)).unwrap().repeated);
@@ -391,11 +395,9 @@ fn ids_are_known_within_the_window_and_beyond_it_where_a_version_says_so() {
     assert!(append(&store, batch(39)).unwrap().repeated);
     let tried = store.try_append(&batch(3));
     assert!(matches!(tried, Err(TryAppendError::Cold)), "{tried:?}");
-    assert_eq!(store.next_position().get(), 80);
+    assert_eq!(store.next_position().get(), 9_080);
     // Beyond the window, a version has to say so.
-    for n in 40..60 {
-        append(&store, batch(n)).unwrap();
-    }
+    fill(&store);
     let known = batch(0).expect("a", ExpectedVersion::NoStream);
     assert_eq!(append(&store, known).unwrap(), again);
     assert!(!append(&store, batch(0)).unwrap().repeated, "nobody knows it any more");
