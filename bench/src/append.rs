@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// How the log is written: auto, ring, direct or buffered.
     #[arg(long, default_value = "auto")]
     disk: String,
+    /// Size up to which segments grow, in MiB; 0: the default.
+    #[arg(long, default_value_t = 0)]
+    segment: u64,
     /// Also measures for a minute each, and what --ceiling measures.
     #[arg(long)]
     sustained: bool,
@@ -74,7 +77,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "buffered" => DiskChoice::Buffered,
         _ => DiskChoice::Auto,
     };
-    let settings = Settings { disk, ..Settings::default() };
+    let mut settings = Settings { disk, ..Settings::default() };
+    if arguments.segment > 0 {
+        settings.segment_bytes_max = arguments.segment << 20;
+    }
     std::fs::create_dir_all(&arguments.dir)?;
     let place = tempfile::tempdir_in(&arguments.dir)?;
     let name = Store::open_with(place.path(), settings.clone())?.stat()?.disk;

@@ -29,7 +29,7 @@ pub struct Settings {
     pub disk: DiskChoice,
     /// Size of the first log segment, in bytes. Default 1 MiB; from 16 KiB to `segment_bytes_max`.
     pub segment_bytes_first: u64,
-    /// Size up to which each next log segment doubles, in bytes. Default 256 MiB; at most 1 GiB.
+    /// Size up to which each next log segment doubles, in bytes. Default 64 MiB; at most 1 GiB.
     pub segment_bytes_max: u64,
     /// Bytes of the newest events kept in memory, besides what is not yet durable. Default 16 MiB. None while all
     /// stores of the process together take [`limits::LOG_MEMORY_BYTES_MAX`] for their logs.
@@ -50,7 +50,7 @@ impl Default for Settings {
         Self {
             disk: DiskChoice::Auto,
             segment_bytes_first: 1 << 20,
-            segment_bytes_max: 256 << 20,
+            segment_bytes_max: 64 << 20,
             recent_bytes: 16 << 20,
             cached_heads: 1_000_000,
             id_window: 1_000_000,
