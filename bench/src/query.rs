@@ -136,10 +136,15 @@ fn reads_of(reads: u64) -> f64 {
     reads as f64
 }
 
-/// Conditions that hold, for they ask for what nothing has together: near the end, and from the start on.
+/// Conditions that hold, for they ask for what nothing has together: near the end, further back, and from the start on.
 fn judge_all(arguments: &Arguments, store: &Store, random: &mut SmallRng) -> Result<(), Failure> {
     let end = store.last_position().map_or(0, Position::get);
-    for (mode, after) in [("near_end", Some(Position::new(end.saturating_sub(20)))), ("from_start", None)] {
+    let before_end = |events: u64| Some(Position::new(end.saturating_sub(events)));
+    for (mode, after) in [
+        ("near_end", before_end(20)),
+        ("tenth_before_end", before_end(arguments.events / 10)),
+        ("from_start", None),
+    ] {
         for kind in ["rare_tag", "hot_and_rare", "types_alone"] {
             let (mut inside, mut outside) = (histogram(), histogram());
             let begun = stopwatch();
