@@ -39,6 +39,7 @@ use super::{crc, le, len_u16, len_u32};
 use annals_types::{Append, DamageKind, NewEvent, Uuid, limits};
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
+use std::ops::Range;
 
 /// Length of the fixed part of the header.
 pub(crate) const BATCH_FIXED_BYTES: usize = 96;
@@ -84,6 +85,9 @@ pub(crate) struct CursorSet<'a> {
     pub(crate) position: Option<u64>,
     pub(crate) revision: u64,
 }
+
+/// Revisions that a cursor can have: there is always a next one.
+pub(crate) const REVISIONS: Range<u64> = 1..u64::MAX;
 
 /// Length of a cursor's section before its name.
 const CURSOR_FIXED_BYTES: usize = 8;
@@ -397,7 +401,11 @@ impl<'a> View<'a> {
             let (kind, flags, bytes) = section?;
             if kind == SectionKind::Times as u16 && bytes.len() == 8 * self.header.events as usize {
                 times = Some(bytes.as_ptr() as usize - self.body.as_ptr() as usize);
-            } else if kind == SectionKind::Cursor as u16 && bytes.len() > CURSOR_FIXED_BYTES {
+            } else if kind == SectionKind::Cursor as u16 {
+                let name_bytes = bytes.len().checked_sub(CURSOR_FIXED_BYTES);
+                if !name_bytes.is_some_and(|count| (1..=limits::CURSOR_NAME_BYTES_MAX).contains(&count)) {
+                    return Err(DamageKind::Malformed);
+                }
                 cursors += 1;
             } else if flags & SECTION_MUST_UNDERSTAND != 0 {
                 return Err(DamageKind::Malformed);
@@ -416,10 +424,14 @@ impl<'a> View<'a> {
         self.sections().filter(is_cursor).zip(revisions.chunks_exact(8)).map(|(section, revision)| {
             let (_, _, bytes) = section?;
             let (handled, name) = bytes.split_at_checked(CURSOR_FIXED_BYTES).ok_or(DamageKind::Malformed)?;
+            let revision = le::u64_at(revision, 0);
+            if !REVISIONS.contains(&revision) {
+                return Err(DamageKind::Malformed);
+            }
             Ok(CursorSet {
                 name: std::str::from_utf8(name).map_err(|_| DamageKind::Malformed)?,
                 position: le::u64_at(handled, 0).checked_sub(1),
-                revision: le::u64_at(revision, 0),
+                revision,
             })
         })
     }

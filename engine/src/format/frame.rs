@@ -6,14 +6,14 @@
 //!   4      4  checksum of bytes 8 to 48, seeded with the segment's salt
 //!   8      8  offset of this frame in its file
 //!  16      4  length of the body as stored
-//!  20      4  length of header and first versions of the batch
+//!  20      4  length of the batch's header, first versions and revisions
 //!  24      4  checksum (bytes 4 to 8) of the frame before, or of the segment's header
 //!  28      4  checksum of the batch's header
 //!  32      8  first batch number that was not known durable when this was written
 //!  40      4  checksum of the body as stored, where it is compressed; else 0
 //!  44      1  how the body is stored: 0 as it is, 1 zstd
 //!  45      3  zero
-//!  48         the batch's header and first versions, then the body as stored
+//!  48         the batch's header, first versions and revisions, then the body as stored
 //! ```
 //! A frame begins at a multiple of 8 bytes: right behind the one before, or at the next multiple of
 //! 4,096. Bytes between are zero.

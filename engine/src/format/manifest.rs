@@ -13,6 +13,7 @@
 //!             each cursor, by name: how many events are handled (8), revision (8), length of its name (2), name
 //! ```
 
+use super::batch::REVISIONS;
 use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
 use super::segment::Seal;
 use super::{le, len_u16, to_usize};
@@ -96,6 +97,9 @@ fn decode_cursors(mut bytes: &[u8], count: u64) -> Option<BTreeMap<Box<str>, Cur
         let (name, rest) = rest.split_at_checked(usize::from(le::u16_at(fixed, 16)))?;
         let position = le::u64_at(fixed, 0).checked_sub(1).map(Position::new);
         let cursor = Cursor { position, revision: le::u64_at(fixed, 8) };
+        if !REVISIONS.contains(&cursor.revision) {
+            return None;
+        }
         cursors.insert(std::str::from_utf8(name).ok()?.into(), cursor);
         bytes = rest;
     }

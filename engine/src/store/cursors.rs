@@ -5,13 +5,18 @@
 
 use super::commit;
 use super::core::{Core, State};
+use super::read_only;
 use super::ticket::Ticket;
 use crate::format::batch;
 use crate::format::manifest::Manifest;
 use crate::striped::Shared;
-use annals_types::{Append, AppendError, Appended, Condition, Cursor, Position, ReadError, limits};
+use annals_types::{Advance, Append, AppendError, Appended, Condition, Cursor, Position, ReadError, limits};
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
+use std::collections::BTreeMap;
+
+/// Room for so many settings on their way that a cursor keeps.
+const HISTORY_KEPT: usize = 64;
 
 /// All cursors of a store, with what is on its way to the device.
 #[derive(Debug, Default)]
@@ -39,14 +44,29 @@ impl Cursors {
             return;
         };
         // Of those that are durable, only the last is asked for.
-        let behind = history.iter().rposition(|&(batch, _)| batch < durable).unwrap_or(0);
-        history.drain(..behind);
+        history.drain(..durable_in(history, durable).saturating_sub(1));
         history.push((batch, cursor));
+        if history.capacity() > HISTORY_KEPT && history.len() < history.capacity() / 4 {
+            history.shrink_to_fit();
+        }
     }
 }
 
+/// How many of these are durable: the first ones.
+fn durable_in(history: &History, durable: u64) -> usize {
+    history.partition_point(|&(batch, _)| batch < durable)
+}
+
 fn durable_of(history: &History, durable: u64) -> Option<Cursor> {
-    history.iter().rfind(|&&(batch, _)| batch < durable).map(|&(_, cursor)| cursor)
+    durable_in(history, durable).checked_sub(1).map(|last| history[last].1)
+}
+
+/// Notes where a cursor was set.
+fn note(set: &mut BTreeMap<Box<str>, Cursor>, name: &str, cursor: Cursor) {
+    match set.get_mut(name) {
+        Some(known) => *known = cursor,
+        None => drop(set.insert(name.into(), cursor)),
+    }
 }
 
 /// Takes over what is durable: what the manifest has, and what was set in the segments that are not sealed.
@@ -63,7 +83,10 @@ pub(crate) fn know_durable(state: &mut State, manifest: &Manifest) {
 pub(crate) fn know_active(state: &mut State) {
     let State { segments, cursors, .. } = state;
     for (name, cursor) in segments.active.iter().flat_map(|active| &active.index.cursors) {
-        cursors.by_name.insert(name.clone(), smallvec![(0, *cursor)]);
+        match cursors.by_name.get_mut(name) {
+            Some(history) => *history = smallvec![(0, *cursor)],
+            None => drop(cursors.by_name.insert(name.clone(), smallvec![(0, *cursor)])),
+        }
     }
 }
 
@@ -84,7 +107,7 @@ pub(crate) fn judge(state: &State, append: &Append<'_>) -> Result<(), AppendErro
             return Err(AppendError::CursorAfterTheEnd { cursor: cursor(), position, next });
         }
         new += usize::from(!state.cursors.by_name.contains_key(&*advance.cursor));
-        if state.cursors.by_name.len() + new > limits::CURSORS_MAX {
+        if new > 0 && state.cursors.by_name.len() + new > limits::CURSORS_MAX {
             return Err(AppendError::TooManyCursors { cursor: cursor() });
         }
     }
@@ -99,43 +122,46 @@ pub(crate) fn set(core: &Core, state: &mut State, append: &Append<'_>, batch_byt
         let cursor = Cursor { position: advance.position, revision };
         batch::put_revision(batch_bytes, ordinal, revision);
         state.cursors.set(&advance.cursor, cursor, state.next_batch, core.watermark.batch());
-        active.index.cursors.insert(advance.cursor.as_ref().into(), cursor);
+        note(&mut active.index.cursors, &advance.cursor, cursor);
     }
 }
 
-/// What becomes of a repeat: cursors that its earlier batch did not set are set now, by themselves, if their conditions hold.
+/// What becomes of a repeat: `missing`, the cursors that its earlier batch did not set, are set now, by themselves, if the
+/// conditions on cursors hold. Those on the cursors that it did set were judged then.
 pub(super) fn set_by_repeat(
     core: &Shared<Core>,
     append: &Append<'_>,
     appended: Appended,
+    missing: Vec<Advance<'static>>,
 ) -> Result<Ticket, AppendError> {
-    let is_on_cursor = |condition: &&Condition<'_>| matches!(condition, Condition::Cursor { .. });
-    let alone = Append {
-        conditions: append.conditions.iter().filter(is_on_cursor).cloned().collect(),
-        advances: append.advances.clone(),
-        ..Append::new()
+    let was_set = |name: &str| {
+        append.advances.iter().any(|advance| advance.cursor == name)
+            && !missing.iter().any(|advance| advance.cursor == name)
     };
+    let counts = |condition: &&Condition<'_>| matches!(condition, Condition::Cursor { cursor, .. } if !was_set(cursor));
+    let conditions = append.conditions.iter().filter(counts).cloned().collect();
+    let alone = Append { conditions, advances: missing, ..Append::new() };
     Ok(commit::append(core, &alone)?.of_repeat(appended))
 }
 
-/// Damage in what is not sealed may hide where a cursor was set last.
-fn refuse_if_hidden(state: &State) -> Result<(), ReadError> {
-    state.segments.holes.first().map_or(Ok(()), |hole| Err(hole.clone().into()))
+/// Catches up with the writer. Damage in what is not sealed may hide where a cursor was set last.
+fn refuse_if_hidden(core: &Core) -> Result<(), ReadError> {
+    read_only::refresh(core)?;
+    let hole = core.state.lock().segments.holes.first().cloned();
+    hole.or_else(|| read_only::stopped_at(core)).map_or(Ok(()), |hole| Err(hole.into()))
 }
 
 /// Where a cursor is.
 pub(crate) fn get(core: &Core, name: &str) -> Result<Option<Cursor>, ReadError> {
-    super::read_only::refresh(core)?;
+    refuse_if_hidden(core)?;
     let state = core.state.lock();
-    refuse_if_hidden(&state)?;
     Ok(state.cursors.durable(name, core.watermark.batch()))
 }
 
 /// All cursors, by name.
 pub(crate) fn list(core: &Core) -> Result<Vec<(String, Cursor)>, ReadError> {
-    super::read_only::refresh(core)?;
+    refuse_if_hidden(core)?;
     let state = core.state.lock();
-    refuse_if_hidden(&state)?;
     let durable = core.watermark.batch();
     let known = state.cursors.by_name.iter();
     let mut cursors: Vec<(String, Cursor)> =

@@ -43,8 +43,8 @@ pub(super) fn look_for_ids(
         Seen::New | Seen::Known(Repeat::No) => return Ok(None),
         Seen::Awaited(position) => return await_durable(core, Some(position), assigned).map(|()| None),
         Seen::Known(Repeat::Same(appended)) => Decided::Repeated(appended),
-        Seen::Known(Repeat::OtherCursors(appended)) => {
-            return cursors::set_by_repeat(core, append, appended).map(Some);
+        Seen::Known(Repeat::OtherCursors(appended, missing)) => {
+            return cursors::set_by_repeat(core, append, appended, missing).map(Some);
         }
         Seen::Known(Repeat::Conflict(error)) => Decided::Rejected(error),
     };
@@ -99,7 +99,9 @@ pub(super) fn answer_occupied(
     await_durable(core, positions.iter().flatten().copied().max(), (batch, group))?;
     let decided = match repeat::find(core, append, prepared, &positions).map_err(failed_read)? {
         Repeat::Same(appended) => Decided::Repeated(appended),
-        Repeat::OtherCursors(appended) => return cursors::set_by_repeat(core, append, appended),
+        Repeat::OtherCursors(appended, missing) => {
+            return cursors::set_by_repeat(core, append, appended, missing);
+        }
         Repeat::Conflict(error) => Decided::Rejected(error),
         Repeat::No => Decided::Rejected(otherwise),
     };

@@ -25,12 +25,14 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a reader beside a writer goes by: where its own scan of the log is.
 #[derive(Debug)]
 pub(crate) struct Follower {
     place: Mutex<Option<Place>>,
+    /// The first batch that the writer did not say to be durable, when it was looked last.
+    said_durable: AtomicU64,
     /// What was found to be wrong when the store was opened.
     pub(crate) damage: Vec<Damage>,
     /// Bytes behind the last good frame that were never acknowledged.
@@ -150,7 +152,7 @@ fn open_once(
 }
 
 fn follower(place: Option<Place>, damage: Vec<Damage>, torn_tail_bytes: u64) -> Follower {
-    Follower { place: Mutex::new(place), damage, torn_tail_bytes }
+    Follower { place: Mutex::new(place), said_durable: AtomicU64::new(0), damage, torn_tail_bytes }
 }
 
 fn has_creation_marks(disk: &dyn Disk, dir: &Path) -> bool {
@@ -261,7 +263,22 @@ pub(crate) fn refresh(core: &Core) -> Result<(), ReadError> {
         return Ok(());
     }
     let mut place = follower.place.lock();
+    follower.said_durable.store(mark.watermark, Ordering::Relaxed);
     catch_up(core, &mut place, mark.watermark)
+}
+
+/// Where this reader stopped, if what the writer says to be durable could not all be read.
+pub(crate) fn stopped_at(core: &Core) -> Option<Damage> {
+    let follower = core.follower.get()?;
+    // Nobody is on the way there while this is held.
+    let place = follower.place.lock();
+    if follower.said_durable.load(Ordering::Relaxed) <= core.watermark.batch() {
+        return None;
+    }
+    let offset = place.map_or(0, |place| place.offset);
+    let state = core.state.lock();
+    let path = state.segments.active.as_ref().map_or(core.dir.as_path(), |active| &active.log.path);
+    Some(damage_at(path, offset, DamageKind::Checksum, None))
 }
 
 /// A store that was being created when this reader opened it has no identity here; once it has one, it is to be opened
@@ -327,9 +344,10 @@ fn enter_next(core: &Core, place: &mut Option<Place>) -> Result<bool, ReadError>
     let path = core.dir.join(segment_name(ordinal));
     let mut state = core.state.lock();
     if let (Some(active), Some(at)) = (state.segments.active.take(), *place) {
-        if header.first_position > at.position {
-            // The writer went on behind frames that this reader finds damaged.
-            let positions = Some((at.position, header.first_position - 1));
+        if header.first_batch > at.batch {
+            // The writer went on behind frames that this reader finds damaged. They may hold cursors alone.
+            let positions =
+                (header.first_position > at.position).then(|| (at.position, header.first_position - 1));
             let damage = damage_at(&active.log.path, at.offset, DamageKind::Checksum, positions);
             state.segments.holes.push(damage);
         }

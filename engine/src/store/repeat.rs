@@ -4,14 +4,14 @@ use super::core::Core;
 use super::locate::{Frame, Locator};
 use super::lookup::StreamLookup;
 use super::prepare::Prepared;
-use annals_types::{Append, AppendError, Appended, NewEvent, Position, ReadError, Record};
+use annals_types::{Advance, Append, AppendError, Appended, NewEvent, Position, ReadError, Record};
 
 /// What a look at the stored events says.
 pub(crate) enum Repeat {
     /// The batch is stored exactly so: this was the result.
     Same(Appended),
-    /// Its events are stored exactly so, by a batch that did not set the cursors that it sets.
-    OtherCursors(Appended),
+    /// Its events are stored exactly so, by a batch that did not set these of its cursors.
+    OtherCursors(Appended, Vec<Advance<'static>>),
     /// One of its ids is stored, but not as part of this very batch.
     Conflict(AppendError),
     /// It was never appended.
@@ -59,8 +59,10 @@ pub(crate) fn at(
         return Ok(None);
     }
     Ok(Some(match same_batch(frame, append, prepared)? {
-        Some(appended) if sets_cursors(frame, append)? => Repeat::Same(appended),
-        Some(appended) => Repeat::OtherCursors(appended),
+        Some(appended) => {
+            let missing = cursors_not_set(frame, append)?;
+            if missing.is_empty() { Repeat::Same(appended) } else { Repeat::OtherCursors(appended, missing) }
+        }
         None => {
             Repeat::Conflict(AppendError::IdConflict { id: stored.id(), position: Some(stored.position()) })
         }
@@ -89,16 +91,21 @@ fn same_batch(
     Ok(Some(Appended { positions, last_version, repeated: true }))
 }
 
-/// Whether the stored batch sets all cursors that this one sets, and to the same places.
-fn sets_cursors(frame: &Frame, append: &Append<'_>) -> Result<bool, ReadError> {
+/// The cursors of an append that the stored batch did not set, or not to the same places.
+fn cursors_not_set(frame: &Frame, append: &Append<'_>) -> Result<Vec<Advance<'static>>, ReadError> {
     if append.advances.is_empty() {
-        return Ok(true);
+        return Ok(Vec::new());
     }
     let cursors = frame.cursors()?;
-    Ok(append.advances.iter().all(|advance| {
+    let is_missing = |advance: &&Advance<'_>| {
         let position = advance.position.map(Position::get);
-        cursors.iter().any(|cursor| cursor.name == advance.cursor && cursor.position == position)
-    }))
+        !cursors.iter().any(|cursor| cursor.name == advance.cursor && cursor.position == position)
+    };
+    let owned = |advance: &Advance<'_>| Advance {
+        cursor: advance.cursor.to_string().into(),
+        position: advance.position,
+    };
+    Ok(append.advances.iter().filter(is_missing).map(owned).collect())
 }
 
 fn is_same(stored: &Record, event: &NewEvent<'_>) -> bool {

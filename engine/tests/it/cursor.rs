@@ -2,8 +2,8 @@
 
 use crate::support::{tiny, within};
 use annals::{
-    Append, AppendError, Cursor, DiskChoice, ExpectedVersion, InputError, NewEvent, Position, Read, Store,
-    Uuid, limits,
+    Append, AppendError, Cursor, DiskChoice, ExpectedVersion, InputError, NewEvent, Position, Read,
+    ReadError, Store, Uuid, limits,
 };
 use std::path::Path;
 
@@ -131,6 +131,13 @@ fn a_repeat_sets_the_cursor_that_its_first_time_did_not() {
         assert_eq!((again.positions, again.repeated), (first.positions.clone(), true));
         assert_eq!(store.cursor("d").unwrap(), cursor(at(0), 1));
     }
+    // Cursors that were set then stay where they have come to since.
+    outcome(&store, Append::new().advance("d", at(1))).unwrap();
+    assert!(outcome(&store, whole().expect_cursor("g", None).advance("g", at(1))).unwrap().repeated);
+    assert_eq!(
+        (store.cursor("d").unwrap(), store.cursor("g").unwrap()),
+        (cursor(at(1), 2), cursor(at(1), 1))
+    );
     // Ids within a stream at a fixed version are looked up for ever, cursors as well.
     let fixed = || Append::from(event(3)).expect("t", ExpectedVersion::NoStream);
     let fixed = |cursor| {
@@ -195,4 +202,32 @@ fn a_store_has_a_bounded_number_of_cursors() {
         assert_eq!(store.cursor("cursor-7").unwrap().map(|cursor| cursor.revision), Some(2));
         assert!(store.verify(&mut |_, _| {}).unwrap().is_ok());
     });
+}
+
+#[test]
+fn a_reader_says_where_damage_hides_a_cursor() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    // One event fills a segment.
+    let large = |n| NewEvent { data: vec![7; 6_000].into(), ..event(n) };
+    outcome(&store, Append::from(large(1)).advance("c", None)).unwrap();
+    let reader = Store::open_read_only(dir.path()).unwrap();
+    assert_eq!(reader.cursor("c").unwrap(), cursor(None, 1));
+    outcome(&store, Append::new().advance("c", at(0))).unwrap();
+    // Of the segment's two frames, the one that has no event.
+    let path = dir.path().join("0000000001.log");
+    let mut log = std::fs::read(&path).unwrap();
+    let frames: Vec<usize> = (0..log.len()).filter(|&at| log[at..].starts_with(b"anfr")).collect();
+    let [.., last] = frames[..] else { panic!("{frames:?}") };
+    log[last + 100] ^= 1;
+    std::fs::write(&path, &log).unwrap();
+    assert!(matches!(reader.cursor("c"), Err(ReadError::Damage(_))));
+    assert!(matches!(reader.cursors(), Err(ReadError::Damage(_))));
+    // Nor once the writer has gone on to other segments.
+    for n in 2..12 {
+        outcome(&store, large(n).into()).unwrap();
+    }
+    let found = reader.cursor("c");
+    assert!(matches!(found, Err(ReadError::Damage(_))), "{found:?}");
+    assert_eq!(store.cursor("c").unwrap(), cursor(at(0), 2));
 }

@@ -198,7 +198,7 @@ pub struct Appended {
     pub positions: Range<Position>,
     /// Version of its last event; 0 where it has none.
     pub last_version: Version,
-    /// Whether the same batch had been appended before, and nothing was added now.
+    /// Whether the same batch had been appended before, and no event was added now; cursors that it had not set then are set.
     pub repeated: bool,
 }
 
