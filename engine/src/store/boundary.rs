@@ -18,6 +18,25 @@ const LEAPS_MAX: u32 = 4096;
 /// Leaps after which a query counts as too broad for a condition: half a second, about.
 const LEAPS_MAX_IN_ALL: u64 = 4_000_000;
 
+fn leaps_max_in_all() -> u64 {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(fewer) = FEWER_LEAPS.get() {
+        return fewer;
+    }
+    LEAPS_MAX_IN_ALL
+}
+
+#[cfg(any(test, feature = "testing"))]
+std::thread_local! {
+    static FEWER_LEAPS: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
+/// Lets conditions of appends on this thread take so many leaps alone.
+#[cfg(any(test, feature = "testing"))]
+pub fn limit_leaps(leaps: u64) {
+    FEWER_LEAPS.set(Some(leaps));
+}
+
 /// A condition on a query, and how far it is known to hold.
 #[derive(Debug)]
 pub(crate) struct Boundary<'a> {
@@ -66,22 +85,22 @@ impl<'a> Boundary<'a> {
         }
         let limits = (1, LEAPS_MAX_LOCKED);
         let searched = search_memory(active, &self.plan, &(self.checked..next), Way::Upwards, limits);
-        match self.note(&searched).map_err(Unjudged::Rejected)? {
+        match self.note(&searched, next).map_err(Unjudged::Rejected)? {
             Some(candidate) => Err(Unjudged::Candidate(candidate)),
             None if self.checked == next => Ok(()),
             None => Err(Unjudged::Unfinished),
         }
     }
 
-    /// Notes how far a search came; returns what seems to match.
-    fn note(&mut self, searched: &Searched) -> Result<Option<u64>, AppendError> {
+    /// Notes how far a search came, of all up to `end`; returns what seems to match.
+    fn note(&mut self, searched: &Searched, end: u64) -> Result<Option<u64>, AppendError> {
         self.leaps += u64::from(searched.leaps);
         if let Some(&position) = searched.positions.first() {
             self.checked = position;
             return Ok(Some(position));
         }
         self.checked = searched.next.unwrap_or(searched.part.end);
-        if self.leaps > LEAPS_MAX_IN_ALL && searched.next.is_some() {
+        if self.leaps > leaps_max_in_all() && self.checked < end {
             let reached = Position::new(self.checked);
             return Err(AppendError::QueryTooBroad { leaps: self.leaps, reached });
         }
@@ -98,7 +117,7 @@ impl<'a> Boundary<'a> {
             if let Some(hole) = searched.hidden_from(self.checked) {
                 return Err(ReadError::from(hole.clone()).into());
             }
-            if let Some(candidate) = self.note(&searched).map_err(Outcome::Rejected)? {
+            if let Some(candidate) = self.note(&searched, view.end).map_err(Outcome::Rejected)? {
                 self.look_at(core, candidate)?;
             }
         }

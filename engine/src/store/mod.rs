@@ -1,6 +1,6 @@
 //! The promises: opening, appending, reading. `commit.rs` is the one write path.
 
-mod boundary;
+pub(crate) mod boundary;
 pub(crate) mod commit;
 pub(crate) mod core;
 mod cursors;

@@ -9,6 +9,7 @@ mod pipeline;
 pub use crate::clock::Clock;
 pub use crate::disk::simulated::{Fault, Repeat, SimulatedDisk};
 pub use crate::format::key::shrink_hashes;
+pub use crate::store::boundary::limit_leaps;
 pub use bodies::{scan_bytes, segment_of};
 pub use model::{Model, ModelEvent, is_same_outcome};
 pub use operations::{Operation, Operations};

@@ -1,7 +1,7 @@
 //! Conditions on queries: the table of docs/dcb.md line by line, races, and keys whose hashes are alike.
 
 use crate::support::{append, open};
-use annals::testing::shrink_hashes;
+use annals::testing::{limit_leaps, shrink_hashes};
 use annals::{
     Append, AppendError, Appended, ExpectedVersion, NewEvent, Position, Query, QueryItem, Read, Record,
     Settings, Store, Uuid,
@@ -320,4 +320,28 @@ fn racers_are_accepted_where_nothing_matches_and_refused_where_something_does() 
     }
     println!("{accepted} accepted, {refused} refused; {held} unrelated ones");
     assert!(accepted > 50 && refused > 50, "{accepted} accepted, {refused} refused");
+}
+
+#[test]
+fn a_condition_that_takes_too_long_to_judge_is_refused_and_says_how_far_it_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    // What is asked for is never together, and everywhere.
+    let events: Vec<_> = (0..20_000).map(|n| NewEvent::new("s", "T").tag(format!("tag:{}", n % 2))).collect();
+    for events in events.chunks(1_000) {
+        append(&store, events.iter().cloned().collect()).unwrap();
+    }
+    let both = || QueryItem::new().tag("tag:0").tag("tag:1");
+    let conditional = |after| Append::from(NewEvent::new("t", "T")).fail_if_matches(both(), after);
+    append(&store, conditional(None)).unwrap();
+    limit_leaps(1_000);
+    match append(&store, conditional(None)) {
+        Err(AppendError::QueryTooBroad { leaps, reached }) => {
+            // It is looked at every few thousand leaps.
+            assert!((1_000..10_000).contains(&leaps) && reached.get() < 19_000, "{leaps} leaps to {reached}");
+        }
+        other => panic!("{other:?}"),
+    }
+    append(&store, conditional(Some(Position::new(19_500)))).unwrap();
+    assert_eq!(store.next_position().get(), 20_002);
 }

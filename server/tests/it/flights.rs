@@ -3,6 +3,7 @@
 //! Each behaviour is tested on the sample; and on the whole file where `ANNALS_FLIGHTS` names it.
 
 use crate::support::{Place, Random, annals, command};
+use annals::{Position, Query, QueryItem, Store};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -51,6 +52,7 @@ on_sample_and_whole_file!(
     a_killed_import_leaves_a_prefix_and_is_completed_by_the_next,
     an_export_is_imported_as_it_was,
     reads_equal_a_filter_of_the_file,
+    queries_of_several_items_equal_a_filter_of_the_file,
 );
 
 /// Says which test is skipped and why, past what captures the output of tests.
@@ -390,17 +392,33 @@ impl<'a> Choice<'a> {
         arguments
     }
 
+    /// Whether an event is what is asked for, wherever it is.
+    fn selects(&self, event: &Expected<'_>) -> bool {
+        self.stream.is_none_or(|stream| event.line.stream == stream)
+            && self.category.is_none_or(|wanted| category(event.line.stream) == wanted)
+            && (self.types.is_empty() || self.types.contains(&event.line.event_type))
+            && (self.tags.is_empty() || {
+                let tags = tags_of(event);
+                self.tags.iter().all(|tag| tags.contains(tag))
+            })
+    }
+
+    /// The same as an item of a query.
+    fn item(&self) -> QueryItem<'a> {
+        let item = QueryItem {
+            stream: self.stream.map(Into::into),
+            category: self.category.map(Into::into),
+            ..QueryItem::new()
+        };
+        let item = self.types.iter().fold(item, |item, &event_type| item.of_type(event_type));
+        self.tags.iter().fold(item, |item, &tag| item.tag(tag))
+    }
+
     /// The answer, by looking at every line of the file.
     fn filter<'e>(&self, events: &'e [Expected<'a>]) -> Vec<&'e Expected<'a>> {
         let of_stream = self.stream.is_some();
         let wanted = |event: &&Expected<'_>| {
-            self.stream.is_none_or(|stream| event.line.stream == stream)
-                && self.category.is_none_or(|wanted| category(event.line.stream) == wanted)
-                && (self.types.is_empty() || self.types.contains(&event.line.event_type))
-                && (self.tags.is_empty() || {
-                    let tags = tags_of(event);
-                    self.tags.iter().all(|tag| tags.contains(tag))
-                })
+            self.selects(event)
                 && self.low.is_none_or(|low| low.compare(event, of_stream).is_ge())
                 && self.high.is_none_or(|high| high.compare(event, of_stream).is_le())
         };
@@ -437,4 +455,41 @@ fn reads_equal_a_filter_of_the_file(imported: &Imported) {
     }
     println!("{READS} reads gave {printed} events");
     assert!(printed > READS, "reads that find nothing show nothing");
+}
+
+/// The command asks for one thing at a time; a program may ask for several at once.
+fn queries_of_several_items_equal_a_filter_of_the_file(imported: &Imported) {
+    let expected = expected(&imported.text);
+    let store = Store::open_read_only(imported.place.data()).unwrap();
+    let mut random = Random::new(20_130_601);
+    let mut found = 0;
+    for _ in 0..READS {
+        let choices: Vec<Choice<'_>> =
+            (0..2 + random.below(3)).map(|_| Choice::random(&mut random, &expected)).collect();
+        let count = expected.len() as u64;
+        let (low, high) = (random.below(count / 2), random.below(count) + count / 4);
+        let (backwards, limit) = (random.below(2) == 0, random.below(500));
+        let query = choices.iter().fold(Query::all(), |query, choice| query.or(choice.item()));
+        let read = annals::Read::query(query).limit(limit);
+        let (low_end, high_end) = (Position::new(low), Position::new(high));
+        let read = if backwards {
+            read.backwards().from(high_end).until(low_end)
+        } else {
+            read.from(low_end).until(high_end)
+        };
+        let answer = store.read(read).unwrap().map(|record| record.unwrap().position().get());
+        let within = |event: &&Expected<'_>| {
+            (low..=high).contains(&event.position) && choices.iter().any(|choice| choice.selects(event))
+        };
+        let limit = usize::try_from(limit).unwrap();
+        let filtered: Vec<u64> = if backwards {
+            expected.iter().rev().filter(within).take(limit).map(|event| event.position).collect()
+        } else {
+            expected.iter().filter(within).take(limit).map(|event| event.position).collect()
+        };
+        assert_eq!(answer.collect::<Vec<_>>(), filtered, "{choices:?}");
+        found += filtered.len();
+    }
+    println!("{READS} queries gave {found} events");
+    assert!(found > READS, "queries that find nothing show nothing");
 }
