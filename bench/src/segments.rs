@@ -32,13 +32,16 @@ pub(crate) struct Arguments {
 const EVENTS_PER_STREAM: u64 = 10;
 const BATCH: usize = 20;
 /// What an event of 100 bytes takes, about.
-const EVENT_BYTES: u64 = 190;
+const EVENT_BYTES: u64 = 185;
+/// What a segment takes besides: a block before the events, one behind, and what no batch fits into any more.
+const BLOCKS_BYTES: u64 = 9 << 10;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     std::fs::create_dir_all(&arguments.dir)?;
     for &segments in &arguments.segments {
         let dir = tempfile::tempdir_in(&arguments.dir)?;
-        let segment_bytes = (arguments.events * EVENT_BYTES / segments.max(1)).max(16 << 10);
+        let segment_bytes = arguments.events * EVENT_BYTES / segments.max(1) + BLOCKS_BYTES;
+        let segment_bytes = segment_bytes.max(16 << 10);
         let settings = Settings {
             segment_bytes_first: segment_bytes,
             segment_bytes_max: segment_bytes,
@@ -47,6 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         };
         let store = Store::open_with(dir.path(), settings.clone())?;
         fill(&store, arguments.events)?;
+        seal_all(&store)?;
         store.close()?;
         // What is in memory until now is sealed or read from the log; spans are made meanwhile.
         let store = Store::open_with(dir.path(), settings)?;
@@ -72,6 +76,16 @@ fn fill(store: &Store, events: u64) -> Result<(), Failure> {
         };
         // Durable by the time the store is closed.
         drop(store.append(numbers.iter().map(event).collect::<Append<'_>>())?);
+    }
+    Ok(())
+}
+
+/// Appends other events until all before them are in segments that will be sealed.
+fn seal_all(store: &Store) -> Result<(), Failure> {
+    let before = store.stat()?.segments;
+    while store.stat()?.segments == before {
+        let other = |_| NewEvent::new("other", "Other").binary(vec![7; 1000]);
+        store.append((0..BATCH).map(other).collect::<Append<'_>>())?.wait()?;
     }
     Ok(())
 }

@@ -2,8 +2,11 @@
 //!
 //! Ids of events are given by their lines, or follow from line number and text. So the events of an
 //! earlier run of the same file are there with the same ids, in the same order, in each stream:
-//! a cursor over the stored ids of each stream finds nearly all of them without remembering anything.
-//! Only where a line and the cursor disagree are all ids of that stream taken into memory.
+//! a walk over the stored ids of each stream finds nearly all of them without remembering anything.
+//! Only where a line and the walk disagree are all ids of that stream taken into memory.
+//!
+//! The store's id window would not do: an import of more events than it holds, begun again, would add the first ones twice.
+//! Nor would a cursor of the store: it says how many lines were taken, and not that the file is still the same before them.
 
 use crate::failure::Failure;
 use annals::{NewEvent, Read, Store, Uuid, Version};
