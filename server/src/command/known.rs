@@ -14,7 +14,7 @@ use hashbrown::hash_map::EntryRef;
 use hashbrown::{HashMap, HashSet};
 use std::ops::Range;
 
-/// Ids that a cursor loads at once.
+/// Ids that a walk loads at once.
 const IDS_AT_ONCE: u64 = 64;
 
 /// What the store holds, as far as this module asks.
@@ -116,16 +116,16 @@ fn fingerprint(id: Uuid) -> u64 {
     high.rotate_left(32) ^ low
 }
 
-/// The ids of one stream: those stored before the run, followed by a cursor; or all of them.
+/// The ids of one stream: those stored before the run, followed by a walk; or all of them.
 #[derive(Debug)]
 struct StoredIds {
-    /// Version at the cursor.
+    /// Version where the walk is.
     next: u64,
     /// The first version that was not there before the run.
     end: u64,
-    /// The last ids loaded, the one at the cursor last.
+    /// The last ids loaded, the one where the walk is last.
     ahead: Vec<Uuid>,
-    /// Every id up to `all_end`, once a line and the cursor disagreed.
+    /// Every id up to `all_end`, once a line and the walk disagreed.
     all: Option<HashMap<Uuid, u64>>,
     all_end: u64,
 }
@@ -135,7 +135,7 @@ impl StoredIds {
         Self { next: 0, end, ahead: Vec::new(), all: None, all_end: 0 }
     }
 
-    /// The version with this id, most likely that at the cursor.
+    /// The version with this id, most likely that where the walk is.
     fn find_next(&mut self, stored: &impl Stored, stream: &str, id: Uuid) -> Result<Option<u64>, Failure> {
         if let Some(all) = &self.all {
             return Ok(all.get(&id).copied());
