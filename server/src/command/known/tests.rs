@@ -81,7 +81,7 @@ fn an_empty_store_is_asked_nothing() {
 }
 
 #[test]
-fn the_same_file_again_is_all_repeated_and_follows_the_cursor() {
+fn the_same_file_again_is_all_repeated_and_is_walked_through_in_order() {
     for given in [false, true] {
         let mut model = Model::holding("s", 0..500);
         let mut known = Known::new(false);
