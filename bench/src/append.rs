@@ -1,23 +1,19 @@
 //! Durable appends, measured from the call to the known durability.
 
 use crate::disk;
-use crate::report::{self, Failure, Run, histogram, note, print_line};
+use crate::report::{self, Common, Failure, Run, histogram, note, print_line};
 use crate::workload::{Producer, stopwatch};
 use annals::testing::{Pipeline, Placed};
 use annals::{Append, DiskChoice, Settings, Store, Ticket};
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// See `--help`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
-    /// One JSON object a line.
-    #[arg(long)]
-    json: bool,
-    /// Where to put the store; its file system is what is measured.
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
+    #[command(flatten)]
+    common: Common,
     /// Seconds a run.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -81,25 +77,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.segment > 0 {
         settings.segment_bytes_max = arguments.segment << 20;
     }
-    std::fs::create_dir_all(&arguments.dir)?;
-    let place = tempfile::tempdir_in(&arguments.dir)?;
+    std::fs::create_dir_all(&arguments.common.dir)?;
+    let place = tempfile::tempdir_in(&arguments.common.dir)?;
     let name = Store::open_with(place.path(), settings.clone())?.stat()?.disk;
     let about = serde_json::json!({
-        "work": "about", "disk": name, "file_system": disk::file_system(&arguments.dir),
+        "work": "about", "disk": name, "file_system": disk::file_system(&arguments.common.dir),
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
     });
-    print_line(arguments.json, &about);
+    print_line(arguments.common.json, &about);
     let time = Duration::from_secs_f64(arguments.seconds);
     if arguments.work.is_none() {
         for (depth, bytes) in PROBES {
-            let run = disk::probe(&arguments.dir, depth, bytes, time.min(Duration::from_secs(2)))?;
-            report::print_disk(arguments.json, depth, bytes, &run);
+            let run = disk::probe(&arguments.common.dir, depth, bytes, time.min(Duration::from_secs(2)))?;
+            report::print_disk(arguments.common.json, depth, bytes, &run);
         }
     }
     for work in WORKS.iter().filter(|work| arguments.work.as_deref().is_none_or(|name| name == work.name)) {
         let measure = |mode, name, time, runs: usize| -> Result<(), Failure> {
-            let runs = (0..runs.max(1)).map(|_| one(work, &arguments.dir, &settings, time, mode));
-            report::print(arguments.json, work.name, name, runs.collect::<Result<_, _>>()?);
+            let runs = (0..runs.max(1)).map(|_| one(work, &arguments.common.dir, &settings, time, mode));
+            report::print(arguments.common.json, work.name, name, runs.collect::<Result<_, _>>()?);
             Ok(())
         };
         measure(Mode::Burst, "burst", time, arguments.runs)?;

@@ -1,6 +1,6 @@
 //! Opening a large store, after it was closed and after its process was killed: how long it takes, and what memory.
 
-use crate::report::{Failure, print_line};
+use crate::report::{Common, Failure, print_line};
 use crate::workload::stopwatch;
 use annals::{Append, NewEvent, Store, Ticket};
 use rand::rngs::SmallRng;
@@ -15,12 +15,8 @@ use std::time::Duration;
 /// See `--help`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
-    /// One JSON object a line.
-    #[arg(long)]
-    json: bool,
-    /// Where to put the store.
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
+    #[command(flatten)]
+    common: Common,
     /// Events in the store.
     #[arg(long, default_value_t = 10_000_000)]
     events: u64,
@@ -46,8 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(store) = &arguments.open {
         return open_once(store);
     }
-    std::fs::create_dir_all(&arguments.dir)?;
-    let dir = tempfile::tempdir_in(&arguments.dir)?;
+    std::fs::create_dir_all(&arguments.common.dir)?;
+    let dir = tempfile::tempdir_in(&arguments.common.dir)?;
     let number = |number: u64| number.to_string();
     let mut filling = Command::new(std::env::current_exe()?)
         .args([
@@ -77,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let mut figures: serde_json::Value = serde_json::from_slice(&output.stdout)?;
         figures["work"] = json!("open");
         figures["after"] = json!(after);
-        print_line(arguments.json, &figures);
+        print_line(arguments.common.json, &figures);
     }
     Ok(())
 }

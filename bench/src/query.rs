@@ -1,6 +1,6 @@
 //! Queries: reading what they select, and judging conditions on them, in a store with many events.
 
-use crate::report::{Failure, histogram, note, print_line};
+use crate::report::{Common, Failure, histogram, note, print_line};
 use crate::workload::stopwatch;
 use annals::testing::time_condition;
 use annals::{Append, NewEvent, Position, Query, QueryItem, Read, Store, Uuid};
@@ -8,18 +8,13 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// See `--help`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
-    /// One JSON object a line.
-    #[arg(long)]
-    json: bool,
-    /// Where to put the store.
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
+    #[command(flatten)]
+    common: Common,
     /// Events in the store.
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
@@ -50,8 +45,8 @@ fn scattered(number: u64) -> u64 {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    std::fs::create_dir_all(&arguments.dir)?;
-    let dir = tempfile::tempdir_in(&arguments.dir)?;
+    std::fs::create_dir_all(&arguments.common.dir)?;
+    let dir = tempfile::tempdir_in(&arguments.common.dir)?;
     let store = Store::open(dir.path())?;
     let mut random = SmallRng::seed_from_u64(7);
     let mut data = vec![0; 256];
@@ -77,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         (stat.index_bytes as f64 / arguments.events as f64 * 10.0).round() / 10.0,
     );
     print_line(
-        arguments.json,
+        arguments.common.json,
         &json!({"work": "fill", "events": arguments.events, "events_per_second": rate,
             "index_bytes_per_event": index_bytes, "segments": stat.segments}),
     );
@@ -121,7 +116,7 @@ fn read_all(arguments: &Arguments, store: &Store) -> Result<(), Failure> {
         #[expect(clippy::cast_precision_loss, reason = "printed rounded")]
         let found = matches.max(1) as f64;
         print_line(
-            arguments.json,
+            arguments.common.json,
             &json!({"work": name, "mode": "read", "matches": matches / reads,
                 "events_per_second": per(matches, begun.elapsed().as_secs_f64()),
                 "us_per_read": per(u64::try_from(begun.elapsed().as_micros())?, reads_of(reads)),
@@ -163,7 +158,7 @@ fn judge_all(arguments: &Arguments, store: &Store, random: &mut SmallRng) -> Res
                 note(&mut outside, beside);
             }
             print_line(
-                arguments.json,
+                arguments.common.json,
                 &json!({"work": kind, "mode": mode, "conditions": inside.len(),
                     "inside_p50_ns": inside.value_at_quantile(0.5), "inside_p99_ns": inside.value_at_quantile(0.99),
                     "outside_p50_ns": outside.value_at_quantile(0.5),

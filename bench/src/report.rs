@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why a measurement did not come about.
@@ -77,4 +78,15 @@ pub(crate) fn print_line(json: bool, line: &Value) {
         })
         .collect();
     println!("{}", words.join("  "));
+}
+
+/// What every measurement takes.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Common {
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to put what is measured; its file system is measured, too.
+    #[arg(long, default_value = ".")]
+    pub(crate) dir: PathBuf,
 }

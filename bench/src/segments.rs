@@ -1,23 +1,18 @@
 //! Looking up what is in few of many sealed segments.
 
-use crate::report::{Failure, histogram, note, print_line};
+use crate::report::{Common, Failure, histogram, note, print_line};
 use crate::workload::stopwatch;
 use annals::{Append, NewEvent, Query, QueryItem, Read, Settings, Store};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::json;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// See `--help`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Arguments {
-    /// One JSON object a line.
-    #[arg(long)]
-    json: bool,
-    /// Where to put the stores.
-    #[arg(long, default_value = ".")]
-    dir: PathBuf,
+    #[command(flatten)]
+    common: Common,
     /// Sealed segments of each store, about: the same events in so many pieces.
     #[arg(long, value_delimiter = ',', default_values_t = [10, 1000])]
     segments: Vec<u64>,
@@ -37,9 +32,9 @@ const EVENT_BYTES: u64 = 185;
 const BLOCKS_BYTES: u64 = 9 << 10;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    std::fs::create_dir_all(&arguments.dir)?;
+    std::fs::create_dir_all(&arguments.common.dir)?;
     for &segments in &arguments.segments {
-        let dir = tempfile::tempdir_in(&arguments.dir)?;
+        let dir = tempfile::tempdir_in(&arguments.common.dir)?;
         let segment_bytes = arguments.events * EVENT_BYTES / segments.max(1) + BLOCKS_BYTES;
         let segment_bytes = segment_bytes.max(16 << 10);
         let settings = Settings {
@@ -124,7 +119,7 @@ fn measure(arguments: &Arguments, store: &Store) -> Result<(), Failure> {
             }
         }
         print_line(
-            arguments.json,
+            arguments.common.json,
             &json!({"work": work, "segments": segments, "looks": times.len(),
                 "p50_ns": times.value_at_quantile(0.5), "p99_ns": times.value_at_quantile(0.99)}),
         );

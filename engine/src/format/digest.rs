@@ -155,7 +155,7 @@ fn put_facts(facts: &mut Vec<u8>, view: &View<'_>) -> Result<(), DamageKind> {
         facts.extend_from_slice(name);
     }
     for cursor in view.cursors() {
-        facts.extend_from_slice(&cursor?.revision.to_le_bytes());
+        facts.extend_from_slice(&cursor?.1.revision.to_le_bytes());
     }
     Ok(())
 }

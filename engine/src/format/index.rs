@@ -25,20 +25,16 @@
 use super::filter::{self, FILTER_BLOCK_BYTES};
 use super::key::{filter_hash, half};
 use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
-use super::{BLOCK_BYTES, FRAME_ALIGNMENT, crc, le, len_u32, to_usize};
+use super::record::{
+    BLOCK_CRC_AT, KIND_FILTER, KIND_FRAMES, KIND_IDS, KIND_KEYS, KIND_POSTINGS, KIND_STREAMS, RecordOf,
+};
+pub(crate) use super::record::{FrameEntry, IdEntry, KeyEntry, PostingRange, StreamEntry};
+use super::{BLOCK_BYTES, crc, le, len_u32, to_usize};
 use annals_types::{DamageKind, Uuid};
 use std::ops::Range;
 
 const TABLES_AT: usize = PRELUDE_BYTES + 32;
 const TABLE_BYTES: usize = 24;
-const BLOCK_CRC_AT: usize = BLOCK_BYTES - 4;
-const KIND_FRAMES: u32 = 1;
-const KIND_STREAMS: u32 = 2;
-const KIND_POSTINGS: u32 = 3;
-const KIND_FILTER: u32 = 4;
-const KIND_KEYS: u32 = 5;
-const KIND_IDS: u32 = 6;
-
 /// Which segment an index belongs to, exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct IndexOf {
@@ -46,36 +42,6 @@ pub(crate) struct IndexOf {
     pub(crate) salt: u64,
     pub(crate) first_position: u64,
     pub(crate) last_crc: u32,
-}
-
-/// Where a frame is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct FrameEntry {
-    /// First position, relative to the segment's.
-    pub(crate) position: u32,
-    pub(crate) offset: u64,
-}
-
-/// A stream's part of a segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct StreamEntry {
-    pub(crate) hash: u64,
-    pub(crate) postings: PostingRange,
-    pub(crate) first_version: u64,
-}
-
-/// The events of a segment that have a key with this hash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct KeyEntry {
-    pub(crate) hash: u64,
-    pub(crate) postings: PostingRange,
-}
-
-/// The event whose id has this half of a hash.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct IdEntry {
-    pub(crate) half: u32,
-    pub(crate) position: u32,
 }
 
 /// What an id is looked up by.
@@ -90,109 +56,6 @@ impl IdKey {
     pub(crate) fn new(store: Uuid, hash: u64) -> Self {
         let half = half(hash);
         Self { half, in_filter: filter_hash(store, half) }
-    }
-}
-
-/// Consecutive postings.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct PostingRange {
-    pub(crate) first: u32,
-    pub(crate) count: u32,
-}
-
-impl PostingRange {
-    const BYTES: usize = 8;
-
-    fn put(self, bytes: &mut [u8], at: usize) {
-        le::put_u32(bytes, at, self.first);
-        le::put_u32(bytes, at + 4, self.count);
-    }
-
-    fn get(bytes: &[u8], at: usize) -> Self {
-        Self { first: le::u32_at(bytes, at), count: le::u32_at(bytes, at + 4) }
-    }
-}
-
-trait RecordOf: Sized {
-    const KIND: u32;
-    const BYTES: usize;
-    const PER_BLOCK: usize = BLOCK_CRC_AT / Self::BYTES;
-    fn put(&self, bytes: &mut [u8]);
-    fn get(bytes: &[u8]) -> Self;
-}
-
-impl RecordOf for FrameEntry {
-    const KIND: u32 = KIND_FRAMES;
-    const BYTES: usize = 8;
-
-    fn put(&self, bytes: &mut [u8]) {
-        le::put_u32(bytes, 0, self.position);
-        le::put_u32(bytes, 4, len_u32(to_usize(self.offset) / FRAME_ALIGNMENT));
-    }
-
-    fn get(bytes: &[u8]) -> Self {
-        let offset = u64::from(le::u32_at(bytes, 4)) * FRAME_ALIGNMENT as u64;
-        Self { position: le::u32_at(bytes, 0), offset }
-    }
-}
-
-impl RecordOf for StreamEntry {
-    const KIND: u32 = KIND_STREAMS;
-    const BYTES: usize = 24;
-
-    fn put(&self, bytes: &mut [u8]) {
-        le::put_u64(bytes, 0, self.hash);
-        self.postings.put(bytes, 8);
-        le::put_u64(bytes, 8 + PostingRange::BYTES, self.first_version);
-    }
-
-    fn get(bytes: &[u8]) -> Self {
-        Self {
-            hash: le::u64_at(bytes, 0),
-            postings: PostingRange::get(bytes, 8),
-            first_version: le::u64_at(bytes, 8 + PostingRange::BYTES),
-        }
-    }
-}
-
-impl RecordOf for KeyEntry {
-    const KIND: u32 = KIND_KEYS;
-    const BYTES: usize = 16;
-
-    fn put(&self, bytes: &mut [u8]) {
-        le::put_u64(bytes, 0, self.hash);
-        self.postings.put(bytes, 8);
-    }
-
-    fn get(bytes: &[u8]) -> Self {
-        Self { hash: le::u64_at(bytes, 0), postings: PostingRange::get(bytes, 8) }
-    }
-}
-
-impl RecordOf for IdEntry {
-    const KIND: u32 = KIND_IDS;
-    const BYTES: usize = 8;
-
-    fn put(&self, bytes: &mut [u8]) {
-        le::put_u32(bytes, 0, self.half);
-        le::put_u32(bytes, 4, self.position);
-    }
-
-    fn get(bytes: &[u8]) -> Self {
-        Self { half: le::u32_at(bytes, 0), position: le::u32_at(bytes, 4) }
-    }
-}
-
-impl RecordOf for u32 {
-    const KIND: u32 = KIND_POSTINGS;
-    const BYTES: usize = 4;
-
-    fn put(&self, bytes: &mut [u8]) {
-        le::put_u32(bytes, 0, *self);
-    }
-
-    fn get(bytes: &[u8]) -> Self {
-        le::u32_at(bytes, 0)
     }
 }
 

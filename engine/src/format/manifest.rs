@@ -13,11 +13,11 @@
 //!             each cursor, by name: how many events are handled (8), revision (8), length of its name (2), name
 //! ```
 
-use super::batch::REVISIONS;
 use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
+use super::section;
 use super::segment::Seal;
 use super::{le, len_u16, to_usize};
-use annals_types::{Cursor, DamageKind, Position, Uuid};
+use annals_types::{Cursor, DamageKind, Uuid};
 use std::collections::BTreeMap;
 
 const FIXED_BYTES: usize = PRELUDE_BYTES + 40;
@@ -48,8 +48,7 @@ impl Manifest {
             seal.put_fields(fields);
         }
         for (name, cursor) in &self.cursors {
-            let handled = cursor.position.map_or(0, |position| position.get() + 1);
-            bytes.extend_from_slice(&handled.to_le_bytes());
+            bytes.extend_from_slice(&section::handled(cursor.position).to_le_bytes());
             bytes.extend_from_slice(&cursor.revision.to_le_bytes());
             bytes.extend_from_slice(&len_u16(name.len()).to_le_bytes());
             bytes.extend_from_slice(name.as_bytes());
@@ -95,11 +94,7 @@ fn decode_cursors(mut bytes: &[u8], count: u64) -> Option<BTreeMap<Box<str>, Cur
     while !bytes.is_empty() {
         let (fixed, rest) = bytes.split_at_checked(CURSOR_FIXED_BYTES)?;
         let (name, rest) = rest.split_at_checked(usize::from(le::u16_at(fixed, 16)))?;
-        let position = le::u64_at(fixed, 0).checked_sub(1).map(Position::new);
-        let cursor = Cursor { position, revision: le::u64_at(fixed, 8) };
-        if !REVISIONS.contains(&cursor.revision) {
-            return None;
-        }
+        let cursor = section::cursor(le::u64_at(fixed, 0), le::u64_at(fixed, 8))?;
         cursors.insert(std::str::from_utf8(name).ok()?.into(), cursor);
         bytes = rest;
     }

@@ -14,8 +14,11 @@ pub(crate) mod key;
 pub(crate) mod manifest;
 pub(crate) mod mark;
 pub(crate) mod prelude;
+mod record;
+pub(crate) mod section;
 pub(crate) mod segment;
 pub(crate) mod span;
+mod view;
 
 /// The format version that this release writes, and the newest that it reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;

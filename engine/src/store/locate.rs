@@ -4,14 +4,16 @@ use super::core::{Closed, Core};
 use super::rebuild;
 use super::sealed::SealedSegment;
 use crate::disk::maps::Advice;
-use crate::format::batch::{CursorSet, Header, Shape, View};
+use crate::format::batch::{Header, Shape, View};
 use crate::format::frame::{self, Envelope, FRAME_FIXED_BYTES};
 use crate::format::index::FrameEntry;
 use crate::format::len_u32;
 use crate::format::segment::FRAMES_START;
 use crate::log::damage_at;
 use crate::log::unsealed::Unsealed;
-use annals_types::{Damage, DamageKind, Position, ReadError, Record, RecordParts, Timestamp, Version};
+use annals_types::{
+    Cursor, Damage, DamageKind, Position, ReadError, Record, RecordParts, Timestamp, Version,
+};
 use bytes::Bytes;
 use std::cell::OnceCell;
 use std::path::Path;
@@ -95,7 +97,7 @@ impl Frame {
     }
 
     /// The cursors that its batch sets.
-    pub(crate) fn cursors(&self) -> Result<Vec<CursorSet<'_>>, Damage> {
+    pub(crate) fn cursors(&self) -> Result<Vec<(&str, Cursor)>, Damage> {
         let cursors = self.view().cursors().collect::<Result<_, _>>();
         cursors.map_err(|kind| damage_at(&self.path, self.offset, kind, None))
     }

@@ -220,7 +220,20 @@ impl Store {
         Streams::new(&self.handle.core)
     }
 
-    /// Where a cursor is; `None`: it was never set. Set by [`Append::advance`].
+    /// Where a cursor is, as far as it is durable; `None`: it was never set. Set by [`Append::advance`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use annals::{Append, NewEvent, Position, Store};
+    /// let store = Store::open(dir.path())?;
+    /// store.append(NewEvent::new("order-42", "OrderPlaced"))?.wait()?;
+    /// let handled = store.cursor("invoicing")?.and_then(|cursor| cursor.position);
+    /// let invoice = Append::from(NewEvent::new("invoice-42", "InvoiceSent"));
+    /// let invoice = invoice.expect_cursor("invoicing", handled).advance("invoicing", Some(Position::ZERO));
+    /// store.append(invoice)?.wait()?;
+    /// assert_eq!(store.cursor("invoicing")?.map(|cursor| cursor.revision), Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// Damage or failures of a store that is open for reading alone, as it catches up with its writer.

@@ -12,7 +12,7 @@ use crate::index::keys;
 use crate::index::memory::MemoryIndex;
 use crate::index::sealed::Loaded;
 use crate::log::scan::{Frames, Place};
-use annals_types::{Cursor, DamageKind, Position, ReadError};
+use annals_types::{DamageKind, ReadError};
 use bytes::Bytes;
 
 /// Calls `look` with the segment's index; where the index turns out to be damaged, once more with a new one.
@@ -95,10 +95,7 @@ pub(crate) fn add(index: &mut MemoryIndex, envelope: &Envelope, view: &View<'_>)
     let names = (0..view.header.streams).map(|stream| view.name(stream)).collect::<Result<Vec<_>, _>>()?;
     let cursors = view.cursors().collect::<Result<Vec<_>, _>>()?;
     index.push_frame(view.header.first_position, envelope.offset);
-    for set in cursors {
-        let cursor = Cursor { position: set.position.map(Position::new), revision: set.revision };
-        index.cursors.insert(set.name.into(), cursor);
-    }
+    index.cursors.extend(cursors.into_iter().map(|(name, cursor)| (name.into(), cursor)));
     let mut numbers = Vec::with_capacity(names.len());
     for (stream, name) in (0..).zip(names) {
         let number = index.stream_for(index.hash(name), name, view.first_version(stream));

@@ -98,8 +98,7 @@ fn cursors_not_set(frame: &Frame, append: &Append<'_>) -> Result<Vec<Advance<'st
     }
     let cursors = frame.cursors()?;
     let is_missing = |advance: &&Advance<'_>| {
-        let position = advance.position.map(Position::get);
-        !cursors.iter().any(|cursor| cursor.name == advance.cursor && cursor.position == position)
+        !cursors.iter().any(|(name, cursor)| *name == advance.cursor && cursor.position == advance.position)
     };
     let owned = |advance: &Advance<'_>| Advance {
         cursor: advance.cursor.to_string().into(),
