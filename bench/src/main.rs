@@ -2,6 +2,7 @@
 
 mod append;
 mod disk;
+mod follow;
 mod opening;
 mod query;
 mod report;
@@ -22,6 +23,8 @@ struct Arguments {
 enum What {
     /// Durable appends: one writer, many, pipelined, in batches; and the disk itself.
     Append(append::Arguments),
+    /// Following: how soon events come, and what followers cost that have stopped reading.
+    Follow(follow::Arguments),
     /// Queries: reading what they select, and judging conditions on them.
     Query(query::Arguments),
     /// Opening a large store after a close and after a kill.
@@ -33,6 +36,7 @@ enum What {
 fn main() -> ExitCode {
     let done = match Arguments::parse().what {
         What::Append(arguments) => append::run(&arguments),
+        What::Follow(arguments) => follow::run(&arguments),
         What::Query(arguments) => query::run(&arguments),
         What::Opening(arguments) => opening::run(&arguments),
         What::Segments(arguments) => segments::run(&arguments),

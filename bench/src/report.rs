@@ -34,8 +34,9 @@ pub(crate) fn note(latency: &mut Histogram<u64>, took: Duration) {
     latency.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
 }
 
+/// A quantile in microseconds.
 #[expect(clippy::cast_precision_loss, reason = "printed to a tenth of a microsecond")]
-fn microseconds(latency: &Histogram<u64>, quantile: f64) -> f64 {
+pub(crate) fn microseconds(latency: &Histogram<u64>, quantile: f64) -> f64 {
     (latency.value_at_quantile(quantile) as f64 / 100.0).round() / 10.0
 }
 

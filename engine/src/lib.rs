@@ -32,10 +32,12 @@ pub mod testing;
 
 pub use annals_types::{
     Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, Damage, DamageKind,
-    DiskChoice, ExpectedVersion, Head, InputError, IoFailure, NewEvent, OpenError, Position, Query,
-    QueryItem, Read, ReadError, Record, Settings, Timestamp, Uuid, Version, category, limits,
+    DiskChoice, ExpectedVersion, Follow, Followed, Head, InputError, IoFailure, NewEvent, OpenError,
+    Position, Query, QueryItem, Read, ReadError, Record, Settings, Start, Timestamp, Uuid, Version, category,
+    limits,
 };
 pub use store::commit::TryAppendError;
+pub use store::follow::{Subscription, SubscriptionStream};
 pub use store::query::Touched;
 pub use store::read::Reader;
 pub use store::streams::Streams;

@@ -12,6 +12,7 @@ pub(crate) mod scan;
 pub(crate) mod sealed;
 pub(crate) mod tail;
 pub(crate) mod unsealed;
+pub(crate) mod watcher;
 pub(crate) mod watermark;
 pub(crate) mod writer;
 

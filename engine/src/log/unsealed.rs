@@ -16,6 +16,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Frames up to this size are copied for who reads slowly, maybe: a quarter of what the image would keep for it.
+const COPIED_BYTES_MAX: usize = 256 << 10;
+
 /// See the module. Apart from its reference count, in a cache line of its own: each append changes that.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -100,6 +103,16 @@ impl Unsealed {
             // Trimmed meanwhile: it is durable, and in the map.
             None => self.mapped_frame(offset),
         }
+    }
+
+    /// The same, without holding on to the image: copied where it is short, else from the map.
+    pub(crate) fn frame_apart(&self, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
+        let (envelope, bytes) = self.frame(offset)?;
+        if bytes.len() <= COPIED_BYTES_MAX {
+            return Ok((envelope, Bytes::copy_from_slice(&bytes)));
+        }
+        drop(bytes);
+        self.mapped_frame(offset)
     }
 
     fn mapped_frame(&self, offset: u64) -> Result<(Envelope, Bytes), ReadError> {

@@ -3,9 +3,10 @@
 //! Blocked threads wait on one word a group, so that one system call wakes all that a device write made
 //! durable and nobody else: waking threads one by one costs more than the write.
 
-use parking_lot::{Condvar, Mutex};
+use super::watcher::Watcher;
+use parking_lot::Mutex;
 use rustix::thread::futex;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -19,10 +20,13 @@ pub(crate) struct Watermark {
     reached: Reached,
     words: [AtomicU32; WORDS],
     wakers: Mutex<Vec<(u64, Waker)>>,
+    /// Changed with each advance, as long as there are sleepers: one system call wakes all of them.
+    advanced: AtomicU32,
     sleepers: AtomicUsize,
-    sleep: Mutex<()>,
-    advanced: Condvar,
+    /// Who is to be woken by the next advance.
+    watchers: Mutex<Vec<Arc<Watcher>>>,
     poison: OnceLock<Arc<str>>,
+    ended: AtomicBool,
 }
 
 /// What is durable. In a cache line of its own: everybody looks at it all the time.
@@ -41,10 +45,11 @@ impl Watermark {
             reached: Reached { batch: AtomicU64::new(batch), position: AtomicU64::new(position) },
             words: [const { AtomicU32::new(0) }; WORDS],
             wakers: Mutex::default(),
+            advanced: AtomicU32::new(0),
             sleepers: AtomicUsize::new(0),
-            sleep: Mutex::default(),
-            advanced: Condvar::new(),
+            watchers: Mutex::default(),
             poison: OnceLock::new(),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -122,9 +127,28 @@ impl Watermark {
         });
         ready.into_iter().for_each(Waker::wake);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            let _sleep = self.sleep.lock();
-            self.advanced.notify_all();
+            self.advanced.fetch_add(1, Ordering::SeqCst);
+            // As for a word: waiters look.
+            let _ = futex::wake(&self.advanced, futex::Flags::PRIVATE, i32::MAX.cast_unsigned());
         }
+        self.wake_watchers();
+    }
+
+    /// Wakes who watches, for this or any other reason.
+    pub(crate) fn wake_watchers(&self) {
+        let watchers = std::mem::take(&mut *self.watchers.lock());
+        watchers.iter().for_each(|watcher| watcher.wake());
+    }
+
+    /// Nothing more becomes durable, as planned: the store is closed.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.wake_others(self.batch());
+    }
+
+    /// Whether nothing more becomes durable, as planned or not.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.load(Ordering::SeqCst) || self.poison.get().is_some()
     }
 
     /// Blocks until [`Self::is_settled`]. `group` is the one that the batch before `batch` is in.
@@ -150,15 +174,28 @@ impl Watermark {
         false
     }
 
-    /// Blocks until the position is beyond `position`, the time is over or the writer is poisoned; whether
-    /// it is beyond.
-    pub(crate) fn wait_beyond(&self, position: u64, timeout: Duration) -> bool {
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        let mut sleep = self.sleep.lock();
-        if self.position() <= position && self.poison.get().is_none() {
-            self.advanced.wait_for(&mut sleep, timeout);
+    /// Has `waker` woken by the next advance, or the end. Who asks looks once more afterwards: it may just have been.
+    pub(crate) fn watch(&self, watcher: &Arc<Watcher>, waker: &Waker) {
+        if watcher.set(waker) {
+            self.watchers.lock().push(Arc::clone(watcher));
         }
-        drop(sleep);
+    }
+
+    /// Forgets a watcher.
+    pub(crate) fn unwatch(&self, watcher: &Arc<Watcher>) {
+        self.watchers.lock().retain(|known| !Arc::ptr_eq(known, watcher));
+    }
+
+    /// Blocks until the position is beyond `position`, the time is over or nothing more comes; whether it is beyond.
+    pub(crate) fn wait_beyond(&self, position: u64, timeout: Duration) -> bool {
+        // Counted before looking: an advance that does not see the sleeper was seen by it.
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let seen = self.advanced.load(Ordering::SeqCst);
+        if self.position() <= position && !self.is_over() {
+            // Interrupted, over time, or changed meanwhile: callers look.
+            let timeout = futex::Timespec::try_from(timeout).ok();
+            let _ = futex::wait(&self.advanced, futex::Flags::PRIVATE, seen, timeout.as_ref());
+        }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         self.position() > position
     }

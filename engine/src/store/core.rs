@@ -3,6 +3,7 @@
 use super::cursors::Cursors;
 use super::gate::{Bell, Gate};
 use super::keeper::Spare;
+use super::pulse::Pulse;
 use super::read_only::Follower;
 use super::sealed::SealedSegments;
 use crate::clock::Clock;
@@ -147,6 +148,7 @@ pub(crate) struct Core {
     /// Only a store that is open for reading alone has one.
     pub(crate) follower: OnceLock<Follower>,
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl Core {

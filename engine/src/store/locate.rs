@@ -162,6 +162,8 @@ enum Home {
 #[derive(Debug, Default)]
 pub(crate) struct Locator {
     order: Order,
+    /// Holds on to no memory of the log: for who may stop reading at any time, and keep what there is.
+    apart: bool,
     frame: Option<Frame>,
     window: Option<Window>,
     /// Bytes of the frames that were looked at.
@@ -206,6 +208,11 @@ impl Locator {
         Self { order, ..Self::default() }
     }
 
+    /// Holds on to no memory of the log from now on.
+    pub(crate) fn keep_apart(&mut self) {
+        self.apart = true;
+    }
+
     /// The frame that holds a position below the next one to be assigned.
     pub(crate) fn frame(&mut self, core: &Core, position: u64) -> Result<&Frame, ReadError> {
         if self.frame.as_ref().is_none_or(|frame| !frame.holds(position)) {
@@ -238,11 +245,10 @@ impl Locator {
             let positions = (position, window.end_position.max(position + 1) - 1);
             return Err(damage_at(&window.path, FRAMES_START, DamageKind::Missing, Some(positions)).into());
         };
-        let (envelope, bytes) =
-            read_frame(core, &window.home, offset, self.order).map_err(|error| match error {
-                ReadError::Damage(damage) => ReadError::Damage(with_positions(damage)),
-                other => other,
-            })?;
+        let (envelope, bytes) = self.read_frame(core, &window.home, offset).map_err(|error| match error {
+            ReadError::Damage(damage) => ReadError::Damage(with_positions(damage)),
+            other => other,
+        })?;
         let frame = Frame::new(&envelope, bytes, &window.path).map_err(with_positions)?;
         if frame.holds(position) {
             return Ok(frame);
@@ -253,17 +259,18 @@ impl Locator {
         let end = envelope.offset + envelope.frame_bytes();
         Err(damage_at(&window.path, end, DamageKind::Checksum, Some(gap)).into())
     }
-}
 
-fn read_frame(core: &Core, home: &Home, offset: u64, order: Order) -> Result<(Envelope, Bytes), ReadError> {
-    match home {
-        Home::Sealed(segment) => {
-            let advice = if order == Order::Scattered { Advice::Points } else { Advice::Scan };
-            let bytes = segment.log.bytes(core.disk.as_ref(), advice)?;
-            Ok(segment.log.frame(&bytes, offset)?)
-        }
-        Home::Closed(closed) => closed.log.frame(offset),
-        Home::Active(log) => log.frame(offset),
+    fn read_frame(&self, core: &Core, home: &Home, offset: u64) -> Result<(Envelope, Bytes), ReadError> {
+        let unsealed = match home {
+            Home::Sealed(segment) => {
+                let advice = if self.order == Order::Scattered { Advice::Points } else { Advice::Scan };
+                let bytes = segment.log.bytes(core.disk.as_ref(), advice)?;
+                return Ok(segment.log.frame(&bytes, offset)?);
+            }
+            Home::Closed(closed) => &closed.log,
+            Home::Active(log) => log,
+        };
+        if self.apart { unsealed.frame_apart(offset) } else { unsealed.frame(offset) }
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod core;
 mod cursors;
 mod examine;
 mod filling;
+pub(crate) mod follow;
 pub(crate) mod gate;
 mod ids;
 mod keeper;
@@ -14,6 +15,7 @@ mod lookup;
 mod open;
 mod outside;
 mod prepare;
+mod pulse;
 pub(crate) mod query;
 pub(crate) mod read;
 mod read_only;
@@ -34,6 +36,8 @@ pub use verify::Verified;
 
 use self::commit::TryAppendError;
 use self::core::{Core, PoisonOnPanic};
+use self::follow::Subscription;
+use self::pulse::FOLLOW_PERIOD;
 use self::read::Reader;
 use self::streams::Streams;
 use self::ticket::Ticket;
@@ -41,15 +45,14 @@ use crate::clock::{Clock, stopwatch};
 use crate::disk::{self, Disk};
 use crate::log::writer;
 use crate::striped::Shared;
-use annals_types::{Append, AppendError, Head, IoFailure, OpenError, Position, Read, ReadError, Settings};
+use annals_types::{
+    Append, AppendError, Follow, Head, IoFailure, OpenError, Position, Read, ReadError, Settings,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// How often a reader beside another process's writer looks for more.
-const FOLLOW_PERIOD: Duration = Duration::from_millis(2);
 
 /// An event store in a directory.
 ///
@@ -204,6 +207,15 @@ impl Store {
         Reader::new(&self.handle.core, &read)
     }
 
+    /// Follows a stream, or what a query selects, or everything: what is there from a place on, then what becomes durable,
+    /// without a seam. Each event comes once, in position order.
+    ///
+    /// # Errors
+    /// [`ReadError::Input`] for a place that does not fit; damage or failure of what must be looked at to begin.
+    pub fn follow(&self, follow: &Follow<'_>) -> Result<Subscription, ReadError> {
+        Subscription::new(&self.handle.core, follow)
+    }
+
     /// The stream's last durable event; `None`: it has none.
     ///
     /// # Errors
@@ -274,10 +286,7 @@ impl Store {
         loop {
             read_only::refresh(core)?;
             let left = timeout.saturating_sub(begun.elapsed());
-            if core.watermark.position() > position.get()
-                || left.is_zero()
-                || core.watermark.poison().is_some()
-            {
+            if core.watermark.position() > position.get() || left.is_zero() || core.watermark.is_over() {
                 return Ok(core.watermark.position() > position.get());
             }
             if core.follower.get().is_some() {
@@ -381,10 +390,14 @@ impl Handle {
         if on_own_thread {
             // A waker dropped the last clone on the writer thread, which cannot wait for itself and may have more to write:
             // the store is given up with the thread's own reference to it, and the next opening repairs.
+            core.watermark.end();
             return Ok(());
         }
         // Whoever closes first gives the store up to the next writer, whatever comes of it.
-        let Some(lock) = core.lock.lock().take() else { return Ok(()) };
+        let Some(lock) = core.lock.lock().take() else {
+            core.watermark.end();
+            return Ok(());
+        };
         let (segment, offset) = {
             let state = core.state.lock();
             let tail = state.tail.as_ref().expect("only a store open for writing holds the lock");
@@ -399,6 +412,7 @@ impl Handle {
         drop(state.spare.take());
         drop(state);
         drop(lock);
+        core.watermark.end();
         closed
     }
 }

@@ -219,6 +219,7 @@ fn core_of(
         room_awaited: std::sync::atomic::AtomicBool::new(false),
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(Some(lock)),
+        pulse: Arc::default(),
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Selection {
     range: Range<u64>,
     /// The whole range, for damage that begins outside.
     whole: Range<u64>,
+    /// Nothing can match.
+    void: bool,
     found: VecDeque<Place>,
     touched: Touched,
 }
@@ -38,6 +40,14 @@ pub struct Touched {
     pub bytes: u64,
     /// How often the lists of the index were leapt over.
     pub leaps: u64,
+}
+
+/// How far a read has come.
+pub(crate) enum Step {
+    /// To this event.
+    Record(Record),
+    /// Nowhere yet; there may be more.
+    OnTheWay,
 }
 
 /// Where an event is that should match, or where damage may hide one.
@@ -75,8 +85,8 @@ impl Selection {
             query.items.retain(|item| item.stream.as_ref().is_none_or(|other| other == stream));
             query.items.iter_mut().for_each(|item| item.stream = Some(stream.to_owned().into()));
         }
-        let matches_nothing = stream.is_some() && query.items.is_empty();
-        let range = if matches_nothing { range.start..range.start } else { range };
+        let void = stream.is_some() && query.items.is_empty();
+        let range = if void { range.end..range.end } else { range };
         Self {
             plan: Plan::new(core.store, &query),
             query,
@@ -84,6 +94,7 @@ impl Selection {
             locator: Locator::new(order),
             whole: range.clone(),
             range,
+            void,
             found: VecDeque::new(),
             touched: Touched::default(),
         }
@@ -94,34 +105,49 @@ impl Selection {
         Touched { bytes: self.locator.bytes, ..self.touched }
     }
 
-    /// The next event.
-    pub(crate) fn next(&mut self, core: &Core) -> Option<Result<Record, ReadError>> {
-        loop {
-            while self.found.is_empty() {
-                if self.range.is_empty() {
-                    return None;
-                }
-                if let Err(error) = self.find(core) {
-                    return Some(Err(error));
-                }
-            }
-            let position = match self.found.pop_front().expect("there is one") {
-                Place::Damaged(_, damage) => return Some(Err(damage.into())),
-                Place::Match(position) => position,
-            };
-            self.touched.events += 1;
-            let record =
-                self.locator.frame(core, position).and_then(|frame| Ok(frame.record(position, None)?));
-            match record {
-                // Another key with the same hash led here.
-                Ok(record) if !self.query.matches(&record) => {}
-                Err(ReadError::Damage(damage)) => {
-                    self.skip(&damage);
-                    return Some(Err(damage.into()));
-                }
-                record => return Some(record),
-            }
+    /// Goes on to `end`, which is not before the end so far.
+    pub(crate) fn extend(&mut self, end: u64) {
+        self.range.end = end.max(self.range.start);
+        self.whole.end = self.range.end;
+        if self.void {
+            self.range.start = end;
         }
+    }
+
+    /// What matches before this position was given.
+    pub(crate) fn passed(&self) -> u64 {
+        self.found.front().map_or(self.range.start, Place::position)
+    }
+
+    /// Where its frames are found.
+    pub(crate) fn locator(&mut self) -> &mut Locator {
+        &mut self.locator
+    }
+
+    /// The next event, or a step on the way to it.
+    pub(crate) fn step(&mut self, core: &Core) -> Option<Result<Step, ReadError>> {
+        let Some(place) = self.found.pop_front() else {
+            if self.range.is_empty() {
+                return None;
+            }
+            return Some(self.find(core).map(|()| Step::OnTheWay));
+        };
+        let position = match place {
+            Place::Damaged(_, damage) => return Some(Err(damage.into())),
+            Place::Match(position) => position,
+        };
+        self.touched.events += 1;
+        let record = self.locator.frame(core, position).and_then(|frame| Ok(frame.record(position, None)?));
+        Some(match record {
+            // Another key with the same hash led here.
+            Ok(record) if !self.query.matches(&record) => Ok(Step::OnTheWay),
+            Ok(record) => Ok(Step::Record(record)),
+            Err(ReadError::Damage(damage)) => {
+                self.skip(&damage);
+                Err(damage.into())
+            }
+            Err(error) => Err(error),
+        })
     }
 
     /// Goes on behind the positions that cannot be read.

@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::locate::{Locator, Order};
 use super::lookup::{self, Run, StreamLookup};
-use super::query::{Selection, Touched};
+use super::query::{Selection, Step, Touched};
 use super::read_only;
 use crate::log::{damage_at, index_name};
 use annals_types::{Bound, Damage, DamageKind, Read, ReadError, Record, Version};
@@ -62,6 +62,39 @@ impl Reader {
         })
     }
 
+    /// A read upwards of everything that matches, by position, that can be gone on with: [`Self::extend`].
+    pub(crate) fn endless(core: &Arc<Core>, read: &Read<'_>, durable: u64) -> Result<Self, ReadError> {
+        read.validate()?;
+        let mut course = match &read.stream {
+            None if read.query.is_all() => all(core, read, durable)?,
+            _ => selected(core, read, durable)?,
+        };
+        match &mut course {
+            Course::All { locator, .. } | Course::Stream { locator, .. } => locator.keep_apart(),
+            Course::Selected(selection) => selection.locator().keep_apart(),
+            Course::Ended => {}
+        }
+        Ok(Self { core: Arc::clone(core), course, left: u64::MAX, given: 0, backwards: false })
+    }
+
+    /// Goes on to `durable`, which is not before the end so far.
+    pub(crate) fn extend(&mut self, durable: u64) {
+        match &mut self.course {
+            Course::All { next, end, .. } => *end = durable.max(*next),
+            Course::Selected(selection) => selection.extend(durable),
+            Course::Stream { .. } | Course::Ended => unreachable!("only endless reads go on"),
+        }
+    }
+
+    /// Everything before this position was given.
+    pub(crate) fn passed(&self) -> u64 {
+        match &self.course {
+            Course::All { next, .. } | Course::Stream { next, .. } => *next,
+            Course::Selected(selection) => selection.passed(),
+            Course::Ended => 0,
+        }
+    }
+
     /// What was looked at so far: for a read that selects by more than a stream, little more than what matched.
     #[must_use]
     pub fn touched(&self) -> Touched {
@@ -74,11 +107,18 @@ impl Reader {
         }
     }
 
-    fn step(&mut self) -> Option<Result<Record, ReadError>> {
+    /// The next event, or a step on the way to it. `None`: there is nothing more.
+    pub(crate) fn step(&mut self) -> Option<Result<Step, ReadError>> {
+        if let Course::Selected(selection) = &mut self.course {
+            return selection.step(&self.core);
+        }
+        self.step_to_event().map(|event| event.map(Step::Record))
+    }
+
+    fn step_to_event(&mut self) -> Option<Result<Record, ReadError>> {
         let backwards = self.backwards;
         match &mut self.course {
-            Course::Ended => None,
-            Course::Selected(selection) => selection.next(&self.core),
+            Course::Ended | Course::Selected(_) => None,
             Course::All { locator, next, end } => {
                 let position = take(next, end, backwards)?;
                 let record = record_at(&self.core, locator, position, None);
@@ -173,7 +213,14 @@ impl Iterator for Reader {
         if self.left == 0 {
             return None;
         }
-        let step = self.step();
+        let step = loop {
+            match self.step() {
+                Some(Ok(Step::OnTheWay)) => {}
+                Some(Ok(Step::Record(record))) => break Some(Ok(record)),
+                Some(Err(error)) => break Some(Err(error)),
+                None => break None,
+            }
+        };
         match &step {
             Some(Ok(_)) => (self.left, self.given) = (self.left - 1, self.given + 1),
             Some(Err(ReadError::Damage(_))) => {}

@@ -208,6 +208,7 @@ fn core_of(
         room_awaited: AtomicBool::new(false),
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(None),
+        pulse: Arc::default(),
     }
 }
 

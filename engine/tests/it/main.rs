@@ -9,6 +9,8 @@ mod crash;
 mod cursor;
 mod damage;
 mod floors;
+mod follow;
+mod followers;
 mod format_document;
 mod format_tables;
 mod fuzz_bodies;

@@ -260,6 +260,14 @@ pub enum ReadError {
     /// The read itself makes no sense.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// Nothing more can come: the store's writer stopped. What was durable was given.
+    #[error(
+        "nothing more comes: the store's writer stopped ({reason}); reopen the store and go on from there"
+    )]
+    Stopped {
+        /// What failed.
+        reason: Arc<str>,
+    },
     /// The system failed.
     #[error(transparent)]
     Io(#[from] IoFailure),

@@ -1,0 +1,39 @@
+//! Who is woken without a thread of its own: a place for one waker, registered where it waits.
+
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+
+/// See the module. Being registered twice, or asked to wait with another waker, costs nothing more.
+#[derive(Debug, Default)]
+pub(crate) struct Watcher {
+    waker: Mutex<Option<Waker>>,
+    registered: AtomicBool,
+}
+
+impl Watcher {
+    /// Waits with this waker from now on; whether it has still to be registered.
+    pub(crate) fn set(&self, waker: &Waker) -> bool {
+        let mut place = self.waker.lock();
+        match &mut *place {
+            Some(known) => known.clone_from(waker),
+            None => *place = Some(waker.clone()),
+        }
+        !self.registered.swap(true, Ordering::SeqCst)
+    }
+
+    /// Wakes who waits. It is registered no more.
+    pub(crate) fn wake(&self) {
+        let mut place = self.waker.lock();
+        self.registered.store(false, Ordering::SeqCst);
+        let waker = place.take();
+        drop(place);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes who waits for another reason: it stays registered.
+    pub(crate) fn nudge(&self) {
+        let waker = self.waker.lock().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,298 @@
+//! Following: what is there and what comes, each once, in order, without a seam.
+
+use crate::support::{event, open, read_all, small, wait, within};
+use annals::{
+    Append, DiskChoice, Follow, Followed, InputError, NewEvent, Position, QueryItem, Read, ReadError, Record,
+    Store, Subscription, Timestamp, Version,
+};
+use futures_core::Stream;
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn append(store: &Store, append: impl Into<Append<'static>>) -> u64 {
+    wait(store.append(append)).unwrap().positions.start.get()
+}
+
+/// The positions of the events that come before it has caught up.
+fn until_caught_up(subscription: &mut Subscription) -> (Vec<u64>, u64) {
+    let mut positions = Vec::new();
+    loop {
+        match subscription.next_within(SOON).unwrap().expect("it comes soon") {
+            Followed::Event(record) => positions.push(record.position().get()),
+            Followed::CaughtUp { next } => return (positions, next.get()),
+            Followed::Progress { .. } => {}
+        }
+    }
+}
+
+fn next_event(subscription: &mut Subscription) -> Record {
+    loop {
+        let followed = subscription.next_within(SOON).unwrap().expect("it comes soon");
+        if let Some(record) = followed.into_event() {
+            return record;
+        }
+    }
+}
+
+#[test]
+fn what_is_there_comes_and_then_what_is_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for n in 0..300 {
+        append(&store, NewEvent::new(format!("s-{}", n % 3), "Happened").binary(vec![1; 500]));
+    }
+    let mut all = store.follow(&Follow::all()).unwrap();
+    let mut one = store.follow(&Follow::stream("s-1")).unwrap();
+    let mut tagged = store.follow(&Follow::query(QueryItem::new().tag("rare"))).unwrap();
+    let mut live = store.follow(&Follow::all().from_end()).unwrap();
+    assert_eq!(until_caught_up(&mut all), ((0..300).collect(), 300));
+    assert_eq!(until_caught_up(&mut one), ((0..300).filter(|n| n % 3 == 1).collect(), 300));
+    assert_eq!(until_caught_up(&mut tagged), (vec![], 300));
+    assert_eq!(until_caught_up(&mut live), (vec![], 300));
+    append(&store, event("s-1").tag("rare"));
+    for subscription in [&mut all, &mut one, &mut tagged, &mut live] {
+        assert_eq!(next_event(subscription).position().get(), 300);
+        assert!(subscription.next_within(Duration::ZERO).unwrap().is_none(), "it is live still");
+    }
+    assert_eq!(next_event_version(&mut one, &store), Version::new(101));
+}
+
+fn next_event_version(subscription: &mut Subscription, store: &Store) -> Version {
+    append(store, event("s-1"));
+    next_event(subscription).version()
+}
+
+#[test]
+fn it_begins_where_it_is_told_to_also_at_places_that_are_not_there_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let at = |n: u64| Timestamp::new(1_000 * (n / 2));
+    let timed =
+        |n: u64| NewEvent::new(if n.is_multiple_of(2) { "even" } else { "odd" }, "Happened").time(at(n));
+    for n in 0..10 {
+        append(&store, timed(n));
+    }
+    let mut begun = Vec::new();
+    let mut begin =
+        |follow: Follow<'static>, wanted: Vec<u64>| begun.push((store.follow(&follow).unwrap(), wanted));
+    begin(Follow::all().from(Position::new(3)), (3..14).collect());
+    begin(Follow::all().after(Position::new(3)), (4..14).collect());
+    begin(Follow::all().from(Position::new(12)), vec![12, 13]);
+    begin(Follow::all().after(Position::new(u64::MAX)), vec![]);
+    begin(Follow::all().from(at(4)), (4..14).collect());
+    begin(Follow::all().after(at(4)), (6..14).collect());
+    begin(Follow::all().from(Timestamp::new(5_500)), vec![12, 13]);
+    begin(Follow::all().after(at(11)), vec![12, 13]);
+    begin(Follow::stream("odd").from(Version::new(2)), vec![5, 7, 9, 11, 13]);
+    begin(Follow::stream("odd").after(Version::new(2)), vec![7, 9, 11, 13]);
+    begin(Follow::stream("odd").from(Version::new(6)), vec![13]);
+    begin(Follow::stream("even").from(Position::new(3)), vec![4, 6, 8, 10, 12]);
+    begin(Follow::stream("even").after(at(6)), vec![8, 10, 12]);
+    begin(Follow::stream("nobody"), vec![]);
+    for n in 10..14 {
+        append(&store, timed(n));
+    }
+    let mut last = store.follow(&Follow::all().from_end()).unwrap();
+    store.close().unwrap();
+    for (number, (subscription, wanted)) in begun.into_iter().enumerate() {
+        let events = subscription.filter_map(|followed| followed.unwrap().into_event());
+        assert_eq!(
+            events.map(|record| record.position().get()).collect::<Vec<_>>(),
+            wanted,
+            "number {number}"
+        );
+    }
+    assert!(matches!(last.next(), Some(Ok(Followed::CaughtUp { .. }))));
+    assert!(last.next().is_none() && last.has_ended());
+}
+
+#[test]
+fn a_version_without_a_stream_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let refused = store.follow(&Follow::all().after(Version::new(1)));
+    assert!(matches!(refused, Err(ReadError::Input(InputError::Bound { .. }))));
+}
+
+#[test]
+fn progress_is_told_in_time_where_nothing_matches() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let often = Duration::from_millis(50);
+    let sparse = || Follow::query(QueryItem::new().tag("never")).progress_every(often);
+    let mut blocking = store.follow(&sparse()).unwrap();
+    assert_eq!(until_caught_up(&mut blocking), (vec![], 0));
+    let mut stream = store.follow(&sparse()).unwrap().into_stream();
+    assert!(matches!(block_on(&mut stream), Some(Ok(Followed::CaughtUp { .. }))));
+    append(&store, event("s"));
+    // Without another append: who waits is woken by the time alone.
+    for followed in [blocking.next(), block_on(&mut stream)] {
+        assert!(
+            matches!(followed, Some(Ok(Followed::Progress { next })) if next == Position::new(1)),
+            "{followed:?}"
+        );
+    }
+    assert!(blocking.next_within(3 * often).unwrap().is_none(), "it is told once");
+}
+
+/// Wakes a thread.
+struct Unpark(std::thread::Thread, AtomicUsize);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.unpark();
+    }
+}
+
+/// The stream's next item, polled only when it says so.
+fn block_on<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    let unpark = Arc::new(Unpark(std::thread::current(), AtomicUsize::new(0)));
+    let waker = Arc::clone(&unpark).into();
+    let mut context = Context::from_waker(&waker);
+    loop {
+        let before = unpark.1.load(Ordering::SeqCst);
+        match Pin::new(&mut *stream).poll_next(&mut context) {
+            Poll::Ready(item) => return item,
+            Poll::Pending => {
+                while unpark.1.load(Ordering::SeqCst) == before {
+                    std::thread::park_timeout(SOON);
+                    assert!(unpark.1.load(Ordering::SeqCst) > before, "it was never woken");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn thousands_follow_without_a_thread_each() {
+    within(60, "two thousand streams", || {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let before = threads();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let sums = runtime.block_on(async {
+            let tasks: Vec<_> = (0..2_000)
+                .map(|n| {
+                    let tag = format!("n:{}", n % 4);
+                    let follow = Follow::query(QueryItem::new().tag(tag));
+                    let mut stream = store.follow(&follow).unwrap().into_stream();
+                    tokio::spawn(async move {
+                        let mut seen = 0;
+                        while let Some(followed) =
+                            poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await
+                        {
+                            seen += u64::from(followed.unwrap().into_event().is_some());
+                        }
+                        seen
+                    })
+                })
+                .collect();
+            for n in 0..40 {
+                let ticket = store.append(event("s").tag(format!("n:{}", n % 4))).unwrap();
+                ticket.await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            assert!(threads() <= before + 1, "{} threads, {before} before", threads());
+            store.close().unwrap();
+            let mut sums = Vec::new();
+            for task in tasks {
+                sums.push(task.await.unwrap());
+            }
+            sums
+        });
+        assert!(sums.iter().all(|&seen| seen == 10), "{sums:?}");
+    });
+}
+
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+#[test]
+fn a_reader_beside_a_writer_follows_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    append(&store, event("s"));
+    let reader = Store::open_read_only(dir.path()).unwrap();
+    let mut blocking = reader.follow(&Follow::all()).unwrap();
+    let mut stream = reader.follow(&Follow::stream("s").from_end()).unwrap().into_stream();
+    assert_eq!(until_caught_up(&mut blocking), (vec![0], 1));
+    assert!(matches!(block_on(&mut stream), Some(Ok(Followed::CaughtUp { .. }))));
+    let writer = std::thread::spawn(move || {
+        for _ in 0..100 {
+            append(&store, event("s").binary(vec![3; 3_000]));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        store.close().unwrap();
+    });
+    for position in 1..=100 {
+        assert_eq!(next_event(&mut blocking).position().get(), position);
+        let followed = block_on(&mut stream).unwrap().unwrap();
+        assert_eq!(followed.into_event().map(|record| record.position().get()), Some(position));
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_store_that_fails_says_so_to_who_follows() {
+    use annals::testing::{Clock, Fault, Repeat, SimulatedDisk, open_simulated};
+    let disk = SimulatedDisk::new(5);
+    let store =
+        open_simulated(&disk, Path::new("/store"), small(DiskChoice::Auto), Clock::default()).unwrap();
+    append(&store, event("s"));
+    let mut subscription = store.follow(&Follow::all()).unwrap();
+    disk.fail_at(disk.operations() + 1, Fault::EIO, Repeat::ForGood);
+    assert!(wait(store.append(event("s"))).is_err());
+    assert_eq!(until_caught_up(&mut subscription), (vec![0], 1));
+    assert!(matches!(subscription.next(), Some(Err(ReadError::Stopped { .. }))));
+    assert!(subscription.next().is_none());
+}
+
+#[test]
+fn one_that_falls_behind_says_when_it_has_caught_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut subscription = store.follow(&Follow::all()).unwrap();
+    assert_eq!(until_caught_up(&mut subscription), (vec![], 0));
+    let tickets: Vec<_> = (0..1_500).map(|_| store.append(event("s")).unwrap()).collect();
+    tickets.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+    assert_eq!(until_caught_up(&mut subscription), ((0..1_500).collect(), 1_500));
+    assert!(subscription.next_within(Duration::ZERO).unwrap().is_none());
+}
+
+#[test]
+fn events_that_share_one_time_keep_their_order_and_are_all_there() {
+    const EVENTS: u64 = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let same = Timestamp::new(7_000_000);
+    let batches: Vec<_> = (0..EVENTS)
+        .step_by(1_000)
+        .map(|first| {
+            let one =
+                |n: u64| NewEvent::new(format!("s-{}", n % 7), "Happened").binary(n.to_le_bytes().to_vec());
+            let batch: Append<'_> = (first..first + 1_000).map(|n| one(n).time(same)).collect();
+            store.append(batch).unwrap()
+        })
+        .collect();
+    batches.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+    let number = |record: &Record| u64::from_le_bytes(record.data().try_into().unwrap());
+    let numbers = |read: Read<'_>| -> Vec<u64> {
+        store.read(read).unwrap().map(|record| number(&record.unwrap())).collect()
+    };
+    let all: Vec<u64> = (0..EVENTS).collect();
+    assert_eq!(numbers(Read::all().from(same).until(same)), all);
+    assert_eq!(numbers(Read::all().from(same.plus(1))), Vec::<u64>::new());
+    assert_eq!(numbers(Read::stream("s-3").until(same)), (3..EVENTS).step_by(7).collect::<Vec<_>>());
+    let mut followed = store.follow(&Follow::all().from(same)).unwrap();
+    assert_eq!(until_caught_up(&mut followed), (all, EVENTS));
+    assert_eq!(read_all(&store).unwrap().len() as u64, EVENTS);
+}
