@@ -5,6 +5,7 @@ mod disk;
 mod follow;
 mod opening;
 mod query;
+mod read;
 mod report;
 mod segments;
 mod workload;
@@ -27,6 +28,8 @@ enum What {
     Follow(follow::Arguments),
     /// Queries: reading what they select, and judging conditions on them.
     Query(query::Arguments),
+    /// Loading streams: short ones out of a million events, and a long one from its snapshot.
+    Read(read::Arguments),
     /// Opening a large store after a close and after a kill.
     Opening(opening::Arguments),
     /// Look-ups in many sealed segments, against few.
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         What::Append(arguments) => append::run(&arguments),
         What::Follow(arguments) => follow::run(&arguments),
         What::Query(arguments) => query::run(&arguments),
+        What::Read(arguments) => read::run(&arguments),
         What::Opening(arguments) => opening::run(&arguments),
         What::Segments(arguments) => segments::run(&arguments),
     };

@@ -32,14 +32,15 @@ pub mod testing;
 
 pub use annals_types::{
     Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, Damage, DamageKind,
-    DiskChoice, ExpectedVersion, Follow, Followed, Head, InputError, IoFailure, NewEvent, OpenError,
-    Position, Query, QueryItem, Read, ReadError, Record, Settings, Start, Timestamp, Uuid, Version, category,
-    limits,
+    DiskChoice, ExpectedVersion, Follow, Followed, Head, InputError, IoFailure, Load, NewEvent, NewSnapshot,
+    OpenError, PassedOver, Position, Query, QueryItem, Read, ReadError, Record, Settings, Snapshot, Start,
+    Timestamp, Uuid, Version, category, limits,
 };
 pub use store::commit::TryAppendError;
 pub use store::follow::{Subscription, SubscriptionStream};
 pub use store::query::Touched;
 pub use store::read::Reader;
+pub use store::snapshots::Loaded;
 pub use store::streams::Streams;
 pub use store::ticket::Ticket;
 pub use store::{Stat, Store, Verified};

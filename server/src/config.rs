@@ -27,6 +27,7 @@ struct File {
     cached_heads: Option<usize>,
     id_window: Option<u64>,
     compress_above_bytes: Option<usize>,
+    snapshots_kept: Option<u32>,
 }
 
 /// What a command works with, once every source of settings has spoken.
@@ -63,6 +64,12 @@ impl Config {
         let settings = settings(tuning, &self.file);
         Ok(Store::open_with(&self.directory, settings)?)
     }
+
+    /// Opens a store that is there for writing. Creates nothing.
+    pub(crate) fn open_existing_for_writing(&self) -> Result<Store, Failure> {
+        drop(self.open_for_reading()?);
+        self.open_for_writing(&Tuning::default())
+    }
 }
 
 fn settings(flags: &Tuning, file: &File) -> Settings {
@@ -84,6 +91,7 @@ fn settings(flags: &Tuning, file: &File) -> Settings {
             .compress_above_bytes
             .or(file.compress_above_bytes)
             .or(default.compress_above_bytes),
+        snapshots_kept: flags.snapshots_kept.or(file.snapshots_kept).unwrap_or(default.snapshots_kept),
     }
 }
 

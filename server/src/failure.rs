@@ -43,6 +43,17 @@ pub(crate) enum Failure {
         /// The stream.
         stream: String,
     },
+    /// A stream that has no such snapshot.
+    #[error("stream \"{}\" has no such snapshot{}; see annals snapshot list", stream.escape_debug(), match version {
+        Some(version) => format!(" of version {version}"),
+        None => String::new(),
+    })]
+    NoSnapshot {
+        /// The stream.
+        stream: String,
+        /// The version that was asked for.
+        version: Option<u64>,
+    },
     /// A line of an import is no event, or one that cannot be stored.
     #[error("line {line}: {reason}; the lines before it are imported, use --skip-bad to go on without it")]
     BadLine {
@@ -117,8 +128,10 @@ impl Failure {
             Self::Open(error) => open_name(error),
             Self::Append(error) => append_name(error),
             Self::Read(ReadError::Input(_)) => "input",
+            Self::Read(ReadError::Stopped { .. }) => "stopped",
             Self::Read(_) | Self::Io(_) | Self::Output(_) => "io",
             Self::NoStream { .. } => "no_stream",
+            Self::NoSnapshot { .. } => "no_snapshot",
             Self::BadLine { .. } => "bad_line",
             Self::Damaged { .. } => "damage",
             Self::Interrupted => "interrupted",
@@ -157,6 +170,11 @@ impl Failure {
                 ("next_position", json!(next.get())),
             ],
             Self::Append(AppendError::TooManyCursors { cursor }) => vec![("cursor", json!(cursor))],
+            Self::Append(AppendError::NoSuchVersion { stream, version, head }) => vec![
+                ("stream", json!(stream)),
+                ("version", json!(version.get())),
+                ("actual", json!(head.map(|head| head.version.get()))),
+            ],
             Self::Append(AppendError::IdConflict { id, position }) => {
                 vec![("id", json!(id.to_string())), ("position", json!(position.map(Position::get)))]
             }
@@ -177,6 +195,9 @@ impl Failure {
                 vec![("file", path_value(file)), ("found", json!(found)), ("supported", json!(supported))]
             }
             Self::NoStream { stream } => vec![("stream", json!(stream))],
+            Self::NoSnapshot { stream, version } => {
+                vec![("stream", json!(stream)), ("version", json!(version))]
+            }
             Self::BadLine { line, reason } => vec![("line", json!(line)), ("reason", json!(reason))],
             Self::Damaged { count } => vec![("count", json!(count))],
             _ => Vec::new(),
@@ -263,6 +284,7 @@ fn append_name(error: &AppendError) -> &'static str {
         AppendError::WrongCursor { .. } => "wrong_cursor",
         AppendError::CursorAfterTheEnd { .. } => "cursor_after_the_end",
         AppendError::TooManyCursors { .. } => "too_many_cursors",
+        AppendError::NoSuchVersion { .. } => "no_such_version",
         AppendError::IdConflict { .. } => "id_conflict",
         AppendError::TimeBackwards { .. } => "time_backwards",
         AppendError::TimeAhead { .. } => "time_ahead",

@@ -17,6 +17,7 @@ pub(crate) mod prelude;
 mod record;
 pub(crate) mod section;
 pub(crate) mod segment;
+pub(crate) mod snapshot;
 pub(crate) mod span;
 mod view;
 

@@ -13,10 +13,12 @@ use super::ids::{self, Unknown};
 use super::lookup::{self, Known, SealedView};
 use super::outside;
 use super::prepare::Prepared;
+use super::snapshots;
 use super::ticket::{Decided, Ticket};
 use crate::disk::is_memory_short;
 use crate::format::batch;
 use crate::format::frame;
+use crate::format::snapshot::SnapshotOf;
 use crate::index::heads::Entry;
 use crate::index::memory::{MemoryIndex, StreamNumber};
 use crate::striped::Shared;
@@ -54,8 +56,8 @@ enum Obstacle {
     Unjudged(usize, Unjudged),
     /// Too much is on its way to the device.
     Backlog,
-    /// There is no segment for it yet.
-    NoRoom,
+    /// There is no segment yet for so many bytes.
+    NoRoom(u64),
     /// The answer is no.
     Rejected(AppendError),
 }
@@ -72,11 +74,22 @@ struct KnownHead {
 
 /// Appends, waiting where it must.
 pub(crate) fn append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
+    append_promised(core, append, 0).map(|(ticket, _)| ticket)
+}
+
+/// The same, into room of which so much was promised; also says what the append's snapshot is of.
+pub(super) fn append_promised(
+    core: &Shared<Core>,
+    append: &Append<'_>,
+    promised: u64,
+) -> Result<(Ticket, Option<SnapshotOf>), AppendError> {
     fetch_streams(core, slice::from_ref(append));
     let mut prepared = [Prepared::new(core, append)?];
+    prepared[0].promised = promised;
     let mut answer = None;
     append_prepared(core, slice::from_ref(append), &mut prepared, &mut |outcome| answer = Some(outcome));
-    answer.expect("each append is answered")
+    let ticket = answer.expect("each append is answered")?;
+    Ok((ticket, prepared[0].snapshot_of))
 }
 
 /// Asks for what finding the first stream of each will touch: encoding takes as long as memory does. Others are asked for
@@ -179,10 +192,7 @@ fn append_prepared(
                 core.watermark.wait_beyond(durable_before, BACKLOG_LOOK);
                 Ok(None)
             }
-            Obstacle::NoRoom => {
-                let frame_bytes = prepared[0].frame.len() as u64;
-                wait_for_room(core, state, frame_bytes, &mut failures_seen).map(|()| None)
-            }
+            Obstacle::NoRoom(bytes) => wait_for_room(core, state, bytes, &mut failures_seen).map(|()| None),
         };
         if let Some(outcome) = outcome.transpose() {
             answer(outcome);
@@ -192,14 +202,15 @@ fn append_prepared(
     }
 }
 
-/// Waits until there may be room for a frame. `failures_seen`: how often making room had failed when the append came.
-fn wait_for_room(
+/// Waits until there may be room for so many bytes of frames. `failures_seen`: how often making room had failed when the
+/// append came.
+pub(super) fn wait_for_room(
     core: &Core,
     mut state: GateGuard<'_, State>,
-    frame_bytes: u64,
+    bytes: u64,
     failures_seen: &mut Option<(u64, u64)>,
 ) -> Result<(), AppendError> {
-    state.spare.want(frame_bytes);
+    state.spare.want(bytes);
     core.room_awaited.store(true, Ordering::Release);
     let (spares_seen, seals_seen) =
         *failures_seen.get_or_insert((state.spare.failures(), state.seal_failures));
@@ -234,8 +245,8 @@ pub(crate) fn try_append(core: &Shared<Core>, append: &Append<'_>) -> Result<Tic
             Obstacle::Cold(..) | Obstacle::Occupied { .. } | Obstacle::Unknown(_) | Obstacle::Unjudged(..),
         ) => Err(TryAppendError::Cold),
         Some(Obstacle::Backlog) => Err(TryAppendError::Busy),
-        Some(Obstacle::NoRoom) => {
-            state.spare.want(prepared[0].frame.len() as u64);
+        Some(Obstacle::NoRoom(bytes)) => {
+            state.spare.want(bytes);
             core.work.ring();
             match state.spare.failure() {
                 Some(failure) => Err(TryAppendError::Failed(no_room(failure.clone()))),
@@ -327,7 +338,7 @@ fn place(
     }
     cursors::judge(state, append).map_err(Obstacle::Rejected)?;
     let time = decide_time(append, prepared, state.last_time)?;
-    make_room(core, state, prepared.frame.len() as u64)?;
+    make_room(core, state, prepared.frame.len() as u64, prepared.promised)?;
     Ok(assign(core, state, append, prepared, &heads, time))
 }
 
@@ -408,23 +419,31 @@ fn decide_time(append: &Append<'_>, prepared: &Prepared<'_>, last_time: u64) -> 
     Ok((first.max(last_time), last.max(last_time)))
 }
 
-/// Makes sure that a frame of this length fits, in this segment or the next.
-fn make_room(core: &Core, state: &mut State, frame_bytes: u64) -> Result<(), Obstacle> {
+/// Makes sure that a frame of this length fits, in this segment or the next. `promised`: how much room was promised to it.
+fn make_room(core: &Core, state: &mut State, frame_bytes: u64, promised: u64) -> Result<(), Obstacle> {
     let tail = state.tail.as_ref().expect("only a store open for writing appends");
     let not_durable = tail.reserved_total - core.durable_total.load(Ordering::Acquire);
     let is_too_much = not_durable + frame_bytes > NOT_DURABLE_BYTES_MAX || is_memory_short();
     if not_durable > 0 && is_too_much {
         return Err(Obstacle::Backlog);
     }
+    // Beside what was promised to others.
+    let bytes = frame_bytes + state.promised - promised;
+    if has_room(core, state, bytes) { Ok(()) } else { Err(Obstacle::NoRoom(bytes)) }
+}
+
+/// Whether so many bytes of frames fit the active segment, which the next one becomes where they do not.
+pub(super) fn has_room(core: &Core, state: &mut State, bytes: u64) -> bool {
+    let tail = state.tail.as_ref().expect("only a store open for writing appends");
     let index = state.segments.active.as_ref().map(|active| &active.index);
-    if tail.fits(frame_bytes) && index.is_some_and(MemoryIndex::has_room) {
-        return Ok(());
+    if tail.fits(bytes) && index.is_some_and(MemoryIndex::has_room) {
+        return true;
     }
-    if state.segments.closed.len() >= CLOSED_SEGMENTS_MAX || !state.spare.holds(frame_bytes) {
-        return Err(Obstacle::NoRoom);
+    if state.segments.closed.len() >= CLOSED_SEGMENTS_MAX || !state.spare.holds(bytes) {
+        return false;
     }
     super::roll::roll(core, state);
-    Ok(())
+    true
 }
 
 /// Nothing can fail any more: numbers, positions, versions and time are given, and the index knows the events.
@@ -476,6 +495,13 @@ fn assign(
     state.heads.tell(of_heads);
     active.index.tell(of_streams, of_keys, of_ids);
     let reserved = tail.push(frame_bytes, frame_crc, number + 1, next_position);
+    state.promised -= prepared.promised;
+    if let Some(snapshot) = &append.snapshot {
+        let last_version = |ordinal: usize| active.index.next_version(numbers[ordinal]) - 1;
+        let decided = batch::Decided { epoch: core.epoch, number, first_position, time };
+        let of = snapshots::of_batch(append, prepared, &snapshot.stream, decided, last_version);
+        prepared.snapshot_of = Some(of);
+    }
     let wake = tail.wants_wake();
     let last_ordinal = prepared.ordinals.last().map_or(0, |&ordinal| usize::from(ordinal));
     let last_stream = numbers.get(last_ordinal).copied();

@@ -6,6 +6,7 @@ use super::keeper::Spare;
 use super::pulse::Pulse;
 use super::read_only::Follower;
 use super::sealed::SealedSegments;
+use super::side::Side;
 use crate::clock::Clock;
 use crate::disk::{Disk, Lock, Pipelining, is_memory_short};
 use crate::format::key::hash_name;
@@ -97,6 +98,8 @@ pub(crate) struct State {
     pub(crate) next_batch: u64,
     pub(crate) next_position: u64,
     pub(crate) last_time: u64,
+    /// Bytes of frames that will find room, whatever else is appended before them.
+    pub(crate) promised: u64,
     /// Only a store that is open for writing has one.
     pub(crate) tail: Option<Tail>,
     pub(crate) spare: Spare,
@@ -149,6 +152,7 @@ pub(crate) struct Core {
     pub(crate) follower: OnceLock<Follower>,
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) snapshots: Side,
 }
 
 impl Core {

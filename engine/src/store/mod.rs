@@ -15,6 +15,7 @@ mod lookup;
 mod open;
 mod outside;
 mod prepare;
+mod promise;
 mod pulse;
 pub(crate) mod query;
 pub(crate) mod read;
@@ -24,6 +25,8 @@ mod repeat;
 mod roll;
 mod seal;
 pub(crate) mod sealed;
+mod side;
+pub(crate) mod snapshots;
 mod spans;
 mod stat;
 pub(crate) mod streams;
@@ -39,6 +42,7 @@ use self::core::{Core, PoisonOnPanic};
 use self::follow::Subscription;
 use self::pulse::FOLLOW_PERIOD;
 use self::read::Reader;
+use self::snapshots::Loaded;
 use self::streams::Streams;
 use self::ticket::Ticket;
 use crate::clock::{Clock, stopwatch};
@@ -46,7 +50,8 @@ use crate::disk::{self, Disk};
 use crate::log::writer;
 use crate::striped::Shared;
 use annals_types::{
-    Append, AppendError, Follow, Head, IoFailure, OpenError, Position, Read, ReadError, Settings,
+    Append, AppendError, Follow, Head, IoFailure, Load, NewSnapshot, OpenError, PassedOver, Position, Read,
+    ReadError, Settings, Snapshot, Version,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -157,7 +162,11 @@ impl Store {
     /// batch, [`AppendError::DiskFull`], [`AppendError::Poisoned`], [`AppendError::ReadOnly`]. Nothing was written then.
     pub fn append<'a>(&self, append: impl Into<Append<'a>>) -> Result<Ticket, AppendError> {
         self.refuse_read_only()?;
-        commit::append(&self.handle.core, &append.into())
+        let append = append.into();
+        match append.snapshot {
+            None => commit::append(&self.handle.core, &append),
+            Some(_) => snapshots::append(&self.handle.core, &append),
+        }
     }
 
     /// Appends each of these batches, in their order, as [`Store::append`] does one: each is judged by itself, also
@@ -179,6 +188,9 @@ impl Store {
     pub fn append_each(&self, appends: &[Append<'_>]) -> Vec<Result<Ticket, AppendError>> {
         let mut answers = Vec::with_capacity(appends.len());
         match self.refuse_read_only() {
+            Ok(()) if appends.iter().any(|append| append.snapshot.is_some()) => {
+                answers.extend(appends.iter().map(|append| self.append(append.clone())));
+            }
             Ok(()) => commit::append_each(&self.handle.core, appends, &mut |answer| answers.push(answer)),
             Err(error) => answers.resize_with(appends.len(), || Err(error.clone())),
         }
@@ -186,12 +198,15 @@ impl Store {
     }
 
     /// Appends like [`Store::append`], but only if that needs no waiting and no disk: for threads that must not
-    /// block.
+    /// block. An append with a snapshot always may.
     ///
     /// # Errors
     /// [`TryAppendError::Busy`] and [`TryAppendError::Cold`] where it would have to wait; nothing was written then.
     pub fn try_append(&self, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
         self.refuse_read_only()?;
+        if append.snapshot.is_some() {
+            return Err(TryAppendError::Cold);
+        }
         commit::try_append(&self.handle.core, append)
     }
 
@@ -230,6 +245,75 @@ impl Store {
     /// Damage or failure of what must be looked at.
     pub fn streams(&self) -> Result<Streams, ReadError> {
         Streams::new(&self.handle.core)
+    }
+
+    /// A stream's state, now or as it was: the newest snapshot that can be used, and the events behind it.
+    ///
+    /// It is right whatever snapshots there are: one that is missing, damaged or not of the events that are there costs a
+    /// longer replay. A stream that never was has neither snapshot nor events.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use annals::{Append, Load, NewEvent, NewSnapshot, Store};
+    /// let store = Store::open(dir.path())?;
+    /// let opened = NewEvent::new("account-7", "Opened");
+    /// store.append(Append::from(opened).snapshot(NewSnapshot::new("account-7", 1, "0")))?.wait()?;
+    /// store.append(NewEvent::new("account-7", "Deposited").json("20"))?.wait()?;
+    ///
+    /// let loaded = store.load(&Load::stream("account-7"))?;
+    /// let number = |json: &[u8]| String::from_utf8_lossy(json).parse::<u64>();
+    /// let mut balance = loaded.snapshot.map_or(Ok(0), |snapshot| number(&snapshot.data))?;
+    /// for event in loaded.events {
+    ///     balance += number(event?.data())?;
+    /// }
+    /// assert_eq!(balance, 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of reading the events. Those of reading snapshots are no errors: see [`Loaded::passed_over`].
+    pub fn load(&self, load: &Load<'_>) -> Result<Loaded, ReadError> {
+        snapshots::load(&self.handle.core, load)
+    }
+
+    /// Writes the state that a stream has at a version, by itself; [`Append::snapshot`] writes it with the events that lead
+    /// to it. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`AppendError::NoSuchVersion`]; [`AppendError::Input`] for a snapshot over its limits; and those of any append.
+    pub fn write_snapshot(&self, snapshot: &NewSnapshot<'_>, version: Version) -> Result<(), AppendError> {
+        self.refuse_read_only()?;
+        snapshots::write_alone(&self.handle.core, snapshot, version)
+    }
+
+    /// A stream's snapshots that can be used, of all names, the one written last first; and those that cannot.
+    ///
+    /// # Errors
+    /// A malformed name; failure of catching up with a writer in another process.
+    pub fn snapshots(&self, stream: &str) -> Result<(Vec<Snapshot>, Vec<PassedOver>), ReadError> {
+        snapshots::list(&self.handle.core, stream)
+    }
+
+    /// Names of the streams that have snapshots, or had some, in their order.
+    ///
+    /// # Errors
+    /// Damage or failure of what must be looked at.
+    pub fn snapshot_streams(&self) -> Result<Vec<String>, ReadError> {
+        snapshots::streams(&self.handle.core)
+    }
+
+    /// Deletes a stream's snapshots of this name: that of a version, or all. What is folded later counts again.
+    ///
+    /// # Errors
+    /// A malformed name, and those of any append.
+    pub fn delete_snapshots(
+        &self,
+        stream: &str,
+        name: &str,
+        version: Option<Version>,
+    ) -> Result<(), AppendError> {
+        self.refuse_read_only()?;
+        snapshots::delete(&self.handle.core, stream, name, version)
     }
 
     /// Where a cursor is, as far as it is durable; `None`: it was never set. Set by [`Append::advance`].
@@ -393,6 +477,8 @@ impl Handle {
             core.watermark.end();
             return Ok(());
         }
+        // What was appended with a snapshot was handed over whole by now.
+        let sides = core.snapshots.close();
         // Whoever closes first gives the store up to the next writer, whatever comes of it.
         let Some(lock) = core.lock.lock().take() else {
             core.watermark.end();
@@ -413,7 +499,7 @@ impl Handle {
         drop(state);
         drop(lock);
         core.watermark.end();
-        closed
+        closed.and(sides)
     }
 }
 

@@ -9,6 +9,8 @@ use super::examine::{Examined, Last, Look, read_manifest, read_mark};
 use super::gate::{Bell, Gate};
 use super::keeper::{ReadySpare, Spare, make_spare};
 use super::roll::begin;
+use super::side::Side;
+use super::snapshots::SNAPSHOTS_NAME;
 use crate::clock::Clock;
 use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk, Lock, PROBE_PREFIX, Piece};
@@ -191,6 +193,7 @@ fn core_of(
         next_batch,
         next_position,
         last_time,
+        promised: 0,
         tail: None,
         spare: Spare::default(),
         spare_index: None,
@@ -220,6 +223,7 @@ fn core_of(
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(Some(lock)),
         pulse: Arc::default(),
+        snapshots: Side::new(SNAPSHOTS_NAME),
     }
 }
 

@@ -5,6 +5,7 @@ use super::core::Core;
 use super::ids::IdsChecked;
 use super::lookup::{FoundHead, StreamKey};
 use crate::format::batch;
+use crate::format::snapshot::SnapshotOf;
 use crate::format::{frame, len_u32};
 use crate::index::keys;
 use annals_types::{Append, AppendError, Condition, ExpectedVersion, InputError, Timestamp, Uuid, limits};
@@ -54,6 +55,10 @@ pub(crate) struct Prepared<'a> {
     pub(crate) ids_given: bool,
     pub(crate) given_times: Option<(u64, u64)>,
     pub(crate) now: Timestamp,
+    /// How much of the room that was promised is for this batch.
+    pub(crate) promised: u64,
+    /// What the append's snapshot is of, once the batch has its place.
+    pub(crate) snapshot_of: Option<SnapshotOf>,
 }
 
 /// The bytes of frames are copied into the image; their buffers serve the thread's next appends, too: one of any
@@ -133,6 +138,8 @@ impl<'a> Prepared<'a> {
             ids_given: append.events.iter().any(|event| event.id.is_some()),
             given_times: encoded.given_times,
             now,
+            promised: 0,
+            snapshot_of: None,
         })
     }
 }

@@ -6,6 +6,8 @@ use super::examine::{self, Last, Look, read_manifest, read_mark};
 use super::gate::{Bell, Gate};
 use super::keeper::Spare;
 use super::sealed::SealedSegments;
+use super::side::Side;
+use super::snapshots::SNAPSHOTS_NAME;
 use crate::clock::Clock;
 use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk};
@@ -180,6 +182,7 @@ fn core_of(
         next_batch: 0,
         next_position: 0,
         last_time: 0,
+        promised: 0,
         tail: None,
         spare: Spare::default(),
         spare_index: None,
@@ -209,6 +212,7 @@ fn core_of(
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(None),
         pulse: Arc::default(),
+        snapshots: Side::new(SNAPSHOTS_NAME),
     }
 }
 

@@ -35,6 +35,15 @@ pub struct Ticket {
     /// The group that holds the last of them.
     group: u64,
     decided: Decided,
+    /// What else has to be durable: the append's snapshot.
+    snapshot: Option<Box<SnapshotOnItsWay>>,
+}
+
+/// The snapshot of an append that was written.
+pub(crate) enum SnapshotOnItsWay {
+    Ticket(Ticket),
+    /// It could not even be begun.
+    Failed(AppendError),
 }
 
 /// What was decided.
@@ -46,7 +55,7 @@ pub(crate) enum Decided {
 
 impl Ticket {
     pub(crate) fn new(core: Share<Core>, batch: u64, group: u64, decided: Decided) -> Self {
-        Self { core, batch, group, decided }
+        Self { core, batch, group, decided, snapshot: None }
     }
 
     /// This one's outcome for an append whose events were there before, as `appended`.
@@ -55,6 +64,24 @@ impl Ticket {
             self.decided = Decided::Repeated(appended);
         }
         self
+    }
+
+    /// This one's outcome once the snapshot is durable, too.
+    pub(super) fn with_snapshot(mut self, snapshot: SnapshotOnItsWay) -> Self {
+        self.snapshot = Some(Box::new(snapshot));
+        self
+    }
+
+    /// Whether it is decided that the batch is written, and was not there before.
+    pub(super) fn is_written(&self) -> bool {
+        matches!(self.decided, Decided::Written(_))
+    }
+
+    fn snapshot_ticket(&self) -> Option<&Self> {
+        match self.snapshot.as_deref() {
+            Some(SnapshotOnItsWay::Ticket(ticket)) => Some(ticket),
+            Some(SnapshotOnItsWay::Failed(_)) | None => None,
+        }
     }
 
     /// Blocks until the outcome is settled, and returns it.
@@ -67,20 +94,31 @@ impl Ticket {
     /// [`AppendError::Poisoned`].
     pub fn wait(self) -> Result<Appended, AppendError> {
         self.core.watermark.wait(self.batch, self.group);
+        if let Some(snapshot) = self.snapshot_ticket() {
+            snapshot.core.watermark.wait(snapshot.batch, snapshot.group);
+        }
         self.outcome()
     }
 
     /// Whether the outcome can be read without waiting.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.core.watermark.is_settled(self.batch)
+        self.core.watermark.is_settled(self.batch) && self.snapshot_ticket().is_none_or(Self::is_settled)
     }
 
     fn outcome(self) -> Result<Appended, AppendError> {
         if self.core.watermark.batch() >= self.batch {
-            return match self.decided {
-                Decided::Written(appended) | Decided::Repeated(appended) => Ok(appended),
-                Decided::Rejected(error) => Err(error),
+            let appended = match self.decided {
+                Decided::Written(appended) | Decided::Repeated(appended) => appended,
+                Decided::Rejected(error) => return Err(error),
+            };
+            return match self.snapshot.map(|snapshot| *snapshot) {
+                None => Ok(appended),
+                Some(SnapshotOnItsWay::Ticket(ticket)) => match ticket.outcome() {
+                    Ok(_) => Ok(appended),
+                    Err(error) => Err(without_snapshot(&error)),
+                },
+                Some(SnapshotOnItsWay::Failed(error)) => Err(without_snapshot(&error)),
             };
         }
         let reason = self.core.watermark.poison().map_or_else(|| "closed".into(), Arc::clone);
@@ -99,10 +137,21 @@ impl Future for Ticket {
         if !ticket.core.watermark.register(ticket.batch, context.waker()) {
             return Poll::Pending;
         }
+        if let Some(snapshot) = ticket.snapshot_ticket()
+            && !snapshot.core.watermark.register(snapshot.batch, context.waker())
+        {
+            return Poll::Pending;
+        }
         // A future is not polled again once it is ready; what stays behind is never read.
         let decided = std::mem::replace(&mut ticket.decided, Decided::Rejected(AppendError::ReadOnly));
-        Poll::Ready(Ticket::new(ticket.core.clone(), ticket.batch, ticket.group, decided).outcome())
+        let ready = Ticket::new(ticket.core.clone(), ticket.batch, ticket.group, decided);
+        Poll::Ready(Ticket { snapshot: ticket.snapshot.take(), ..ready }.outcome())
     }
+}
+
+/// The batch is there, and its snapshot may not be: not what was asked for. Its repeat will be told so.
+fn without_snapshot(error: &AppendError) -> AppendError {
+    AppendError::UnknownOutcome { reason: format!("its snapshot was not written: {error}").into() }
 }
 
 impl fmt::Debug for Ticket {

@@ -3,6 +3,7 @@
 use super::core::{Core, MANIFEST_NAME, MARK_NAME};
 use super::read_only;
 use super::sealed::{SealedSegment, SealedSegments};
+use super::snapshots::SNAPSHOTS_NAME;
 use super::spans;
 use crate::disk::Access;
 use crate::disk::maps::Advice;
@@ -48,7 +49,7 @@ impl Verified {
 
 /// One verification on its way.
 struct Check<'a> {
-    core: &'a Core,
+    core: &'a Arc<Core>,
     verified: Verified,
     total: u64,
     digests: BatchDigests,
@@ -92,6 +93,7 @@ pub(crate) fn verify(core: &Arc<Core>, progress: &mut dyn FnMut(u64, u64)) -> Re
     for log in &unsealed {
         check.unsealed(log)?;
     }
+    check.snapshots()?;
     (check.progress)(check.total, check.total);
     let mut seen = Vec::new();
     check.verified.damage.retain(|damage| {
@@ -107,6 +109,28 @@ pub(crate) fn verify(core: &Arc<Core>, progress: &mut dyn FnMut(u64, u64)) -> Re
 impl Check<'_> {
     fn note(&mut self, path: &Path, offset: u64, kind: DamageKind, positions: Option<(u64, u64)>) {
         self.verified.damage.push(damage_at(path, offset, kind, positions));
+    }
+
+    /// The snapshots' own store, with all that is checked of any.
+    fn snapshots(&mut self) -> Result<(), ReadError> {
+        let in_it = |damage: Damage| Damage {
+            file: Path::new(SNAPSHOTS_NAME).join(damage.file),
+            // Its positions are none of this store's.
+            first_position: None,
+            last_position: None,
+            ..damage
+        };
+        let verified = match self.core.snapshots.opened_to_read(self.core) {
+            Ok(Some(store)) => store.verify(&mut |_, _| {}),
+            Ok(None) => return Ok(()),
+            Err(error) => Err(error),
+        };
+        match verified {
+            Ok(verified) => self.verified.damage.extend(verified.damage.into_iter().map(in_it)),
+            Err(ReadError::Damage(damage)) => self.verified.damage.push(in_it(damage)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Manifest and mark, as they are on disk now.

@@ -263,7 +263,9 @@ fn one_that_falls_behind_says_when_it_has_caught_up_again() {
     let mut subscription = store.follow(&Follow::all()).unwrap();
     assert_eq!(until_caught_up(&mut subscription), (vec![], 0));
     let tickets: Vec<_> = (0..1_500).map(|_| store.append(event("s")).unwrap()).collect();
-    tickets.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+    for ticket in tickets {
+        ticket.wait().unwrap();
+    }
     assert_eq!(until_caught_up(&mut subscription), ((0..1_500).collect(), 1_500));
     assert!(subscription.next_within(Duration::ZERO).unwrap().is_none());
 }
@@ -283,7 +285,9 @@ fn events_that_share_one_time_keep_their_order_and_are_all_there() {
             store.append(batch).unwrap()
         })
         .collect();
-    batches.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+    for ticket in batches {
+        ticket.wait().unwrap();
+    }
     let number = |record: &Record| u64::from_le_bytes(record.data().try_into().unwrap());
     let numbers = |read: Read<'_>| -> Vec<u64> {
         store.read(read).unwrap().map(|record| number(&record.unwrap())).collect()

@@ -19,5 +19,6 @@ mod model;
 mod opening;
 mod promises;
 mod query;
+mod snapshot;
 mod support;
 mod torn_tail;

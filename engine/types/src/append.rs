@@ -6,6 +6,7 @@ use crate::event::{NewEvent, check_name, check_size};
 use crate::limits;
 use crate::position::{Position, Version};
 use crate::query::Query;
+use crate::snapshot::NewSnapshot;
 use crate::stream::ExpectedVersion;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -56,6 +57,8 @@ pub struct Append<'a> {
     pub conditions: Vec<Condition<'a>>,
     /// Cursors that are set with the events; up to 16, each once. A batch without events may have some.
     pub advances: Vec<Advance<'a>>,
+    /// The state that a stream has with these events; written with them, or not at all.
+    pub snapshot: Option<NewSnapshot<'a>>,
     /// Raises given times that are before those of earlier events, instead of refusing them.
     pub raise_times: bool,
 }
@@ -122,6 +125,23 @@ impl<'a> Append<'a> {
         self
     }
 
+    /// Adds the state that a stream, which this batch writes, has with the batch's events: once the append is acknowledged,
+    /// the snapshot is there, too. Where the append is a repeat, the snapshot is ignored.
+    ///
+    /// ```
+    /// use annals_types::{Append, ExpectedVersion, NewEvent, NewSnapshot};
+    /// let state = r#"{"total":12}"#;
+    /// let append = Append::from(NewEvent::new("order-42", "OrderPlaced").json(state))
+    ///     .expect("order-42", ExpectedVersion::NoStream)
+    ///     .snapshot(NewSnapshot::new("order-42", 1, state));
+    /// assert!(append.validate().is_ok());
+    /// ```
+    #[must_use]
+    pub fn snapshot(mut self, snapshot: NewSnapshot<'a>) -> Self {
+        self.snapshot = Some(snapshot);
+        self
+    }
+
     /// Allows given times that run backwards to be raised to the time of the event before.
     #[must_use]
     pub fn raise_times(mut self) -> Self {
@@ -163,6 +183,14 @@ impl<'a> Append<'a> {
             check_cursor(&advance.cursor)?;
             if self.advances[..index].iter().any(|before| before.cursor == advance.cursor) {
                 return Err(InputError::CursorTwice { cursor: advance.cursor.escape_debug().to_string() });
+            }
+        }
+        if let Some(snapshot) = &self.snapshot {
+            snapshot.validate()?;
+            if self.events.iter().all(|event| event.stream != snapshot.stream) {
+                return Err(InputError::SnapshotOfAnother {
+                    stream: snapshot.stream.escape_debug().to_string(),
+                });
             }
         }
         Ok(())

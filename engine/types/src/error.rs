@@ -56,6 +56,12 @@ pub enum InputError {
         /// The cursor, escaped.
         cursor: String,
     },
+    /// A snapshot goes with a batch that does not write its stream.
+    #[error("the snapshot is of stream \"{stream}\", which the batch does not write; write it by itself")]
+    SnapshotOfAnother {
+        /// The stream, escaped.
+        stream: String,
+    },
     /// Some events of a batch carry a time and others do not.
     #[error("either all events of a batch carry a time or none does; event {event} differs from the first")]
     MixedTimes {
@@ -364,6 +370,19 @@ pub enum AppendError {
     TooManyCursors {
         /// The cursor.
         cursor: String,
+    },
+    /// A snapshot is of a version that its stream does not have, or not durably yet. Nothing was written.
+    #[error("stream \"{}\" has no version {version}: {}", stream.escape_debug(), match head {
+        Some(head) => format!("its head is version {} (position {})", head.version, head.position),
+        None => "it has no events".to_owned(),
+    })]
+    NoSuchVersion {
+        /// The stream.
+        stream: String,
+        /// What the snapshot is of.
+        version: Version,
+        /// The stream's head; `None`: it has no event.
+        head: Option<Head>,
     },
     /// An id is used twice in the batch, or was used by another batch. Nothing was written.
     #[error("event id {id} {}", match position {

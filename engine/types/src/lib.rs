@@ -13,6 +13,7 @@ mod position;
 mod query;
 mod read;
 mod settings;
+mod snapshot;
 mod stream;
 
 pub use append::{Append, Appended, Condition};
@@ -24,5 +25,6 @@ pub use position::{Position, Timestamp, Version};
 pub use query::{Query, QueryItem};
 pub use read::{Bound, Read};
 pub use settings::{DiskChoice, Settings};
+pub use snapshot::{Load, NewSnapshot, PassedOver, Snapshot};
 pub use stream::{ExpectedVersion, category};
 pub use uuid::Uuid;

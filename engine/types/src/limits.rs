@@ -31,6 +31,12 @@ pub const CURSOR_NAME_BYTES_MAX: usize = 256;
 pub const CURSORS_MAX: usize = 10_000;
 /// Most cursors that one append sets.
 pub const ADVANCES_MAX: usize = 16;
+/// Largest snapshot, in bytes (64 MiB): what is larger had better be a read model.
+pub const SNAPSHOT_BYTES_MAX: usize = 64 << 20;
+/// Longest name of a snapshot, in bytes.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 256;
+/// Most snapshots of a stream and name that may be kept: each that is older than the newest that can be used is looked at.
+pub const SNAPSHOTS_KEPT_MAX: u32 = 1_000;
 /// How far a given event time may be ahead of both the clock and the event before it (one minute,
 /// in nanoseconds): a wrong far-future time would raise every later event's time for good.
 pub const TIME_AHEAD_NS_MAX: u64 = 60 * 1_000_000_000;

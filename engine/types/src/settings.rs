@@ -43,6 +43,8 @@ pub struct Settings {
     /// Bodies of batches larger than this, in bytes, are compressed with zstd where it makes them
     /// smaller. Default: none are. Costs about 0.5 µs an event on the appending thread.
     pub compress_above_bytes: Option<usize>,
+    /// Snapshots that are kept of each stream and name: those that were written last. Default 3; from 1 to 1,000.
+    pub snapshots_kept: u32,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             cached_heads: 1_000_000,
             id_window: 1_000_000,
             compress_above_bytes: None,
+            snapshots_kept: 3,
         }
     }
 }
@@ -78,6 +81,7 @@ impl Settings {
             limits::SEGMENT_BYTES_FLOOR,
             limits::SEGMENT_BYTES_CEILING,
         )?;
+        check("snapshots_kept", self.snapshots_kept.into(), 1, limits::SNAPSHOTS_KEPT_MAX.into())?;
         check("cached_heads", self.cached_heads as u64, 0, limits::CACHED_HEADS_MAX as u64)?;
         check(
             "segment_bytes_first",

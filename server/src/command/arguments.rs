@@ -91,9 +91,11 @@ pub(crate) enum Command {
     /// Run the server (not there yet)
     #[command(after_help = "Example:\n  annals serve --data ./data --listen 127.0.0.1:4777")]
     Serve(NotYet),
-    /// Administer snapshots (not there yet)
-    #[command(after_help = "Example:\n  annals snapshot list")]
-    Snapshot(NotYet),
+    /// List, show or delete snapshots
+    #[command(
+        after_help = "Example:\n  annals snapshot list --stream order-42\n  annals snapshot show order-42 --version 41"
+    )]
+    Snapshot(Snapshot),
     /// Administer subscriptions (not there yet)
     #[command(after_help = "Example:\n  annals subscription list")]
     Subscription(NotYet),
@@ -245,6 +247,46 @@ pub(crate) struct Follow {
     pub(crate) subscription: Option<String>,
 }
 
+/// Options of `snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct Snapshot {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    #[command(subcommand)]
+    pub(crate) action: SnapshotAction,
+}
+
+/// What to do with snapshots.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotAction {
+    /// List those that can be used, the one written last first
+    #[command(after_help = "Example:\n  annals snapshot list --json")]
+    List {
+        /// Only those of this stream
+        #[arg(long)]
+        stream: Option<String>,
+    },
+    /// Print a stream's snapshot: its state as it is, or with --json all that is known of it
+    #[command(after_help = "Example:\n  annals snapshot show order-42 > state.json")]
+    Show(SnapshotChoice),
+    /// Delete a stream's snapshots; the state they hold is folded from the events then
+    #[command(after_help = "Example:\n  annals snapshot delete order-42 --version 41")]
+    Delete(SnapshotChoice),
+}
+
+/// Which snapshot.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotChoice {
+    /// The stream that it is of
+    pub(crate) stream: String,
+    /// Its name; most have none
+    #[arg(long, default_value = "")]
+    pub(crate) name: String,
+    /// The version that it is of [default: to show, the one written last; to delete, all]
+    #[arg(long, value_name = "N")]
+    pub(crate) version: Option<u64>,
+}
+
 /// Options of `streams`.
 #[derive(Debug, Args)]
 pub(crate) struct Streams {
@@ -345,4 +387,7 @@ pub(crate) struct Tuning {
     /// Compress batches larger than this
     #[arg(long, value_name = "BYTES", env = "ANNALS_COMPRESS_ABOVE_BYTES")]
     pub(crate) compress_above_bytes: Option<usize>,
+    /// Snapshots that are kept of each stream and name
+    #[arg(long, value_name = "COUNT", env = "ANNALS_SNAPSHOTS_KEPT")]
+    pub(crate) snapshots_kept: Option<u32>,
 }

@@ -12,6 +12,7 @@ mod notes;
 mod parsed;
 mod read;
 mod sending;
+mod snapshot;
 mod stat;
 mod streams;
 mod timing;
@@ -65,7 +66,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Stat(directory) => stat::run(&at(directory)?),
         Command::Verify(directory) => verify::run(&at(directory)?),
         Command::Serve(_) => not_yet("serve"),
-        Command::Snapshot(_) => not_yet("snapshot"),
+        Command::Snapshot(options) => snapshot::run(&at(&options.directory)?, options),
         Command::Subscription(_) => not_yet("subscription"),
         Command::Store(_) => not_yet("store"),
         Command::Token(_) => not_yet("token"),

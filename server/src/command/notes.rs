@@ -46,6 +46,13 @@ impl Notes {
         }
     }
 
+    /// Notes a snapshot that cannot be used.
+    pub(super) fn passed_over(&self, stream: &str, version: Option<u64>, reason: &str) {
+        let of = version.map_or_else(String::new, |version| format!(" of version {version}"));
+        let stream = stream.escape_debug();
+        self.tell("snapshot", &format!("a snapshot{of} of stream \"{stream}\" cannot be used: {reason}"));
+    }
+
     fn tell(&self, name: &str, message: &str) {
         super::tell(&if self.json {
             json!({"note": name, "message": message}).to_string()

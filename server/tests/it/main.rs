@@ -9,5 +9,6 @@ mod flights;
 mod follow;
 mod import;
 mod read;
+mod snapshot;
 mod support;
 mod usage;

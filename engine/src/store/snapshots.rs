@@ -1,0 +1,380 @@
+//! Snapshots: the folded state of a stream's events up to a version, kept beside the log.
+//!
+//! They are events of a side store, in a stream of the same name. None is believed: it says of which event it is the
+//! state, and by that event's batch of which history, and is used where the log has just that. Of a history that a crash
+//! cut it is not, and one that is lost or damaged costs a longer replay.
+
+use super::Store;
+use super::commit::{self, failed_read};
+use super::core::Core;
+use super::locate::Locator;
+use super::lookup::{self, StreamLookup};
+use super::prepare::Prepared;
+use super::promise::Promise;
+use super::read::Reader;
+use super::ticket::{SnapshotOnItsWay, Ticket};
+use crate::format::batch::Decided;
+use crate::format::snapshot::{
+    self, DELETED_TYPE, PART_BYTES, PART_TYPE, SNAPSHOT_TYPE, SnapshotNote, SnapshotOf,
+};
+use crate::striped::Shared;
+use annals_types::{
+    Append, AppendError, Bound, Load, NewEvent, NewSnapshot, PassedOver, Position, Read, ReadError, Record,
+    Snapshot, Timestamp, Uuid, Version,
+};
+use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+
+/// The side store's directory.
+pub(crate) const SNAPSHOTS_NAME: &str = "snapshots";
+
+/// A stream's state: a snapshot, if there is one that can be used, and the events behind it.
+pub struct Loaded {
+    /// The state to begin with; `None`: begin with nothing.
+    pub snapshot: Option<Snapshot>,
+    /// The events that are not folded yet, in order.
+    pub events: Reader,
+    /// Snapshots that might have been used and could not be.
+    pub passed_over: Vec<PassedOver>,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.snapshot.as_ref().map(|snapshot| snapshot.version);
+        f.debug_struct("Loaded").field("from", &version).finish_non_exhaustive()
+    }
+}
+
+/// Appends a batch with the state that it leads to. Room for the snapshot is made sure of first, so that a full disk is
+/// met before anything is decided; then both are written at the same time, and the ticket waits for both.
+pub(crate) fn append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, AppendError> {
+    append.validate()?;
+    let snapshot = append.snapshot.as_ref().expect("the caller looked");
+    let side = core.snapshots.writable(core)?;
+    // Only its numbers are not known yet: they take the same room whatever they are.
+    let unknown = SnapshotOf {
+        version: Version::ZERO,
+        position: Position::ZERO,
+        time: Timestamp::ZERO,
+        epoch: 0,
+        batch: 0,
+        event: Uuid::nil(),
+    };
+    let bytes = appends_of(snapshot, unknown).iter().map(Promise::bytes_for).sum();
+    let promise = Promise::new(&side, bytes)?;
+    let (ticket, of) = commit::append_promised(core, append, 0)?;
+    let Some(of) = of.filter(|_| ticket.is_written()) else { return Ok(ticket) };
+    Ok(ticket.with_snapshot(match write(snapshot, of, promise) {
+        Ok(ticket) => SnapshotOnItsWay::Ticket(ticket),
+        Err(error) => SnapshotOnItsWay::Failed(error),
+    }))
+}
+
+/// Writes a snapshot of events that are durable, by itself; durable when this returns.
+pub(crate) fn write_alone(
+    core: &Shared<Core>,
+    snapshot: &NewSnapshot<'_>,
+    version: Version,
+) -> Result<(), AppendError> {
+    snapshot.validate()?;
+    commit::refuse_if_closed(core)?;
+    let of = of_version(core, &snapshot.stream, version).map_err(failed_read)?;
+    let Some(of) = of else {
+        let head = super::streams::durable_head(core, &snapshot.stream).map_err(failed_read)?;
+        return Err(AppendError::NoSuchVersion { stream: snapshot.stream.to_string(), version, head });
+    };
+    let ticket = {
+        let side = core.snapshots.writable(core)?;
+        let bytes = appends_of(snapshot, of).iter().map(Promise::bytes_for).sum();
+        write(snapshot, of, Promise::new(&side, bytes)?)?
+    };
+    ticket.wait().map(drop)
+}
+
+/// Makes a stream's snapshots of this name no longer count: those of a version, or all.
+pub(crate) fn delete(
+    core: &Arc<Core>,
+    stream: &str,
+    name: &str,
+    version: Option<Version>,
+) -> Result<(), AppendError> {
+    NewSnapshot::new(stream, 0, b"").name(name).validate()?;
+    commit::refuse_if_closed(core)?;
+    let ticket = {
+        let side = core.snapshots.writable(core)?;
+        let note = snapshot::encode_deleted(name, version);
+        side.append(NewEvent::new(stream, DELETED_TYPE).metadata(note))?
+    };
+    ticket.wait().map(drop)
+}
+
+/// What a snapshot becomes: an append for each part of its state.
+fn appends_of<'a>(snapshot: &'a NewSnapshot<'_>, of: SnapshotOf) -> Vec<Append<'a>> {
+    let mut parts: Vec<&[u8]> = snapshot.data.chunks(PART_BYTES).collect();
+    let last = parts.pop().unwrap_or_default();
+    let id = uuid::Builder::from_custom_bytes(rand::random()).into_uuid();
+    let note = SnapshotNote {
+        schema: snapshot.schema,
+        parts: crate::format::len_u32(parts.len()),
+        of,
+        name: &snapshot.name,
+    };
+    let event = |event_type, data| NewEvent::new(&*snapshot.stream, event_type).binary(data);
+    let parts = parts.into_iter().map(|part| event(PART_TYPE, part).correlation(id).into());
+    parts.chain([event(SNAPSHOT_TYPE, last).id(id).metadata(note.encode()).into()]).collect()
+}
+
+/// Appends it to the side store, into the room that was promised.
+fn write(snapshot: &NewSnapshot<'_>, of: SnapshotOf, mut promise: Promise) -> Result<Ticket, AppendError> {
+    let appends = appends_of(snapshot, of);
+    let mut tickets = appends.iter().map(|append| promise.append(append));
+    // Those of one thread settle in their order.
+    let last = tickets.try_fold(None, |_, ticket| ticket.map(Some))?;
+    Ok(last.expect("there is a last part"))
+}
+
+/// What the snapshot of a batch's stream is of: its last event there.
+pub(super) fn of_batch(
+    append: &Append<'_>,
+    prepared: &Prepared<'_>,
+    stream: &str,
+    decided: Decided,
+    last_version: impl Fn(usize) -> u64,
+) -> SnapshotOf {
+    let written = &prepared.streams[..prepared.written];
+    let ordinal = written.iter().position(|key| key.name == stream).expect("the batch writes it");
+    let last = append.events.iter().rposition(|event| event.stream == stream).expect("the batch writes it");
+    let given = append.events[..=last].iter().filter_map(|event| event.time).max();
+    SnapshotOf {
+        version: Version::new(last_version(ordinal)),
+        position: Position::new(decided.first_position + last as u64),
+        time: Timestamp::new(given.map_or(0, Timestamp::get).max(decided.time)),
+        epoch: decided.epoch,
+        batch: decided.number,
+        event: prepared.ids[last],
+    }
+}
+
+/// What the snapshot of a stream at a version is of. `None`: it has no such version, durably.
+fn of_version(core: &Arc<Core>, stream: &str, version: Version) -> Result<Option<SnapshotOf>, ReadError> {
+    let mut lookup = StreamLookup::new(core, stream);
+    let head = lookup::known_head(core, lookup.key())?.0;
+    if head.is_none_or(|head| head.version < version) {
+        return Ok(None);
+    }
+    match lookup.position(core, version.get())? {
+        Some(position) if core.watermark.is_beyond(position) => of_position(core, position).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn of_position(core: &Core, position: u64) -> Result<SnapshotOf, ReadError> {
+    let mut locator = Locator::default();
+    let frame = locator.frame(core, position)?;
+    let record = frame.record(position, None)?;
+    Ok(SnapshotOf {
+        version: record.version(),
+        position: record.position(),
+        time: record.time(),
+        epoch: frame.header.epoch,
+        batch: frame.header.number,
+        event: record.id(),
+    })
+}
+
+/// Whether the log has what a snapshot says it is of.
+fn is_confirmed(core: &Core, stream: &str, of: &SnapshotOf) -> Result<bool, ReadError> {
+    let position = of.position.get();
+    if !core.watermark.is_beyond(position) {
+        return Ok(false);
+    }
+    let mut locator = Locator::default();
+    let frame = locator.frame(core, position)?;
+    if (frame.header.epoch, frame.header.number) != (of.epoch, of.batch) {
+        return Ok(false);
+    }
+    let record = frame.record(position, None)?;
+    Ok(record.stream() == stream
+        && (record.version(), record.id(), record.time()) == (of.version, of.event, of.time))
+}
+
+/// A stream's state, as a snapshot and the events behind it.
+pub(crate) fn load(core: &Arc<Core>, load: &Load<'_>) -> Result<Loaded, ReadError> {
+    load.validate()?;
+    let mut passed_over = Vec::new();
+    let mut found = None;
+    if load.use_snapshots {
+        super::read_only::refresh(core)?;
+        for snapshot in Snapshots::new(core, &load.stream, &mut passed_over) {
+            if snapshot.name == load.name
+                && is_within(&snapshot, load.until)
+                && load.schemas.contains(&snapshot.schema)
+            {
+                found = Some(snapshot);
+                break;
+            }
+        }
+    }
+    let mut read = Read::stream(&*load.stream);
+    read.until = load.until;
+    read.from = found.as_ref().map(|snapshot| Bound::Version(snapshot.version.plus(1)));
+    Ok(Loaded { snapshot: found, events: Reader::new(core, &read)?, passed_over })
+}
+
+fn is_within(snapshot: &Snapshot, until: Option<Bound>) -> bool {
+    match until {
+        None => true,
+        Some(Bound::Version(version)) => snapshot.version <= version,
+        Some(Bound::Position(position)) => snapshot.position <= position,
+        Some(Bound::Time(time)) => snapshot.time <= time,
+    }
+}
+
+/// A stream's snapshots that count and that the log confirms, the one written last first.
+pub(crate) fn list(core: &Arc<Core>, stream: &str) -> Result<(Vec<Snapshot>, Vec<PassedOver>), ReadError> {
+    Load::stream(stream).validate()?;
+    super::read_only::refresh(core)?;
+    let mut passed_over = Vec::new();
+    let snapshots = Snapshots::new(core, stream, &mut passed_over).collect();
+    Ok((snapshots, passed_over))
+}
+
+/// Names of the streams that have snapshots, or had.
+pub(crate) fn streams(core: &Arc<Core>) -> Result<Vec<String>, ReadError> {
+    let Some(side) = core.snapshots.readable(core)? else { return Ok(Vec::new()) };
+    let mut names: Vec<String> =
+        side.streams()?.map(|stream| stream.map(|(name, _)| name.to_string())).collect::<Result<_, _>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Walks a stream's snapshots backwards.
+struct Snapshots<'a> {
+    core: &'a Arc<Core>,
+    stream: &'a str,
+    records: Option<Reader>,
+    /// How many of each name were met.
+    met: Vec<(String, u32)>,
+    deleted: Vec<(String, Option<Version>)>,
+    passed_over: &'a mut Vec<PassedOver>,
+}
+
+impl<'a> Snapshots<'a> {
+    /// Where they cannot be read, there are none: that costs a longer replay.
+    fn new(core: &'a Arc<Core>, stream: &'a str, passed_over: &'a mut Vec<PassedOver>) -> Self {
+        let side = core.snapshots.readable(core);
+        let records = side.and_then(|side| side.map(|side| backwards(&side, stream)).transpose());
+        let records = records.unwrap_or_else(|error| {
+            passed_over.push(PassedOver { version: None, reason: error.to_string() });
+            None
+        });
+        Self { core, stream, records, met: Vec::new(), deleted: Vec::new(), passed_over }
+    }
+
+    fn pass_over(&mut self, version: Option<Version>, reason: impl ToString) {
+        self.passed_over.push(PassedOver { version, reason: reason.to_string() });
+    }
+
+    /// Whether a snapshot is one of those that are kept, and was not deleted.
+    fn counts(&mut self, note: &SnapshotNote<'_>) -> bool {
+        let is_deleted = |(name, version): &(String, Option<Version>)| {
+            name == note.name && version.is_none_or(|version| version == note.of.version)
+        };
+        if self.deleted.iter().any(is_deleted) {
+            return false;
+        }
+        let place = self.met.iter().position(|(name, _)| name == note.name).unwrap_or_else(|| {
+            self.met.push((note.name.to_owned(), 0));
+            self.met.len() - 1
+        });
+        self.met[place].1 += 1;
+        self.met[place].1 <= self.core.settings.snapshots_kept
+    }
+
+    /// The snapshot that a record is, if it counts and the log confirms it.
+    fn examine(&mut self, record: &Record) -> Option<Snapshot> {
+        if record.event_type() == DELETED_TYPE
+            && let Some((name, version)) = snapshot::decode_deleted(record.metadata())
+        {
+            self.deleted.push((name.to_owned(), version));
+        }
+        if record.event_type() != SNAPSHOT_TYPE {
+            return None;
+        }
+        let Some(note) = SnapshotNote::decode(record.metadata()) else {
+            self.pass_over(None, "it is malformed");
+            return None;
+        };
+        if !self.counts(&note) {
+            return None;
+        }
+        let version = Some(note.of.version);
+        match is_confirmed(self.core, self.stream, &note.of) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.pass_over(version, "its event is not in the log");
+                return None;
+            }
+            Err(error) => {
+                self.pass_over(version, error);
+                return None;
+            }
+        }
+        let Some(data) = self.data_of(record, &note) else {
+            self.pass_over(version, "a part of it is missing");
+            return None;
+        };
+        let SnapshotNote { schema, of, name, .. } = note;
+        let SnapshotOf { version, position, time, .. } = of;
+        Some(Snapshot {
+            stream: self.stream.to_owned(),
+            name: name.to_owned(),
+            version,
+            position,
+            time,
+            schema,
+            data,
+        })
+    }
+
+    /// The state of a snapshot, put together where it has parts.
+    fn data_of(&self, record: &Record, note: &SnapshotNote<'_>) -> Option<Bytes> {
+        if note.parts == 0 {
+            return Some(record.data_bytes());
+        }
+        let side = self.core.snapshots.readable(self.core).ok().flatten()?;
+        let upper = Version::new(record.version().get().checked_sub(1)?);
+        let read = Read::stream(self.stream).backwards().from(upper);
+        let is_part =
+            |part: &Record| part.event_type() == PART_TYPE && part.correlation() == Some(record.id());
+        let parts: Vec<Record> =
+            side.read(read).ok()?.filter_map(Result::ok).filter(is_part).take(note.parts as usize).collect();
+        if parts.len() < note.parts as usize {
+            return None;
+        }
+        let whole = parts.iter().rev().flat_map(|part| part.data()).chain(record.data()).copied();
+        Some(whole.collect::<Vec<u8>>().into())
+    }
+}
+
+fn backwards(side: &Store, stream: &str) -> Result<Reader, ReadError> {
+    side.read(Read::stream(stream).backwards())
+}
+
+impl Iterator for Snapshots<'_> {
+    type Item = Snapshot;
+
+    fn next(&mut self) -> Option<Snapshot> {
+        loop {
+            match self.records.as_mut()?.next()? {
+                Ok(record) => {
+                    if let Some(snapshot) = self.examine(&record) {
+                        return Some(snapshot);
+                    }
+                }
+                Err(error) => self.pass_over(None, error),
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Snapshots: the state that they lead to is right whatever there is of them.
+
+use crate::support::{NOW, event, exactly, on_disk, open, small, wait};
+use annals::testing::{Clock, SimulatedDisk, open_simulated};
+use annals::{
+    Append, AppendError, DiskChoice, ExpectedVersion, InputError, Load, NewEvent, NewSnapshot, Position,
+    Store, Timestamp, Version, limits,
+};
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// The fold of the tests: the events' numbers, each times three and added to what was before.
+fn fold(state: u64, data: &[u8]) -> u64 {
+    state.wrapping_mul(3).wrapping_add(u64::from_le_bytes(data.try_into().unwrap()))
+}
+
+fn numbered(stream: &str, number: u64) -> NewEvent<'static> {
+    NewEvent::new(stream.to_owned(), "Counted").binary(number.to_le_bytes().to_vec())
+}
+
+/// The state that a load leads to, and the version that its snapshot has.
+fn loaded(store: &Store, load: &Load<'_>) -> (u64, Option<u64>) {
+    let loaded = store.load(load).unwrap();
+    let from = loaded.snapshot.as_ref().map(|snapshot| snapshot.version.get());
+    let begun =
+        loaded.snapshot.map_or(0, |snapshot| u64::from_le_bytes(snapshot.data[..].try_into().unwrap()));
+    (loaded.events.fold(begun, |state, event| fold(state, event.unwrap().data())), from)
+}
+
+fn write(store: &Store, stream: &str, version: u64, state: u64) -> Result<(), AppendError> {
+    store.write_snapshot(&NewSnapshot::new(stream, 1, &state.to_le_bytes()), Version::new(version))
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Events, so many nanoseconds after those before.
+    Append {
+        events: u64,
+        later: u64,
+    },
+    /// The same, with the state that they lead to.
+    WithSnapshot {
+        later: u64,
+    },
+    /// The state at one of the versions that are there.
+    Snapshot {
+        at: prop::sample::Index,
+    },
+    Delete,
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1..6_u64, 0..3_u64).prop_map(|(events, later)| Step::Append { events, later }),
+        3 => (0..3_u64).prop_map(|later| Step::WithSnapshot { later }),
+        3 => any::<prop::sample::Index>().prop_map(|at| Step::Snapshot { at }),
+        1 => Just(Step::Delete),
+        1 => Just(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 1..25)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_state_at_any_version_and_time_is_right_whatever_snapshots_there_are(steps in steps()) {
+        let disk = SimulatedDisk::new(1);
+        let mut store = on_disk(&disk);
+        let (mut states, mut times, mut time) = (Vec::new(), Vec::new(), 1_000);
+        for step in steps {
+            let (events, later, snapshot) = match step {
+                Step::Append { events, later } => (events, later, false),
+                Step::WithSnapshot { later } => (2, later, true),
+                Step::Snapshot { at } => {
+                    if !states.is_empty() {
+                        let at = at.index(states.len());
+                        write(&store, "s", at as u64, states[at]).unwrap();
+                    }
+                    continue;
+                }
+                Step::Delete => {
+                    store.delete_snapshots("s", "", None).unwrap();
+                    prop_assert!(store.snapshots("s").unwrap().0.is_empty());
+                    continue;
+                }
+                Step::Reopen => {
+                    store.close().unwrap();
+                    store = on_disk(&disk);
+                    continue;
+                }
+            };
+            time += later;
+            let mut append = Append::new().event(event("other").time(Timestamp::new(time)));
+            for _ in 0..events {
+                let number = states.len() as u64 * 7 + 1;
+                append = append.event(numbered("s", number).time(Timestamp::new(time)));
+                states.push(fold(states.last().copied().unwrap_or(0), &number.to_le_bytes()));
+                times.push(time);
+            }
+            let state = states.last().unwrap().to_le_bytes();
+            if snapshot {
+                append = append.snapshot(NewSnapshot::new("s", 1, &state));
+            }
+            wait(store.append(append)).unwrap();
+        }
+        let state_at = |count: usize| count.checked_sub(1).map_or(0, |last| states[last]);
+        prop_assert_eq!(loaded(&store, &Load::stream("s")).0, state_at(states.len()));
+        for (version, &state) in states.iter().enumerate() {
+            let load = Load::stream("s").until(Version::new(version as u64));
+            prop_assert_eq!(loaded(&store, &load).0, state);
+            prop_assert_eq!(loaded(&store, &load.without_snapshots()), (state, None));
+        }
+        for time in 998..=time + 1 {
+            let count = times.partition_point(|&then| then <= time);
+            prop_assert_eq!(loaded(&store, &Load::stream("s").until(Timestamp::new(time))).0, state_at(count));
+        }
+        for position in 0..store.next_position().get() {
+            let count = store.read(annals::Read::stream("s").until(Position::new(position))).unwrap().count();
+            prop_assert_eq!(loaded(&store, &Load::stream("s").until(Position::new(position))).0, state_at(count));
+        }
+        prop_assert!(store.snapshots("s").unwrap().0.len() <= 3);
+    }
+}
+
+#[test]
+fn a_snapshot_is_found_with_its_append_and_by_version_time_name_and_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    assert!(store.load(&Load::stream("s")).unwrap().snapshot.is_none());
+    for number in 0..5_u64 {
+        let state = [u8::try_from(number).unwrap()];
+        let append = Append::from(event("s").time(Timestamp::new(10 * number))).snapshot(NewSnapshot::new(
+            "s",
+            u32::try_from(number).unwrap(),
+            &state,
+        ));
+        wait(store.append(append)).unwrap();
+    }
+    store.write_snapshot(&NewSnapshot::new("s", 9, "named").name("other"), Version::new(2)).unwrap();
+    // Two streams that share a name but for their category have nothing in common.
+    wait(store.append(event("t"))).unwrap();
+    let from = |load: &Load<'_>| store.load(load).unwrap().snapshot.map(|snapshot| snapshot.version.get());
+    assert_eq!(from(&Load::stream("s")), Some(4), "exactly at the head");
+    assert_eq!(store.load(&Load::stream("s")).unwrap().events.count(), 0);
+    assert_eq!(from(&Load::stream("s").until(Version::new(3))), Some(3));
+    assert_eq!(from(&Load::stream("s").until(Timestamp::new(29))), Some(2));
+    assert_eq!(from(&Load::stream("s").until(Version::new(1))), None, "only the last three are kept");
+    assert_eq!(from(&Load::stream("s").schemas(0..=3)), Some(3));
+    assert_eq!(from(&Load::stream("s").name("other")), Some(2));
+    assert_eq!(from(&Load::stream("s").without_snapshots()), None);
+    assert_eq!(from(&Load::stream("t")), None);
+    assert_eq!(store.snapshot_streams().unwrap(), ["s"]);
+    let (listed, passed_over) = store.snapshots("s").unwrap();
+    let listed: Vec<_> = listed.iter().map(|snapshot| (&*snapshot.name, snapshot.version.get())).collect();
+    assert_eq!(listed, [("other", 2), ("", 4), ("", 3), ("", 2)]);
+    assert!(passed_over.is_empty());
+    store.delete_snapshots("s", "", Some(Version::new(3))).unwrap();
+    assert_eq!(from(&Load::stream("s").until(Version::new(3))), Some(2));
+    // Beside the writer, too.
+    let reader = Store::open_read_only(dir.path()).unwrap();
+    assert_eq!(reader.load(&Load::stream("s")).unwrap().snapshot.map(|snapshot| snapshot.schema), Some(4));
+    assert!(matches!(write(&reader, "s", 1, 1), Err(AppendError::ReadOnly)));
+}
+
+#[test]
+fn bad_snapshots_are_refused_by_name_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    wait(store.append(event("s"))).unwrap();
+    match write(&store, "s", 1, 7) {
+        Err(AppendError::NoSuchVersion { stream, version, head: Some(head) }) => {
+            assert_eq!((stream.as_str(), version.get(), head.version.get()), ("s", 1, 0));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(write(&store, "nobody", 0, 7), Err(AppendError::NoSuchVersion { head: None, .. })));
+    let large = vec![1; limits::SNAPSHOT_BYTES_MAX + 1];
+    let refused = store.write_snapshot(&NewSnapshot::new("s", 1, &large), Version::ZERO);
+    assert!(matches!(refused, Err(AppendError::Input(InputError::TooMany { .. }))), "{refused:?}");
+    let other = Append::from(event("t")).snapshot(NewSnapshot::new("s", 1, "x"));
+    assert!(matches!(
+        store.append(other),
+        Err(AppendError::Input(InputError::SnapshotOfAnother { stream })) if stream == "s"
+    ));
+    let rejected = Append::from(event("s")).expect("s", exactly(7)).snapshot(NewSnapshot::new("s", 1, "x"));
+    assert!(matches!(wait(store.append(rejected)), Err(AppendError::WrongVersion { .. })));
+    assert!(store.snapshots("s").unwrap().0.is_empty());
+    assert_eq!(store.next_position(), Position::new(1));
+    // A repeat's snapshot is ignored.
+    let id = annals::Uuid::from_u128(5);
+    let append = || Append::from(event("u").id(id)).expect("u", ExpectedVersion::NoStream);
+    wait(store.append(append())).unwrap();
+    assert!(wait(store.append(append().snapshot(NewSnapshot::new("u", 1, "x")))).unwrap().repeated);
+    assert!(store.snapshots("u").unwrap().0.is_empty());
+}
+
+#[test]
+fn the_largest_snapshot_is_put_together_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let mut byte = 7_u8;
+    let mut state = vec![0; limits::SNAPSHOT_BYTES_MAX];
+    // No compressor makes it smaller.
+    let mut seed = 1_u64;
+    for place in &mut state {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        byte = byte.wrapping_add(u8::try_from(seed >> 56).unwrap());
+        *place = byte;
+    }
+    wait(store.append(Append::from(event("s")).snapshot(NewSnapshot::new("s", 1, &state)))).unwrap();
+    store.close().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let loaded = store.load(&Load::stream("s")).unwrap();
+    assert!(loaded.snapshot.is_some_and(|snapshot| snapshot.data == state), "{:?}", loaded.passed_over);
+}
+
+#[test]
+fn a_snapshot_of_a_history_that_a_crash_cut_is_never_used() {
+    let mut cut = 0;
+    for seed in 0..40 {
+        let disk = SimulatedDisk::new(seed);
+        let store = on_disk(&disk);
+        wait(store.append(numbered("s", 1))).unwrap();
+        write(&store, "s", 0, 1).unwrap();
+        // The snapshots' store goes on writing; the log's machine lost its last write.
+        let before = disk.operations();
+        let id = annals::Uuid::from_u128(77);
+        let state = fold(1, &2_u64.to_le_bytes()).to_le_bytes();
+        let second = Append::from(numbered("s", 2).id(id)).snapshot(NewSnapshot::new("s", 1, &state));
+        disk.freeze_at(before + 1 + seed % 4);
+        let acknowledged = wait(store.append(second)).is_ok();
+        let disk = disk.crash(seed);
+        drop(store);
+        let store = on_disk(&disk);
+        let there = store.next_position().get();
+        assert!(there == 2 || !acknowledged, "seed {seed}");
+        let (state, from) = loaded(&store, &Load::stream("s"));
+        if there == 1 {
+            assert_eq!(state, 1, "seed {seed}");
+            // The same event, again, after another history: its earlier snapshot must not come back.
+            wait(store.append(numbered("s", 50))).unwrap();
+            wait(store.append(numbered("s", 2).id(id))).unwrap();
+            let replayed = loaded(&store, &Load::stream("s").without_snapshots()).0;
+            let (state, from) = loaded(&store, &Load::stream("s"));
+            assert_eq!((state, from), (replayed, Some(0)), "seed {seed}");
+            cut += usize::from(store.snapshots("s").unwrap().1.iter().any(|passed| passed.version.is_some()));
+        } else {
+            assert!(!acknowledged || from == Some(1), "seed {seed}: an acknowledged snapshot is there");
+        }
+    }
+    assert!(cut > 0, "some snapshot outlived its events");
+}
+
+#[test]
+fn lost_and_damaged_snapshots_cost_a_longer_replay_alone() {
+    let states = |store: &Store| loaded(store, &Load::stream("s"));
+    let disk = SimulatedDisk::new(3);
+    let store = on_disk(&disk);
+    for number in 0..4_u64 {
+        wait(store.append(numbered("s", number))).unwrap();
+    }
+    let state = states(&store).0;
+    write(&store, "s", 2, loaded(&store, &Load::stream("s").until(Version::new(2))).0).unwrap();
+    assert_eq!(states(&store), (state, Some(2)));
+    store.close().unwrap();
+    let files: Vec<_> = annals::testing::visible_paths(&disk)
+        .into_iter()
+        .filter(|path| path.starts_with("/store/snapshots"))
+        .collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let len = disk.contents(&file).unwrap().len() as u64;
+        for bit in (0..8 * len.min(6_000)).step_by(997) {
+            let copy = disk.kill();
+            copy.flip_bit(&file, bit);
+            check_goes_on(&copy, state, &file);
+        }
+        let copy = disk.kill();
+        copy.remove_raw(&file);
+        check_goes_on(&copy, state, &file);
+    }
+}
+
+/// The state is right, and snapshots can be written again.
+fn check_goes_on(disk: &SimulatedDisk, state: u64, file: &Path) {
+    let reader = annals::testing::open_simulated_read_only(disk, Path::new("/store")).unwrap();
+    assert_eq!(loaded(&reader, &Load::stream("s")).0, state, "{file:?}");
+    drop(reader);
+    let clock = Clock::Manual(Arc::new(AtomicU64::new(NOW)));
+    let store = open_simulated(disk, Path::new("/store"), small(DiskChoice::Auto), clock).unwrap();
+    assert_eq!(loaded(&store, &Load::stream("s")).0, state, "{file:?}");
+    write(&store, "s", 3, state).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+    assert_eq!(loaded(&store, &Load::stream("s")), (state, Some(3)), "{file:?}");
+    store.close().unwrap();
+}
+
+#[test]
+fn a_full_disk_refuses_a_snapshot_and_its_events_together() {
+    let disk = SimulatedDisk::new(9);
+    let store = on_disk(&disk);
+    let state = vec![5; 300_000];
+    wait(store.append(Append::from(event("s")).snapshot(NewSnapshot::new("s", 1, "small")))).unwrap();
+    let bytes: usize = annals::testing::visible_files(&disk).values().map(Vec::len).sum();
+    disk.set_capacity(bytes as u64 + 100_000);
+    let next = store.next_position();
+    let with = || Append::from(event("s")).snapshot(NewSnapshot::new("s", 1, &state));
+    let refused = wait(store.append(with()));
+    assert!(matches!(refused, Err(AppendError::DiskFull(_))), "{refused:?}");
+    assert_eq!(store.next_position(), next, "the events are not there either");
+    disk.set_capacity(u64::MAX);
+    wait(store.append(with())).unwrap();
+    assert!(store.load(&Load::stream("s")).unwrap().snapshot.is_some_and(|s| s.data == state));
+}
