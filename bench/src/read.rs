@@ -41,23 +41,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         record?;
     }
     let loads = arguments.loads;
-    let random_streams = time(arguments, "load_10_events_of_random_streams", loads, SHORT, || {
+    time(arguments, "load_10_events_of_random_streams", loads, SHORT, || {
         count(&store, &Load::stream(name(random.random_range(0..streams))))
     })?;
-    let short = time(arguments, "load_10_events", loads, SHORT, || count(&store, &Load::stream("short")))?;
-    let long = time(arguments, "load_1000_events_from_snapshot", loads, LONG - SNAPSHOT_AT - 1, || {
-        count(&store, &Load::stream("long"))
-    })?;
-    let replay = time(arguments, "load_1000_events", loads.min(2_000), LONG, || {
-        count(&store, &Load::stream("long").without_snapshots())
-    })?;
-    let ratio =
-        |of: &Histogram<u64>| (100.0 * microseconds(of, 0.5) / microseconds(&short, 0.5)).round() / 100.0;
-    print_line(
-        arguments.common.json,
-        &json!({"work": "load_ratios", "from_snapshot": ratio(&long), "from_the_start": ratio(&replay),
-            "random_streams": ratio(&random_streams)}),
-    );
+    // Events that were appended one by one, and ten at a time.
+    for batch in [1, SHORT] {
+        let named = |work: &str| format!("{work}_by_{batch}");
+        let (short, long) = (format!("short-{batch}"), format!("long-{batch}"));
+        let load = |stream: &str| Load::stream(stream.to_owned());
+        let short = time(arguments, &named("load_10_events"), loads, SHORT, || count(&store, &load(&short)))?;
+        let suffix = LONG - SNAPSHOT_AT - 1;
+        let from_snapshot =
+            time(arguments, &named("load_from_snapshot"), loads, suffix, || count(&store, &load(&long)))?;
+        let replay = time(arguments, &named("load_1000_events"), loads.min(2_000), LONG, || {
+            count(&store, &load(&long).without_snapshots())
+        })?;
+        let ratio =
+            |of: &Histogram<u64>| (100.0 * microseconds(of, 0.5) / microseconds(&short, 0.5)).round() / 100.0;
+        print_line(
+            arguments.common.json,
+            &json!({"work": named("ratios"), "from_snapshot": ratio(&from_snapshot), "from_the_start": ratio(&replay)}),
+        );
+    }
     Ok(store.close()?)
 }
 
@@ -65,28 +70,27 @@ fn name(number: u64) -> String {
     format!("thing-{number}")
 }
 
-/// Short streams whose events are far apart, and a long one among them.
+/// Streams of ten events that are far apart; and two of each length that are measured by themselves.
 fn fill(store: &Store, events: u64) -> Result<(), Failure> {
     let streams = (events / SHORT).max(1);
     let event = |name: String| NewEvent::new(name, "MeasurementTaken").binary(vec![7; EVENT_BYTES]);
     let numbers: Vec<u64> = (0..events).map(|number| number % streams).collect();
-    let every = (numbers.len() / BATCH / 100).max(1);
-    let mut long = 0;
-    for (turn, numbers) in numbers.chunks(BATCH).enumerate() {
+    for numbers in numbers.chunks(BATCH) {
         // Durable by the time that the store is read.
         drop(store.append(numbers.iter().map(|&number| event(name(number))).collect::<Append<'_>>())?);
-        if turn % every == 0 && long < LONG {
-            long += SHORT;
-            store.append((0..SHORT).map(|_| event("long".to_owned())).collect::<Append<'_>>())?.wait()?;
+    }
+    for batch in [1, SHORT] {
+        for (stream, length) in [("long", LONG), ("short", SHORT)] {
+            let stream = format!("{stream}-{batch}");
+            for _ in 0..length / batch {
+                let events = (0..batch).map(|_| event(stream.clone()));
+                store.append(events.collect::<Append<'_>>())?.wait()?;
+            }
         }
+        let (stream, state) = (format!("long-{batch}"), vec![9; SNAPSHOT_BYTES]);
+        store.write_snapshot(&NewSnapshot::new(stream, 1, &state), Version::new(SNAPSHOT_AT))?;
     }
-    while long < LONG {
-        long += 1;
-        store.append(event("long".to_owned()))?.wait()?;
-    }
-    store.append((0..SHORT).map(|_| event("short".to_owned())).collect::<Append<'_>>())?.wait()?;
-    let state = vec![9; SNAPSHOT_BYTES];
-    Ok(store.write_snapshot(&NewSnapshot::new("long", 1, &state), Version::new(SNAPSHOT_AT))?)
+    Ok(())
 }
 
 fn count(store: &Store, load: &Load<'_>) -> Result<u64, Failure> {
