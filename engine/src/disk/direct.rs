@@ -46,6 +46,10 @@ macro_rules! real_disk {
             std::fs::remove_file(path)
         }
 
+        fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+            std::fs::remove_dir(dir)
+        }
+
         fn sync_dir(&self, dir: &Path) -> io::Result<()> {
             real::sync_dir(dir)
         }

@@ -40,7 +40,7 @@ const ZEROING_BYTES: u64 = 1 << 20;
 /// another one and leave this one as it is.
 ///
 /// Every call that changes or syncs something is an *operation* and has a number, from 1: `create_dirs`,
-/// `write_new`, `preallocate`, `rename`, `remove`, `sync_dir`, `write_durable` (when it is submitted),
+/// `write_new`, `preallocate`, `rename`, `remove`, `remove_dir`, `sync_dir`, `write_durable` (when it is submitted),
 /// `punch_from`, and `sync` of a file or a shared map. Reads, locks and stores into a shared map have none.
 #[derive(Clone)]
 pub struct SimulatedDisk {
@@ -207,6 +207,10 @@ impl Disk for SimulatedDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.state().change_names(|tree| tree.remove(path))
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.state().change_names(|tree| tree.remove_dir(dir))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

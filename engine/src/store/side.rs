@@ -1,20 +1,27 @@
 //! Side stores: what belongs to the log and is no part of it, in a store of its own inside the store's directory.
 //!
 //! It is opened when it is first used, so that a store that has none costs nothing more; written by the process that
-//! writes the store, and closed with it.
+//! writes the store, and closed with it. What no longer counts is left behind by copying the rest into another, its next
+//! generation, which takes its place once it is complete.
 
 use super::Store;
-use super::core::{Core, LOCK_NAME, MANIFEST_NAME};
+use super::commit::failed_read;
+use super::core::Core;
+use super::ticket::Ticket;
 use crate::clock::stopwatch;
 use crate::disk::Access;
-use annals_types::{AppendError, IoFailure, OpenError, ReadError, Settings};
+use annals_types::{
+    AppendError, IoFailure, NewEvent, OpenError, Position, Read, ReadError, Record, Settings,
+};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a reader beside a writer believes that there is none.
+/// How long a reader beside a writer believes that nothing has changed.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// Newest bytes that it keeps in memory: what was written is seldom read soon.
 const RECENT_BYTES: u64 = 1 << 20;
@@ -22,128 +29,190 @@ const RECENT_BYTES: u64 = 1 << 20;
 const CACHED_HEADS: usize = 100_000;
 /// What is longer is compressed: below, taking it apart again costs more than it saves.
 const COMPRESSED_BYTES_MIN: usize = 4 << 10;
-
-/// What files are called that were set aside begins so, as a tail that was torn off does.
-const SET_ASIDE_PREFIX: &str = "torn-";
+/// The file that says of a generation, but for the first, that all of the one before is in it.
+const COMPLETE_NAME: &str = "complete";
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Side {
-    /// Its directory.
+    /// The directory of its first generation; that of others goes on with a number.
     name: &'static str,
-    opened: RwLock<Option<Store>>,
-    /// When it was looked for last, and was not there.
-    absent: Mutex<Option<Instant>>,
+    opened: RwLock<Option<Opened>>,
+    /// When there was none, or no other generation, the last time that it was looked.
+    looked: Mutex<Option<Instant>>,
+    /// Makes the next generation, if one is being made.
+    renewing: Mutex<Option<JoinHandle<()>>>,
+    /// How many events it has when it is looked next whether that is worth while.
+    due_at: AtomicU64,
+}
+
+/// With fewer events, nothing is worth while.
+const EVENTS_MIN: u64 = 1_000;
+
+#[derive(Debug)]
+struct Opened {
+    generation: u64,
+    store: Store,
 }
 
 impl Side {
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, opened: RwLock::default(), absent: Mutex::default() }
+        Self {
+            name,
+            opened: RwLock::default(),
+            looked: Mutex::default(),
+            renewing: Mutex::default(),
+            due_at: AtomicU64::new(0),
+        }
     }
 
     /// It, to be written to; made where there is none. It stays as it is until the guard is dropped.
     pub(crate) fn writable(&self, core: &Arc<Core>) -> Result<MappedRwLockReadGuard<'_, Store>, AppendError> {
         loop {
-            if let Ok(store) = RwLockReadGuard::try_map(self.opened.read(), Option::as_ref) {
+            let opened = self.opened.read();
+            if let Ok(store) =
+                RwLockReadGuard::try_map(opened, |opened| opened.as_ref().map(|opened| &opened.store))
+            {
                 return Ok(store);
             }
             let mut opened = self.opened.write();
             super::commit::refuse_if_closed(core)?;
             if opened.is_none() {
-                *opened = Some(self.open_or_begin(core).map_err(as_append_error)?);
+                let generation = self.find(core).map_err(AppendError::Io)?.unwrap_or(0);
+                *opened = Some(self.open_or_begin(core, generation).map_err(as_append_error)?);
             }
         }
     }
 
     /// It, if there is one.
     pub(crate) fn readable(&self, core: &Arc<Core>) -> Result<Option<Store>, ReadError> {
-        if let Some(store) = &*self.opened.read() {
-            return Ok(Some(store.clone()));
-        }
         let is_writing = core.follower.get().is_none();
-        let seen_absent = *self.absent.lock();
-        // The one process that could make it is this one, or another.
-        if seen_absent.is_some_and(|seen| is_writing || seen.elapsed() < LOOK_PERIOD) {
-            return Ok(None);
+        // The one process that could change that is this one, or another.
+        let is_fresh = self.looked.lock().is_some_and(|looked| is_writing || looked.elapsed() < LOOK_PERIOD);
+        match &*self.opened.read() {
+            Some(opened) if is_writing || is_fresh => return Ok(Some(opened.store.clone())),
+            None if is_fresh => return Ok(None),
+            _ => {}
         }
         let mut opened = self.opened.write();
-        if opened.is_none() {
-            if !self.exists(core)? {
-                *self.absent.lock() = Some(stopwatch());
-                return Ok(None);
-            }
-            let store = if is_writing && super::commit::refuse_if_closed(core).is_ok() {
-                self.open_or_begin(core)
+        let found = self.find(core)?;
+        *self.looked.lock() = Some(stopwatch());
+        let Some(generation) = found else { return Ok(None) };
+        if opened.as_ref().is_none_or(|opened| !is_writing && opened.generation != generation) {
+            *opened = Some(if is_writing && super::commit::refuse_if_closed(core).is_ok() {
+                self.open_or_begin(core, generation).map_err(|error| as_read_error(error, &core.dir))?
             } else {
-                Store::open_read_only_on(&self.dir(core), Arc::clone(&core.disk))
-            };
-            *opened = Some(store.map_err(|error| as_read_error(error, self.dir(core)))?);
+                Opened { generation, store: self.open_read_only(core, generation)? }
+            });
         }
-        Ok(opened.clone())
+        Ok(opened.as_ref().map(|opened| opened.store.clone()))
     }
 
-    /// It, if there is one, as another process would read it: damage is not set aside.
-    pub(crate) fn opened_to_read(&self, core: &Arc<Core>) -> Result<Option<Store>, ReadError> {
-        if !self.exists(core)? {
-            return Ok(None);
-        }
-        let opened = Store::open_read_only_on(&self.dir(core), Arc::clone(&core.disk));
-        opened.map(Some).map_err(|error| as_read_error(error, self.dir(core)))
+    /// It, if there is one, as another process would read it, with its directory's name: damage is not set aside.
+    pub(crate) fn apart(&self, core: &Arc<Core>) -> Result<Option<(String, Store)>, ReadError> {
+        let Some(generation) = self.find(core)? else { return Ok(None) };
+        Ok(Some((self.name_of(generation), self.open_read_only(core, generation)?)))
     }
 
     /// Bytes that its files take.
     pub(crate) fn bytes(&self, core: &Core) -> u64 {
-        let names = core.disk.list(&self.dir(core)).unwrap_or_default();
-        let len = |name: &String| core.disk.open(&self.dir(core).join(name), Access::Read)?.len();
+        let Ok(Some(generation)) = self.find(core) else { return 0 };
+        let dir = self.dir(core, generation);
+        let names = core.disk.list(&dir).unwrap_or_default();
+        let len = |name: &String| core.disk.open(&dir.join(name), Access::Read)?.len();
         names.iter().map(|name| len(name).unwrap_or(0)).sum()
     }
 
     /// Closes it, if it was opened; reading it goes on.
     pub(crate) fn close(&self) -> Result<(), AppendError> {
+        // It sees that the store is closing, and gives up.
+        let renewing = self.renewing.lock().take();
+        renewing.map_or(Ok(()), JoinHandle::join).unwrap_or_default();
         let opened = self.opened.write();
-        opened.as_ref().map_or(Ok(()), |store| store.clone().close())
+        opened.as_ref().map_or(Ok(()), |opened| opened.store.clone().close())
     }
 
-    /// Its directory.
-    pub(crate) fn dir(&self, core: &Core) -> PathBuf {
-        core.dir.join(self.name)
-    }
-
-    fn exists(&self, core: &Core) -> Result<bool, ReadError> {
-        match core.disk.list(&self.dir(core)) {
-            Ok(names) => Ok(!names.is_empty()),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-            Err(error) => Err(IoFailure::new("list", self.dir(core), error).into()),
+    /// Has `work` done in the background where it has grown to twice of what it was when that was done last. It calls
+    /// [`Self::renew`] if that is worth while.
+    pub(crate) fn has_grown(&self, core: &Arc<Core>, events: u64, work: fn(&Arc<Core>)) {
+        let due_at = self.due_at.load(Ordering::Relaxed);
+        if events < due_at.max(EVENTS_MIN) {
+            return;
         }
+        let mut renewing = self.renewing.lock();
+        let is_running = renewing.as_ref().is_some_and(|thread| !thread.is_finished());
+        if is_running || core.is_closing() {
+            return;
+        }
+        // What it was when it was opened is not known: then it is looked at once.
+        self.due_at.store(2 * events, Ordering::Relaxed);
+        let its_core = Arc::clone(core);
+        let thread = std::thread::Builder::new().name("annals-renew".into());
+        *renewing = thread.spawn(move || work(&its_core)).ok();
     }
 
-    /// Opens it for writing; begins anew where it is damaged.
-    fn open_or_begin(&self, core: &Arc<Core>) -> Result<Store, OpenError> {
-        match self.open(core) {
-            Err(OpenError::Damage(_)) => {
-                self.set_aside(core)?;
-                self.open(core)
+    /// Makes the next generation: `copy` takes what counts of what is there before a position, and
+    /// what is written meanwhile follows.
+    pub(crate) fn renew(
+        &self,
+        core: &Arc<Core>,
+        copy: impl FnOnce(&Store, Position, &Store) -> Result<(), AppendError>,
+    ) -> Result<(), AppendError> {
+        let (generation, from) = match &*self.opened.read() {
+            Some(opened) => (opened.generation, opened.store.clone()),
+            None => return Ok(()),
+        };
+        let next = generation + 1;
+        self.remove(core, next)?;
+        let to = self.open(core, next).map_err(as_append_error)?;
+        let copied = from.next_position();
+        if let Err(error) = copy(&from, copied, &to) {
+            // It is given up; the next attempt begins with nothing.
+            to.close()?;
+            self.remove(core, next)?;
+            return Err(error);
+        }
+        // Whoever writes now waits; what was written meanwhile is durable once the store is closed.
+        let mut opened = self.opened.write();
+        let _closed = opened.take();
+        from.close()?;
+        let written = Store::open_read_only_on(&self.dir(core, generation), Arc::clone(&core.disk));
+        let written = written.map_err(as_append_error)?;
+        copy_all(&written, copied, &to)?;
+        to.close()?;
+        self.complete(core, next)?;
+        let store = self.open(core, next).map_err(as_append_error)?;
+        self.due_at.store(2 * store.next_position().get(), Ordering::Relaxed);
+        *opened = Some(Opened { generation: next, store });
+        drop(opened);
+        self.remove(core, generation)
+    }
+
+    /// Opens a generation for writing, and removes others. Where it is damaged, it is given up, and the next one begins
+    /// with nothing.
+    fn open_or_begin(&self, core: &Arc<Core>, generation: u64) -> Result<Opened, OpenError> {
+        let failed = |error| match error {
+            AppendError::Io(failure) => OpenError::Io(failure),
+            error => {
+                OpenError::Io(IoFailure::new("remove", &core.dir, std::io::Error::other(error.to_string())))
             }
-            opened => opened,
+        };
+        self.remove(core, generation + 1).map_err(failed)?;
+        let opened = match self.open(core, generation) {
+            Err(OpenError::Damage(_)) => {
+                drop(self.open(core, generation + 1)?);
+                self.complete(core, generation + 1).map_err(failed)?;
+                Opened { generation: generation + 1, store: self.open(core, generation + 1)? }
+            }
+            opened => Opened { generation, store: opened? },
+        };
+        if let Some(before) = opened.generation.checked_sub(1) {
+            self.remove(core, before).map_err(failed)?;
         }
+        Ok(opened)
     }
 
-    /// Gives all its files names under which they are not found any more; the manifest last, by which it is known. What was
-    /// set aside before is replaced.
-    fn set_aside(&self, core: &Core) -> Result<(), IoFailure> {
-        let dir = self.dir(core);
-        let failed = |error| IoFailure::new("set aside", &dir, error);
-        let mut names = core.disk.list(&dir).map_err(failed)?;
-        names.retain(|name| !name.starts_with(SET_ASIDE_PREFIX) && name != LOCK_NAME);
-        names.sort_by_key(|name| name == MANIFEST_NAME);
-        for name in names {
-            let aside = format!("{SET_ASIDE_PREFIX}{name}");
-            core.disk.rename(&dir.join(&name), &dir.join(aside)).map_err(failed)?;
-        }
-        core.disk.sync_dir(&dir).map_err(failed)
-    }
-
-    fn open(&self, core: &Arc<Core>) -> Result<Store, OpenError> {
+    fn open(&self, core: &Arc<Core>, generation: u64) -> Result<Store, OpenError> {
         let settings = Settings {
             recent_bytes: RECENT_BYTES,
             cached_heads: CACHED_HEADS,
@@ -151,10 +220,82 @@ impl Side {
             compress_above_bytes: Some(COMPRESSED_BYTES_MIN),
             ..core.settings.clone()
         };
-        let store = Store::open_on(&self.dir(core), settings, Arc::clone(&core.disk), core.clock.clone())?;
-        *self.absent.lock() = None;
-        Ok(store)
+        Store::open_on(&self.dir(core, generation), settings, Arc::clone(&core.disk), core.clock.clone())
     }
+
+    fn open_read_only(&self, core: &Arc<Core>, generation: u64) -> Result<Store, ReadError> {
+        let dir = self.dir(core, generation);
+        Store::open_read_only_on(&dir, Arc::clone(&core.disk)).map_err(|error| as_read_error(error, &dir))
+    }
+
+    fn name_of(&self, generation: u64) -> String {
+        if generation == 0 { self.name.to_owned() } else { format!("{}-{generation}", self.name) }
+    }
+
+    fn dir(&self, core: &Core, generation: u64) -> PathBuf {
+        core.dir.join(self.name_of(generation))
+    }
+
+    /// The last generation that is complete. `None`: there is none.
+    fn find(&self, core: &Core) -> Result<Option<u64>, IoFailure> {
+        let failed = |error| IoFailure::new("list", &core.dir, error);
+        let mut last = None;
+        for name in core.disk.list(&core.dir).map_err(failed)? {
+            let Some(rest) = name.strip_prefix(self.name) else { continue };
+            let number = rest.strip_prefix('-').and_then(|digits| digits.parse().ok());
+            let generation = if rest.is_empty() { Some(0) } else { number };
+            let Some(generation) = generation.filter(|&generation| last < Some(generation)) else { continue };
+            // One that is being removed may be gone by now.
+            let names = core.disk.list(&core.dir.join(&name)).unwrap_or_default();
+            let is_there = if generation == 0 {
+                !names.is_empty()
+            } else {
+                names.iter().any(|name| name == COMPLETE_NAME)
+            };
+            if is_there {
+                last = Some(generation);
+            }
+        }
+        Ok(last)
+    }
+
+    /// Makes it known, durably, that a generation has all that the one before had.
+    fn complete(&self, core: &Core, generation: u64) -> Result<(), AppendError> {
+        let dir = self.dir(core, generation);
+        let written =
+            core.disk.write_new(&dir.join(COMPLETE_NAME), b"").and_then(|()| core.disk.sync_dir(&dir));
+        written.map_err(|error| AppendError::Io(IoFailure::new("complete", dir, error)))
+    }
+
+    /// Removes a generation that is there or not: first what says that it is complete.
+    fn remove(&self, core: &Core, generation: u64) -> Result<(), AppendError> {
+        let dir = self.dir(core, generation);
+        let failed = |error| AppendError::Io(IoFailure::new("remove", &dir, error));
+        let mut names = match core.disk.list(&dir) {
+            Ok(names) => names,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        names.sort_by_key(|name| name != COMPLETE_NAME);
+        names.iter().try_for_each(|name| core.disk.remove(&dir.join(name))).map_err(failed)?;
+        core.disk.remove_dir(&dir).and_then(|()| core.disk.sync_dir(&core.dir)).map_err(failed)
+    }
+}
+
+/// Copies everything from a position on, as it is.
+fn copy_all(from: &Store, position: Position, to: &Store) -> Result<(), AppendError> {
+    let mut last = None;
+    for record in from.read(Read::all().from(position)).map_err(failed_read)? {
+        let record = record.map_err(failed_read)?;
+        last = Some(copy_one(&record, to)?);
+    }
+    // Those of one thread settle in their order.
+    last.map_or(Ok(()), |ticket| ticket.wait().map(drop))
+}
+
+/// Copies one event. When it was written first is of no interest.
+pub(crate) fn copy_one(record: &Record, to: &Store) -> Result<Ticket, AppendError> {
+    to.append(NewEvent { time: None, ..record.to_new_event() })
 }
 
 fn as_append_error(error: OpenError) -> AppendError {
@@ -165,7 +306,7 @@ fn as_append_error(error: OpenError) -> AppendError {
     }
 }
 
-fn as_read_error(error: OpenError, dir: PathBuf) -> ReadError {
+fn as_read_error(error: OpenError, dir: &Path) -> ReadError {
     match error {
         OpenError::Damage(damage) => ReadError::Damage(damage),
         OpenError::Io(failure) => ReadError::Io(failure),

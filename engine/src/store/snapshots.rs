@@ -12,6 +12,7 @@ use super::lookup::{self, StreamLookup};
 use super::prepare::Prepared;
 use super::promise::Promise;
 use super::read::Reader;
+use super::side;
 use super::ticket::{SnapshotOnItsWay, Ticket};
 use crate::format::batch::Decided;
 use crate::format::snapshot::{
@@ -65,10 +66,12 @@ pub(crate) fn append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket,
     let promise = Promise::new(&side, bytes)?;
     let (ticket, of) = commit::append_promised(core, append, 0)?;
     let Some(of) = of.filter(|_| ticket.is_written()) else { return Ok(ticket) };
-    Ok(ticket.with_snapshot(match write(snapshot, of, promise) {
+    let on_its_way = match write(snapshot, of, promise) {
         Ok(ticket) => SnapshotOnItsWay::Ticket(ticket),
         Err(error) => SnapshotOnItsWay::Failed(error),
-    }))
+    };
+    core.snapshots.has_grown(core, side.next_position().get(), renew);
+    Ok(ticket.with_snapshot(on_its_way))
 }
 
 /// Writes a snapshot of events that are durable, by itself; durable when this returns.
@@ -87,6 +90,7 @@ pub(crate) fn write_alone(
     let ticket = {
         let side = core.snapshots.writable(core)?;
         let bytes = appends_of(snapshot, of).iter().map(Promise::bytes_for).sum();
+        core.snapshots.has_grown(core, side.next_position().get(), renew);
         write(snapshot, of, Promise::new(&side, bytes)?)?
     };
     ticket.wait().map(drop)
@@ -249,34 +253,83 @@ pub(crate) fn streams(core: &Arc<Core>) -> Result<Vec<String>, ReadError> {
     Ok(names)
 }
 
-/// Walks a stream's snapshots backwards.
-struct Snapshots<'a> {
-    core: &'a Arc<Core>,
-    stream: &'a str,
-    records: Option<Reader>,
+/// Leaves behind the snapshots that no longer count, if they are more than those that do.
+fn renew(core: &Arc<Core>) {
+    // What fails is tried again once there are more; until then all that there is stays.
+    let _ = core.snapshots.readable(core).map(|side| {
+        let side = side?;
+        let streams = side.streams().ok()?.count() as u64;
+        let most_that_count = streams * u64::from(core.settings.snapshots_kept);
+        let is_worth_while = side.next_position().get() > 2 * most_that_count;
+        is_worth_while.then(|| core.snapshots.renew(core, |from, end, to| copy_counting(core, from, end, to)))
+    });
+}
+
+/// Copies what counts of what is before `end`, stream by stream, each in its order.
+fn copy_counting(core: &Arc<Core>, from: &Store, end: Position, to: &Store) -> Result<(), AppendError> {
+    let Some(last) = end.get().checked_sub(1).map(Position::new) else { return Ok(()) };
+    let mut on_its_way = None;
+    for stream in from.streams().map_err(failed_read)? {
+        commit::refuse_if_closed(core)?;
+        // What is damaged does not count.
+        let Ok((stream, _)) = stream else { continue };
+        let (mut counting, mut copied, mut parts) = (Counting::new(core), Vec::new(), Vec::new());
+        for record in from.read(Read::stream(stream).backwards().from(last)).map_err(failed_read)? {
+            let Ok(record) = record else { continue };
+            if let Met::Counts(note) = counting.meet(&record) {
+                parts.extend((note.parts > 0).then(|| record.id()));
+            } else if record.event_type() != PART_TYPE
+                || !record.correlation().is_some_and(|whole| parts.contains(&whole))
+            {
+                continue;
+            }
+            copied.push(record);
+        }
+        for record in copied.iter().rev() {
+            on_its_way = Some(side::copy_one(record, to)?);
+        }
+    }
+    // Those of one thread settle in their order.
+    on_its_way.map_or(Ok(()), |ticket| ticket.wait().map(drop))
+}
+
+/// Which of a stream's snapshots count: of each name those written last, but for deleted ones. Met backwards.
+struct Counting {
+    kept: u32,
     /// How many of each name were met.
     met: Vec<(String, u32)>,
     deleted: Vec<(String, Option<Version>)>,
-    passed_over: &'a mut Vec<PassedOver>,
 }
 
-impl<'a> Snapshots<'a> {
-    /// Where they cannot be read, there are none: that costs a longer replay.
-    fn new(core: &'a Arc<Core>, stream: &'a str, passed_over: &'a mut Vec<PassedOver>) -> Self {
-        let side = core.snapshots.readable(core);
-        let records = side.and_then(|side| side.map(|side| backwards(&side, stream)).transpose());
-        let records = records.unwrap_or_else(|error| {
-            passed_over.push(PassedOver { version: None, reason: error.to_string() });
-            None
-        });
-        Self { core, stream, records, met: Vec::new(), deleted: Vec::new(), passed_over }
+/// What an event of the side store is.
+enum Met<'a> {
+    Counts(SnapshotNote<'a>),
+    Malformed,
+    /// A part, a deletion, or what no longer counts.
+    Other,
+}
+
+impl Counting {
+    fn new(core: &Core) -> Self {
+        Self { kept: core.settings.snapshots_kept, met: Vec::new(), deleted: Vec::new() }
     }
 
-    fn pass_over(&mut self, version: Option<Version>, reason: impl ToString) {
-        self.passed_over.push(PassedOver { version, reason: reason.to_string() });
+    fn meet<'a>(&mut self, record: &'a Record) -> Met<'a> {
+        if record.event_type() == DELETED_TYPE
+            && let Some((name, version)) = snapshot::decode_deleted(record.metadata())
+        {
+            self.deleted.push((name.to_owned(), version));
+        }
+        if record.event_type() != SNAPSHOT_TYPE {
+            return Met::Other;
+        }
+        match SnapshotNote::decode(record.metadata()) {
+            None => Met::Malformed,
+            Some(note) if self.counts(&note) => Met::Counts(note),
+            Some(_) => Met::Other,
+        }
     }
 
-    /// Whether a snapshot is one of those that are kept, and was not deleted.
     fn counts(&mut self, note: &SnapshotNote<'_>) -> bool {
         let is_deleted = |(name, version): &(String, Option<Version>)| {
             name == note.name && version.is_none_or(|version| version == note.of.version)
@@ -289,26 +342,45 @@ impl<'a> Snapshots<'a> {
             self.met.len() - 1
         });
         self.met[place].1 += 1;
-        self.met[place].1 <= self.core.settings.snapshots_kept
+        self.met[place].1 <= self.kept
+    }
+}
+
+/// Walks a stream's snapshots backwards.
+struct Snapshots<'a> {
+    core: &'a Arc<Core>,
+    stream: &'a str,
+    records: Option<Reader>,
+    counting: Counting,
+    passed_over: &'a mut Vec<PassedOver>,
+}
+
+impl<'a> Snapshots<'a> {
+    /// Where they cannot be read, there are none: that costs a longer replay.
+    fn new(core: &'a Arc<Core>, stream: &'a str, passed_over: &'a mut Vec<PassedOver>) -> Self {
+        let side = core.snapshots.readable(core);
+        let records = side.and_then(|side| side.map(|side| backwards(&side, stream)).transpose());
+        let records = records.unwrap_or_else(|error| {
+            passed_over.push(PassedOver { version: None, reason: error.to_string() });
+            None
+        });
+        Self { core, stream, records, counting: Counting::new(core), passed_over }
+    }
+
+    fn pass_over(&mut self, version: Option<Version>, reason: impl ToString) {
+        self.passed_over.push(PassedOver { version, reason: reason.to_string() });
     }
 
     /// The snapshot that a record is, if it counts and the log confirms it.
     fn examine(&mut self, record: &Record) -> Option<Snapshot> {
-        if record.event_type() == DELETED_TYPE
-            && let Some((name, version)) = snapshot::decode_deleted(record.metadata())
-        {
-            self.deleted.push((name.to_owned(), version));
-        }
-        if record.event_type() != SNAPSHOT_TYPE {
-            return None;
-        }
-        let Some(note) = SnapshotNote::decode(record.metadata()) else {
-            self.pass_over(None, "it is malformed");
-            return None;
+        let note = match self.counting.meet(record) {
+            Met::Counts(note) => note,
+            Met::Other => return None,
+            Met::Malformed => {
+                self.pass_over(None, "it is malformed");
+                return None;
+            }
         };
-        if !self.counts(&note) {
-            return None;
-        }
         let version = Some(note.of.version);
         match is_confirmed(self.core, self.stream, &note.of) {
             Ok(true) => {}

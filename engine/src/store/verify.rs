@@ -113,23 +113,24 @@ impl Check<'_> {
 
     /// The snapshots' own store, with all that is checked of any.
     fn snapshots(&mut self) -> Result<(), ReadError> {
-        let in_it = |damage: Damage| Damage {
-            file: Path::new(SNAPSHOTS_NAME).join(damage.file),
+        let in_it = |dir: &str, damage: Damage| Damage {
+            file: Path::new(dir).join(damage.file),
             // Its positions are none of this store's.
             first_position: None,
             last_position: None,
             ..damage
         };
-        let verified = match self.core.snapshots.opened_to_read(self.core) {
-            Ok(Some(store)) => store.verify(&mut |_, _| {}),
+        let (dir, verified) = match self.core.snapshots.apart(self.core) {
+            Ok(Some((dir, store))) => (dir, store.verify(&mut |_, _| {})),
             Ok(None) => return Ok(()),
-            Err(error) => Err(error),
+            Err(error) => (SNAPSHOTS_NAME.to_owned(), Err(error)),
         };
-        match verified {
-            Ok(verified) => self.verified.damage.extend(verified.damage.into_iter().map(in_it)),
-            Err(ReadError::Damage(damage)) => self.verified.damage.push(in_it(damage)),
+        let damage = match verified {
+            Ok(verified) => verified.damage,
+            Err(ReadError::Damage(damage)) => vec![damage],
             Err(error) => return Err(error),
-        }
+        };
+        self.verified.damage.extend(damage.into_iter().map(|damage| in_it(&dir, damage)));
         Ok(())
     }
 

@@ -1,15 +1,17 @@
 //! Snapshots: the state that they lead to is right whatever there is of them.
 
-use crate::support::{NOW, event, exactly, on_disk, open, small, wait};
+use crate::support::{NOW, cases, event, exactly, on_disk, open, small, wait, wait_until};
 use annals::testing::{Clock, SimulatedDisk, open_simulated};
 use annals::{
     Append, AppendError, DiskChoice, ExpectedVersion, InputError, Load, NewEvent, NewSnapshot, Position,
     Store, Timestamp, Version, limits,
 };
 use proptest::prelude::*;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// The fold of the tests: the events' numbers, each times three and added to what was before.
 fn fold(state: u64, data: &[u8]) -> u64 {
@@ -313,4 +315,89 @@ fn a_full_disk_refuses_a_snapshot_and_its_events_together() {
     disk.set_capacity(u64::MAX);
     wait(store.append(with())).unwrap();
     assert!(store.load(&Load::stream("s")).unwrap().snapshot.is_some_and(|s| s.data == state));
+}
+
+/// Writes the state of one of few streams again and again, until it fails; what was acknowledged of each stream last.
+fn write_many(store: &Store, numbers: Range<u64>) -> [Option<u64>; 4] {
+    let mut last = [None; 4];
+    for number in numbers {
+        let stream = number % 4;
+        let name = format!("s-{stream}");
+        let state = (number / 4).to_le_bytes();
+        let append = Append::from(event(&name)).snapshot(NewSnapshot::new(&*name, 1, &state));
+        if wait(store.append(append)).is_err() {
+            break;
+        }
+        last[usize::try_from(stream).unwrap()] = Some(number / 4);
+    }
+    last
+}
+
+/// What was acknowledged is found, with the right state.
+fn check_last(store: &Store, last: [Option<u64>; 4], label: &str) {
+    for (stream, acknowledged) in last.into_iter().enumerate() {
+        let loaded = store.load(&Load::stream(format!("s-{stream}"))).unwrap();
+        let version = loaded.snapshot.as_ref().map(|snapshot| snapshot.version.get());
+        assert!(
+            version >= acknowledged,
+            "{label}: {version:?} instead of {acknowledged:?}: {:?}",
+            loaded.passed_over
+        );
+        if let Some(snapshot) = loaded.snapshot {
+            assert_eq!(snapshot.data, snapshot.version.get().to_le_bytes()[..], "{label}");
+        }
+    }
+}
+
+#[test]
+fn what_no_longer_counts_is_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let last = write_many(&store, 0..3_000);
+    wait_until("the first generation's end", || !dir.path().join("snapshots").exists());
+    let reader = Store::open_read_only(dir.path()).unwrap();
+    check_last(&reader, last, "beside the writer");
+    let last = write_many(&store, 3_000..4_000);
+    // It may be that a reader learns of the next generation a moment later.
+    std::thread::sleep(Duration::from_millis(200));
+    check_last(&reader, last, "beside the writer, later");
+    check_last(&store, last, "the writer");
+    assert!(store.verify(&mut |_, _| {}).unwrap().is_ok());
+    store.close().unwrap();
+    let store = open(dir.path());
+    check_last(&store, last, "reopened");
+    assert_eq!(store.snapshots("s-1").unwrap().0.len(), 3);
+}
+
+#[test]
+fn a_machine_that_stops_while_snapshots_are_left_behind_keeps_what_was_acknowledged() {
+    let operations = {
+        let disk = SimulatedDisk::new(1);
+        let store = on_disk(&disk);
+        write_many(&store, 0..1_400);
+        store.close().unwrap();
+        assert!(
+            annals::testing::visible_paths(&disk).iter().any(|path| path.ends_with("snapshots-1/complete")),
+            "a generation was left behind"
+        );
+        disk.operations()
+    };
+    // The store looks first when it has a thousand of them.
+    for seed in 0..cases(24) {
+        let disk = SimulatedDisk::new(seed);
+        let store = on_disk(&disk);
+        disk.freeze_at(operations * 7 / 10 + seed * 37 % (operations * 3 / 10));
+        let last = write_many(&store, 0..1_400);
+        let disk = disk.crash(seed);
+        drop(store);
+        let store = on_disk(&disk);
+        check_last(&store, last, &format!("seed {seed}"));
+        write(&store, "s-0", 0, 9).unwrap();
+        store.close().unwrap();
+        let left: Vec<_> = annals::testing::visible_paths(&disk)
+            .into_iter()
+            .filter(|path| path.ends_with("manifest") && path.starts_with("/store"))
+            .collect();
+        assert!(left.len() <= 2, "seed {seed}: one generation is left: {left:?}");
+    }
 }

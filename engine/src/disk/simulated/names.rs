@@ -14,7 +14,7 @@ struct DirectoryId(u64);
 
 const ROOT: DirectoryId = DirectoryId(0);
 
-/// All directories. They are never removed, and files alone are renamed, so it stays a tree.
+/// All directories. Files alone are renamed, so it stays a tree; one that is removed has no name any more.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
     directories: BTreeMap<DirectoryId, Directory>,
@@ -139,6 +139,16 @@ impl Tree {
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.find_file(path)?;
         let (directory, name) = self.place(path)?;
+        self.directory_mut(directory).change(Change::Unlink { name });
+        Ok(())
+    }
+
+    /// Removes a directory that holds nothing.
+    pub(super) fn remove_dir(&mut self, dir: &Path) -> io::Result<()> {
+        if !self.directory(self.find_directory(dir)?).cached.is_empty() {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        let (directory, name) = self.place(dir)?;
         self.directory_mut(directory).change(Change::Unlink { name });
         Ok(())
     }
