@@ -21,9 +21,10 @@ pub(crate) struct Promise {
 }
 
 impl Promise {
-    /// The most bytes that this append can take.
+    /// The most bytes that this append can take, those included that are left out before it to begin with a block.
     pub(crate) fn bytes_for(append: &Append<'_>) -> u64 {
-        align_up((FRAME_FIXED_BYTES + batch::encoded_bytes(append)) as u64, BLOCK_BYTES)
+        let block = BLOCK_BYTES as u64;
+        align_up((FRAME_FIXED_BYTES + batch::encoded_bytes(append)) as u64, BLOCK_BYTES) + block
     }
 
     /// Sees to it that so many bytes will find room, whatever else is appended before them.
@@ -50,7 +51,9 @@ impl Promise {
     pub(crate) fn append(&mut self, append: &Append<'_>) -> Result<Ticket, AppendError> {
         let bytes = Self::bytes_for(append).min(self.left);
         let (ticket, _) = commit::append_promised(&self.store.handle.core, append, bytes)?;
-        self.left -= bytes;
+        if ticket.is_written() {
+            self.left -= bytes;
+        }
         Ok(ticket)
     }
 }

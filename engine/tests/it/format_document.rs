@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 mod index;
+mod snapshot;
 
 use crate::format_tables::{DOCUMENT, Format, align_up, crc, hash, number};
 use crate::support::{spans_in, wait_until};
@@ -352,6 +353,7 @@ fn write_store(dir: &Path) {
 fn a_store_is_read_by_what_the_format_document_says() {
     let dir = tempfile::tempdir().unwrap();
     write_store(dir.path());
+    snapshot::write_snapshots(dir.path());
     let format = Format::parse(DOCUMENT);
     let file = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
 
@@ -401,6 +403,7 @@ fn a_store_is_read_by_what_the_format_document_says() {
         }
     }
 
+    reader.check_snapshots(&dir.path().join("snapshots"));
     assert!(reader.compressed > 0 && reader.compressed < 250);
     check_mark(&format, &file("mark"), &reader, of("epoch"), last_segment);
     let expected = Store::open_read_only(dir.path()).unwrap().read(Read::all()).unwrap();
