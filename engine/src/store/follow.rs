@@ -152,9 +152,10 @@ impl Subscription {
 
     fn step(&mut self) -> Result<Look, ReadError> {
         match self.reader.step() {
-            Some(Ok(Step::Record(record))) if self.start.is_behind(&record) => Ok(Look::OnTheWay),
-            Some(Ok(Step::Record(record))) => Ok(self.tell(Followed::Event(record))),
-            Some(Ok(Step::OnTheWay)) => Ok(self.progress().unwrap_or(Look::OnTheWay)),
+            Some(Ok(Step::Record(record))) if !self.start.is_behind(&record) => {
+                Ok(self.tell(Followed::Event(record)))
+            }
+            Some(Ok(_)) => Ok(self.progress().unwrap_or(Look::OnTheWay)),
             Some(Err(error)) => Err(error),
             None => self.look_further(),
         }
@@ -285,14 +286,15 @@ impl Stream for SubscriptionStream {
                 Ok(Look::Found(followed)) => return Poll::Ready(Some(Ok(followed))),
                 Ok(Look::OnTheWay) => {}
                 Ok(Look::Ended) => return Poll::Ready(None),
-                Ok(Look::Nothing) if is_watching => return Poll::Pending,
+                Ok(Look::Nothing) if is_watching => {
+                    let due = this.subscription.progress_at();
+                    this.timer = due.map(|due| Pulse::wake_at(&this.subscription.core, due, &this.watcher));
+                    return Poll::Pending;
+                }
                 Ok(Look::Nothing) => {
                     // Looked at once more: it may have come in between.
                     is_watching = true;
-                    let Subscription { core, .. } = &this.subscription;
-                    core.watermark.watch(&this.watcher, context.waker());
-                    let due = this.subscription.progress_at();
-                    this.timer = due.map(|due| Pulse::wake_at(core, due, &this.watcher));
+                    this.subscription.core.watermark.watch(&this.watcher, context.waker());
                 }
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }

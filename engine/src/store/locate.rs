@@ -17,7 +17,7 @@ use annals_types::{
 use bytes::Bytes;
 use std::cell::OnceCell;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Frames looked up at a time when they are read in order.
 const WINDOW_FRAMES: usize = 256;
@@ -156,6 +156,19 @@ enum Home {
     Sealed(Arc<SealedSegment>),
     Closed(Arc<Closed>),
     Active(Arc<Unsealed>),
+    /// One that is not sealed, whose memory it does not hold on to.
+    Apart(Weak<Unsealed>),
+}
+
+impl Home {
+    /// For who may stop reading at any time.
+    fn apart(self) -> Self {
+        match self {
+            Self::Closed(closed) => Self::Apart(Arc::downgrade(&closed.log)),
+            Self::Active(log) => Self::Apart(Arc::downgrade(&log)),
+            home => home,
+        }
+    }
 }
 
 /// Finds frames by position; remembers the last one and those around it.
@@ -224,10 +237,23 @@ impl Locator {
     }
 
     fn load(&mut self, core: &Core, position: u64) -> Result<Frame, ReadError> {
+        let mut held = None;
+        if let Some(Window { home: Home::Apart(log), .. }) = &self.window {
+            match log.upgrade() {
+                Some(log) => held = Some(Home::Active(log)),
+                // Sealed meanwhile: it is found elsewhere.
+                None => self.window = None,
+            }
+        }
         let index = match self.window.as_ref().and_then(|window| window.find(position)) {
             Some(index) => index,
             None => {
-                let window = window_at(core, position, self.order)?;
+                let mut window = window_at(core, position, self.order)?;
+                if self.apart {
+                    // Held until the frame is read.
+                    held = Some(window.home.clone());
+                    window.home = window.home.apart();
+                }
                 let index = window.find(position);
                 self.window = Some(window);
                 index.unwrap_or(0)
@@ -245,10 +271,12 @@ impl Locator {
             let positions = (position, window.end_position.max(position + 1) - 1);
             return Err(damage_at(&window.path, FRAMES_START, DamageKind::Missing, Some(positions)).into());
         };
-        let (envelope, bytes) = self.read_frame(core, &window.home, offset).map_err(|error| match error {
-            ReadError::Damage(damage) => ReadError::Damage(with_positions(damage)),
-            other => other,
-        })?;
+        let (envelope, bytes) = self
+            .read_frame(core, held.as_ref().unwrap_or(&window.home), offset)
+            .map_err(|error| match error {
+                ReadError::Damage(damage) => ReadError::Damage(with_positions(damage)),
+                other => other,
+            })?;
         let frame = Frame::new(&envelope, bytes, &window.path).map_err(with_positions)?;
         if frame.holds(position) {
             return Ok(frame);
@@ -269,6 +297,7 @@ impl Locator {
             }
             Home::Closed(closed) => &closed.log,
             Home::Active(log) => log,
+            Home::Apart(_) => unreachable!("it is held while it is read"),
         };
         if self.apart { unsealed.frame_apart(offset) } else { unsealed.frame(offset) }
     }

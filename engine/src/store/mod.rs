@@ -210,6 +210,13 @@ impl Store {
         commit::try_append(&self.handle.core, append)
     }
 
+    /// Waits until all that was appended by now is durable, or will never be.
+    pub(crate) fn settle(&self) {
+        let core = &self.handle.core;
+        let (batch, group) = commit::last_assigned(&core.state.lock());
+        core.watermark.wait(batch, group);
+    }
+
     fn refuse_read_only(&self) -> Result<(), AppendError> {
         if self.handle.core.follower.get().is_some() { Err(AppendError::ReadOnly) } else { Ok(()) }
     }
@@ -478,7 +485,8 @@ impl Handle {
             return Ok(());
         }
         // What was appended with a snapshot was handed over whole by now.
-        let sides = core.snapshots.close();
+        // Where that fails, they cost a longer replay.
+        let _ = core.snapshots.close();
         // Whoever closes first gives the store up to the next writer, whatever comes of it.
         let Some(lock) = core.lock.lock().take() else {
             core.watermark.end();
@@ -499,7 +507,7 @@ impl Handle {
         drop(state);
         drop(lock);
         core.watermark.end();
-        closed.and(sides)
+        closed
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::Store;
 use super::commit::failed_read;
-use super::core::Core;
+use super::core::{Core, MANIFEST_NAME};
 use super::ticket::Ticket;
 use crate::clock::stopwatch;
 use crate::disk::Access;
@@ -55,6 +55,13 @@ struct Opened {
     store: Store,
 }
 
+impl Opened {
+    /// Whether it is this generation, and not one that was being made when it was opened.
+    fn is(&self, generation: u64) -> bool {
+        self.generation == generation && !self.store.handle.core.store.is_nil()
+    }
+}
+
 impl Side {
     pub(crate) fn new(name: &'static str) -> Self {
         Self {
@@ -68,16 +75,20 @@ impl Side {
 
     /// It, to be written to; made where there is none. It stays as it is until the guard is dropped.
     pub(crate) fn writable(&self, core: &Arc<Core>) -> Result<MappedRwLockReadGuard<'_, Store>, AppendError> {
+        let is_fit = |opened: &Opened| opened.store.handle.core.watermark.poison().is_none();
         loop {
             let opened = self.opened.read();
-            if let Ok(store) =
-                RwLockReadGuard::try_map(opened, |opened| opened.as_ref().map(|opened| &opened.store))
-            {
+            if let Ok(store) = RwLockReadGuard::try_map(opened, |opened| {
+                opened.as_ref().filter(|opened| is_fit(opened)).map(|opened| &opened.store)
+            }) {
                 return Ok(store);
             }
             let mut opened = self.opened.write();
             super::commit::refuse_if_closed(core)?;
-            if opened.is_none() {
+            if opened.as_ref().is_none_or(|opened| !is_fit(opened)) {
+                // After a failed write, opening it anew is the cure; the log has nothing to do with it.
+                let _ = opened.take().map(|opened| opened.store.close());
+                *self.looked.lock() = None;
                 let generation = self.find(core).map_err(AppendError::Io)?.unwrap_or(0);
                 *opened = Some(self.open_or_begin(core, generation).map_err(as_append_error)?);
             }
@@ -90,15 +101,19 @@ impl Side {
         // The one process that could change that is this one, or another.
         let is_fresh = self.looked.lock().is_some_and(|looked| is_writing || looked.elapsed() < LOOK_PERIOD);
         match &*self.opened.read() {
-            Some(opened) if is_writing || is_fresh => return Ok(Some(opened.store.clone())),
+            Some(opened) if (is_writing || is_fresh) && !opened.store.handle.core.store.is_nil() => {
+                return Ok(Some(opened.store.clone()));
+            }
             None if is_fresh => return Ok(None),
             _ => {}
         }
         let mut opened = self.opened.write();
         let found = self.find(core)?;
-        *self.looked.lock() = Some(stopwatch());
+        if !is_writing || (found.is_none() && opened.is_none()) {
+            *self.looked.lock() = Some(stopwatch());
+        }
         let Some(generation) = found else { return Ok(None) };
-        if opened.as_ref().is_none_or(|opened| !is_writing && opened.generation != generation) {
+        if opened.as_ref().is_none_or(|opened| !is_writing && !opened.is(generation)) {
             *opened = Some(if is_writing && super::commit::refuse_if_closed(core).is_ok() {
                 self.open_or_begin(core, generation).map_err(|error| as_read_error(error, &core.dir))?
             } else {
@@ -165,27 +180,58 @@ impl Side {
         let next = generation + 1;
         self.remove(core, next)?;
         let to = self.open(core, next).map_err(as_append_error)?;
-        let copied = from.next_position();
+        // Nobody is between the parts of what is written, and all of it is durable.
+        let copied = {
+            let _quiet = self.opened.write();
+            from.settle();
+            from.next_position()
+        };
         if let Err(error) = copy(&from, copied, &to) {
-            // It is given up; the next attempt begins with nothing.
-            to.close()?;
-            self.remove(core, next)?;
+            self.give_up(core, to, next);
             return Err(error);
         }
-        // Whoever writes now waits; what was written meanwhile is durable once the store is closed.
+        // Whoever writes or looks now waits.
         let mut opened = self.opened.write();
-        let _closed = opened.take();
-        from.close()?;
-        let written = Store::open_read_only_on(&self.dir(core, generation), Arc::clone(&core.disk));
-        let written = written.map_err(as_append_error)?;
-        copy_all(&written, copied, &to)?;
-        to.close()?;
-        self.complete(core, next)?;
-        let store = self.open(core, next).map_err(as_append_error)?;
-        self.due_at.store(2 * store.next_position().get(), Ordering::Relaxed);
-        *opened = Some(Opened { generation: next, store });
+        opened.take();
+        *self.looked.lock() = None;
+        match self.take_over(core, generation, copied, &from, &to) {
+            Ok(store) => *opened = Some(Opened { generation: next, store }),
+            Err(error) => {
+                // What there was is opened again when it is asked for.
+                self.give_up(core, to, next);
+                return Err(error);
+            }
+        }
         drop(opened);
+        let core_of_from = Arc::clone(&from.handle.core);
+        drop(from);
+        wait_for_readers(core, &core_of_from);
         self.remove(core, generation)
+    }
+
+    /// Ends a generation: what was written to it meanwhile follows what was copied, and the next one is complete.
+    fn take_over(
+        &self,
+        core: &Arc<Core>,
+        generation: u64,
+        copied: Position,
+        from: &Store,
+        to: &Store,
+    ) -> Result<Store, AppendError> {
+        // It is all durable once the store is closed.
+        from.clone().close()?;
+        copy_all(&self.open_read_only(core, generation).map_err(failed_read)?, copied, to)?;
+        to.clone().close()?;
+        self.complete(core, generation + 1)?;
+        let store = self.open(core, generation + 1).map_err(as_append_error)?;
+        self.due_at.store(2 * store.next_position().get(), Ordering::Relaxed);
+        Ok(store)
+    }
+
+    /// Removes a generation that did not come about. What stays of it is removed by the next attempt.
+    fn give_up(&self, core: &Core, to: Store, next: u64) {
+        let _ = to.close();
+        let _ = self.remove(core, next);
     }
 
     /// Opens a generation for writing, and removes others. Where it is damaged, it is given up, and the next one begins
@@ -197,17 +243,18 @@ impl Side {
                 OpenError::Io(IoFailure::new("remove", &core.dir, std::io::Error::other(error.to_string())))
             }
         };
-        self.remove(core, generation + 1).map_err(failed)?;
         let opened = match self.open(core, generation) {
             Err(OpenError::Damage(_)) => {
+                self.remove(core, generation + 1).map_err(failed)?;
                 drop(self.open(core, generation + 1)?);
                 self.complete(core, generation + 1).map_err(failed)?;
                 Opened { generation: generation + 1, store: self.open(core, generation + 1)? }
             }
             opened => Opened { generation, store: opened? },
         };
-        if let Some(before) = opened.generation.checked_sub(1) {
-            self.remove(core, before).map_err(failed)?;
+        let others = self.generations(core)?.into_iter().filter(|&other| other != opened.generation);
+        for other in others {
+            self.remove(core, other).map_err(failed)?;
         }
         Ok(opened)
     }
@@ -238,25 +285,23 @@ impl Side {
 
     /// The last generation that is complete. `None`: there is none.
     fn find(&self, core: &Core) -> Result<Option<u64>, IoFailure> {
-        let failed = |error| IoFailure::new("list", &core.dir, error);
-        let mut last = None;
-        for name in core.disk.list(&core.dir).map_err(failed)? {
-            let Some(rest) = name.strip_prefix(self.name) else { continue };
-            let number = rest.strip_prefix('-').and_then(|digits| digits.parse().ok());
-            let generation = if rest.is_empty() { Some(0) } else { number };
-            let Some(generation) = generation.filter(|&generation| last < Some(generation)) else { continue };
+        let is_complete = |&generation: &u64| {
+            let needed = if generation == 0 { MANIFEST_NAME } else { COMPLETE_NAME };
             // One that is being removed may be gone by now.
-            let names = core.disk.list(&core.dir.join(&name)).unwrap_or_default();
-            let is_there = if generation == 0 {
-                !names.is_empty()
-            } else {
-                names.iter().any(|name| name == COMPLETE_NAME)
-            };
-            if is_there {
-                last = Some(generation);
-            }
-        }
-        Ok(last)
+            let names = core.disk.list(&self.dir(core, generation)).unwrap_or_default();
+            names.iter().any(|name| name == needed)
+        };
+        Ok(self.generations(core)?.into_iter().filter(is_complete).max())
+    }
+
+    /// All of which there is a directory.
+    fn generations(&self, core: &Core) -> Result<Vec<u64>, IoFailure> {
+        let names = core.disk.list(&core.dir).map_err(|error| IoFailure::new("list", &core.dir, error))?;
+        let generation = |name: &String| match name.strip_prefix(self.name)? {
+            "" => Some(0),
+            rest => rest.strip_prefix('-')?.parse().ok(),
+        };
+        Ok(names.iter().filter_map(generation).collect())
     }
 
     /// Makes it known, durably, that a generation has all that the one before had.
@@ -279,6 +324,18 @@ impl Side {
         names.sort_by_key(|name| name != COMPLETE_NAME);
         names.iter().try_for_each(|name| core.disk.remove(&dir.join(name))).map_err(failed)?;
         core.disk.remove_dir(&dir).and_then(|()| core.disk.sync_dir(&core.dir)).map_err(failed)
+    }
+}
+
+/// How long a generation that is over waits for those who read it.
+const READERS_TIME: Duration = Duration::from_secs(5);
+
+/// Waits until nobody reads a store that is closed, or for some seconds: who reads on then replays more.
+fn wait_for_readers(core: &Core, of: &Arc<Core>) {
+    let begun = stopwatch();
+    // This reference is one more.
+    while Arc::strong_count(of) > 1 && begun.elapsed() < READERS_TIME && !core.is_closing() {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -187,20 +187,29 @@ fn of_position(core: &Core, position: u64) -> Result<SnapshotOf, ReadError> {
     })
 }
 
+/// What the log says of a snapshot.
+enum Confirmed {
+    Yes,
+    /// Its events may be on their way still.
+    NotYet,
+    No,
+}
+
 /// Whether the log has what a snapshot says it is of.
-fn is_confirmed(core: &Core, stream: &str, of: &SnapshotOf) -> Result<bool, ReadError> {
+fn confirm(core: &Core, stream: &str, of: &SnapshotOf) -> Result<Confirmed, ReadError> {
     let position = of.position.get();
     if !core.watermark.is_beyond(position) {
-        return Ok(false);
+        return Ok(if of.epoch == core.epoch { Confirmed::NotYet } else { Confirmed::No });
     }
     let mut locator = Locator::default();
     let frame = locator.frame(core, position)?;
     if (frame.header.epoch, frame.header.number) != (of.epoch, of.batch) {
-        return Ok(false);
+        return Ok(Confirmed::No);
     }
     let record = frame.record(position, None)?;
-    Ok(record.stream() == stream
-        && (record.version(), record.id(), record.time()) == (of.version, of.event, of.time))
+    let is_it = record.stream() == stream
+        && (record.version(), record.id(), record.time()) == (of.version, of.event, of.time);
+    Ok(if is_it { Confirmed::Yes } else { Confirmed::No })
 }
 
 /// A stream's state, as a snapshot and the events behind it.
@@ -255,14 +264,16 @@ pub(crate) fn streams(core: &Arc<Core>) -> Result<Vec<String>, ReadError> {
 
 /// Leaves behind the snapshots that no longer count, if they are more than those that do.
 fn renew(core: &Arc<Core>) {
-    // What fails is tried again once there are more; until then all that there is stays.
-    let _ = core.snapshots.readable(core).map(|side| {
-        let side = side?;
-        let streams = side.streams().ok()?.count() as u64;
-        let most_that_count = streams * u64::from(core.settings.snapshots_kept);
-        let is_worth_while = side.next_position().get() > 2 * most_that_count;
-        is_worth_while.then(|| core.snapshots.renew(core, |from, end, to| copy_counting(core, from, end, to)))
-    });
+    if is_worth_while(core).unwrap_or(false) {
+        // What fails is tried again once there are more; until then all that there is stays.
+        let _ = core.snapshots.renew(core, |from, end, to| copy_counting(core, from, end, to));
+    }
+}
+
+fn is_worth_while(core: &Arc<Core>) -> Result<bool, ReadError> {
+    let Some(side) = core.snapshots.readable(core)? else { return Ok(false) };
+    let most_that_count = side.streams()?.count() as u64 * u64::from(core.settings.snapshots_kept);
+    Ok(side.next_position().get() > 2 * most_that_count)
 }
 
 /// Copies what counts of what is before `end`, stream by stream, each in its order.
@@ -274,13 +285,19 @@ fn copy_counting(core: &Arc<Core>, from: &Store, end: Position, to: &Store) -> R
         // What is damaged does not count.
         let Ok((stream, _)) = stream else { continue };
         let (mut counting, mut copied, mut parts) = (Counting::new(core), Vec::new(), Vec::new());
-        for record in from.read(Read::stream(stream).backwards().from(last)).map_err(failed_read)? {
+        for record in from.read(Read::stream(&*stream).backwards().from(last)).map_err(failed_read)? {
             let Ok(record) = record else { continue };
-            if let Met::Counts(note) = counting.meet(&record) {
+            let is_part = record.event_type() == PART_TYPE
+                && record.correlation().is_some_and(|whole| parts.contains(&whole));
+            if let Met::Snapshot(note) = counting.meet(&record) {
+                match confirm(core, &stream, &note.of) {
+                    Ok(Confirmed::No) => continue,
+                    Ok(Confirmed::Yes) => counting.count(note.name),
+                    // They may turn out to count.
+                    Ok(Confirmed::NotYet) | Err(_) => {}
+                }
                 parts.extend((note.parts > 0).then(|| record.id()));
-            } else if record.event_type() != PART_TYPE
-                || !record.correlation().is_some_and(|whole| parts.contains(&whole))
-            {
+            } else if !is_part {
                 continue;
             }
             copied.push(record);
@@ -293,17 +310,19 @@ fn copy_counting(core: &Arc<Core>, from: &Store, end: Position, to: &Store) -> R
     on_its_way.map_or(Ok(()), |ticket| ticket.wait().map(drop))
 }
 
-/// Which of a stream's snapshots count: of each name those written last, but for deleted ones. Met backwards.
+/// Which of a stream's snapshots count: of each name those written last that the log confirms, but for deleted ones. Met
+/// backwards.
 struct Counting {
     kept: u32,
-    /// How many of each name were met.
+    /// How many of each name count.
     met: Vec<(String, u32)>,
     deleted: Vec<(String, Option<Version>)>,
 }
 
 /// What an event of the side store is.
 enum Met<'a> {
-    Counts(SnapshotNote<'a>),
+    /// One that counts if the log confirms it.
+    Snapshot(SnapshotNote<'a>),
     Malformed,
     /// A part, a deletion, or what no longer counts.
     Other,
@@ -325,24 +344,24 @@ impl Counting {
         }
         match SnapshotNote::decode(record.metadata()) {
             None => Met::Malformed,
-            Some(note) if self.counts(&note) => Met::Counts(note),
+            Some(note) if self.may_count(&note) => Met::Snapshot(note),
             Some(_) => Met::Other,
         }
     }
 
-    fn counts(&mut self, note: &SnapshotNote<'_>) -> bool {
+    fn may_count(&self, note: &SnapshotNote<'_>) -> bool {
         let is_deleted = |(name, version): &(String, Option<Version>)| {
             name == note.name && version.is_none_or(|version| version == note.of.version)
         };
-        if self.deleted.iter().any(is_deleted) {
-            return false;
+        let counted = self.met.iter().find(|(name, _)| name == note.name).map_or(0, |&(_, count)| count);
+        counted < self.kept && !self.deleted.iter().any(is_deleted)
+    }
+
+    fn count(&mut self, name: &str) {
+        match self.met.iter_mut().find(|(met, _)| met == name) {
+            Some((_, count)) => *count += 1,
+            None => self.met.push((name.to_owned(), 1)),
         }
-        let place = self.met.iter().position(|(name, _)| name == note.name).unwrap_or_else(|| {
-            self.met.push((note.name.to_owned(), 0));
-            self.met.len() - 1
-        });
-        self.met[place].1 += 1;
-        self.met[place].1 <= self.kept
     }
 }
 
@@ -374,7 +393,7 @@ impl<'a> Snapshots<'a> {
     /// The snapshot that a record is, if it counts and the log confirms it.
     fn examine(&mut self, record: &Record) -> Option<Snapshot> {
         let note = match self.counting.meet(record) {
-            Met::Counts(note) => note,
+            Met::Snapshot(note) => note,
             Met::Other => return None,
             Met::Malformed => {
                 self.pass_over(None, "it is malformed");
@@ -382,9 +401,10 @@ impl<'a> Snapshots<'a> {
             }
         };
         let version = Some(note.of.version);
-        match is_confirmed(self.core, self.stream, &note.of) {
-            Ok(true) => {}
-            Ok(false) => {
+        match confirm(self.core, self.stream, &note.of) {
+            Ok(Confirmed::Yes) => self.counting.count(note.name),
+            Ok(Confirmed::NotYet) => return None,
+            Ok(Confirmed::No) => {
                 self.pass_over(version, "its event is not in the log");
                 return None;
             }

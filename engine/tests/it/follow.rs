@@ -1,9 +1,9 @@
 //! Following: what is there and what comes, each once, in order, without a seam.
 
-use crate::support::{event, open, read_all, small, wait, within};
+use crate::support::{event, open, read_all, small, wait, wait_until, within};
 use annals::{
     Append, DiskChoice, Follow, Followed, InputError, NewEvent, Position, QueryItem, Read, ReadError, Record,
-    Store, Subscription, Timestamp, Version,
+    Settings, Store, Subscription, Timestamp, Version,
 };
 use futures_core::Stream;
 use std::future::poll_fn;
@@ -299,4 +299,54 @@ fn events_that_share_one_time_keep_their_order_and_are_all_there() {
     let mut followed = store.follow(&Follow::all().from(same)).unwrap();
     assert_eq!(until_caught_up(&mut followed), (all, EVENTS));
     assert_eq!(read_all(&store).unwrap().len() as u64, EVENTS);
+}
+
+/// Anonymous memory that is taken while ten who follow have each stopped in a segment of their own, or while none has.
+fn memory_beside(stopped: bool) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        Settings { segment_bytes_first: 24 << 20, segment_bytes_max: 24 << 20, ..Settings::default() };
+    let store = Store::open_with(dir.path(), settings).unwrap();
+    let mut held = Vec::new();
+    for round in 0..220 {
+        let large = append(&store, event("s").binary(vec![7; 1 << 20]));
+        if round % 22 == 0 {
+            append(&store, event("s"));
+            let mut subscription = store.follow(&Follow::all().after(Position::new(large))).unwrap();
+            assert_eq!(next_event(&mut subscription).position().get(), large + 1);
+            held.extend(stopped.then_some(subscription));
+        }
+    }
+    wait_until("all but the last to be sealed", || {
+        let indexes = std::fs::read_dir(dir.path()).unwrap();
+        indexes
+            .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|kind| kind == "index"))
+            .count()
+            >= 8
+    });
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn one_that_stops_reading_holds_less_than_a_mebibyte() {
+    let (without, with) = (memory_beside(false), memory_beside(true));
+    assert!(with < without + (10 << 20), "{with} bytes with ten of them, {without} without");
+}
+
+#[test]
+fn a_stream_is_woken_for_progress_whenever_the_event_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let soon = Duration::from_millis(5);
+    let mut stream = store.follow(&Follow::stream("never").progress_every(soon)).unwrap().into_stream();
+    assert!(matches!(block_on(&mut stream), Some(Ok(Followed::CaughtUp { .. }))));
+    for round in 0..300 {
+        // At about the moment that it is polled.
+        let other = store.clone();
+        let writer = std::thread::spawn(move || append(&other, event("s")));
+        assert!(matches!(block_on(&mut stream), Some(Ok(Followed::Progress { .. }))), "round {round}");
+        writer.join().unwrap();
+    }
 }

@@ -1,6 +1,6 @@
 //! Snapshots: the state that they lead to is right whatever there is of them.
 
-use crate::support::{NOW, cases, event, exactly, on_disk, open, small, wait, wait_until};
+use crate::support::{NOW, cases, copy_store, event, exactly, on_disk, open, small, wait, wait_until};
 use annals::testing::{Clock, SimulatedDisk, open_simulated};
 use annals::{
     Append, AppendError, DiskChoice, ExpectedVersion, InputError, Load, NewEvent, NewSnapshot, Position,
@@ -221,39 +221,64 @@ fn the_largest_snapshot_is_put_together_again() {
 
 #[test]
 fn a_snapshot_of_a_history_that_a_crash_cut_is_never_used() {
-    let mut cut = 0;
-    for seed in 0..40 {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let id = annals::Uuid::from_u128(77);
+    let store = open(&whole);
+    wait(store.append(numbered("s", 1))).unwrap();
+    // What a crash leaves that lost all that follows, of the log alone.
+    copy_store(&whole, &cut);
+    for number in 2..7_u64 {
+        let version = number - 1;
+        let state =
+            (1..=number).fold(0, |state, number: u64| fold(state, &number.to_le_bytes())).to_le_bytes();
+        let event = if number == 2 { numbered("s", number).id(id) } else { numbered("s", number) };
+        let append = Append::from(event).snapshot(NewSnapshot::new("s", 1, &state));
+        wait(store.append(append)).unwrap();
+        assert_eq!(loaded(&store, &Load::stream("s")), (u64::from_le_bytes(state), Some(version)));
+    }
+    store.close().unwrap();
+    copy_store(&whole.join("snapshots"), &cut.join("snapshots"));
+    let store = open(&cut);
+    assert_eq!(loaded(&store, &Load::stream("s")), (1, None));
+    let (none, passed_over) = store.snapshots("s").unwrap();
+    assert_eq!((none.len(), passed_over.len()), (0, 5));
+    // The same event again, with another in its history's place, or with the same.
+    wait(store.append(numbered("s", 50))).unwrap();
+    wait(store.append(numbered("s", 2).id(id))).unwrap();
+    let replayed = loaded(&store, &Load::stream("s").without_snapshots());
+    assert_eq!(loaded(&store, &Load::stream("s")), replayed);
+    // However many cannot be used, the newest of the others are kept.
+    let state = replayed.0;
+    write(&store, "s", 2, state).unwrap();
+    assert_eq!(loaded(&store, &Load::stream("s")), (state, Some(2)));
+}
+
+#[test]
+fn a_crash_between_events_and_their_snapshot_leaves_a_state_that_is_right() {
+    for seed in 0..cases(60) {
         let disk = SimulatedDisk::new(seed);
         let store = on_disk(&disk);
         wait(store.append(numbered("s", 1))).unwrap();
         write(&store, "s", 0, 1).unwrap();
-        // The snapshots' store goes on writing; the log's machine lost its last write.
-        let before = disk.operations();
-        let id = annals::Uuid::from_u128(77);
-        let state = fold(1, &2_u64.to_le_bytes()).to_le_bytes();
-        let second = Append::from(numbered("s", 2).id(id)).snapshot(NewSnapshot::new("s", 1, &state));
-        disk.freeze_at(before + 1 + seed % 4);
-        let acknowledged = wait(store.append(second)).is_ok();
+        disk.freeze_at(disk.operations() + 1 + seed % 8);
+        let mut state = 1;
+        let tickets: Vec<_> = (2..8_u64)
+            .map(|number| {
+                state = fold(state, &number.to_le_bytes());
+                let bytes = state.to_le_bytes();
+                store.append(Append::from(numbered("s", number)).snapshot(NewSnapshot::new("s", 1, &bytes)))
+            })
+            .collect();
+        let acknowledged = tickets.into_iter().map(wait).take_while(Result::is_ok).count() as u64;
         let disk = disk.crash(seed);
         drop(store);
         let store = on_disk(&disk);
-        let there = store.next_position().get();
-        assert!(there == 2 || !acknowledged, "seed {seed}");
         let (state, from) = loaded(&store, &Load::stream("s"));
-        if there == 1 {
-            assert_eq!(state, 1, "seed {seed}");
-            // The same event, again, after another history: its earlier snapshot must not come back.
-            wait(store.append(numbered("s", 50))).unwrap();
-            wait(store.append(numbered("s", 2).id(id))).unwrap();
-            let replayed = loaded(&store, &Load::stream("s").without_snapshots()).0;
-            let (state, from) = loaded(&store, &Load::stream("s"));
-            assert_eq!((state, from), (replayed, Some(0)), "seed {seed}");
-            cut += usize::from(store.snapshots("s").unwrap().1.iter().any(|passed| passed.version.is_some()));
-        } else {
-            assert!(!acknowledged || from == Some(1), "seed {seed}: an acknowledged snapshot is there");
-        }
+        assert_eq!(state, loaded(&store, &Load::stream("s").without_snapshots()).0, "seed {seed}");
+        // The first one was acknowledged: it is not pushed out by any that cannot be used.
+        assert!(from >= Some(acknowledged), "seed {seed}: {from:?}, {acknowledged} were acknowledged");
     }
-    assert!(cut > 0, "some snapshot outlived its events");
 }
 
 #[test]
@@ -400,4 +425,64 @@ fn a_machine_that_stops_while_snapshots_are_left_behind_keeps_what_was_acknowled
             .collect();
         assert!(left.len() <= 2, "seed {seed}: one generation is left: {left:?}");
     }
+}
+
+#[test]
+fn a_reader_that_met_a_store_of_snapshots_being_made_finds_it_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    wait(store.append(event("s"))).unwrap();
+    let side = dir.path().join("snapshots");
+    std::fs::create_dir(&side).unwrap();
+    std::fs::write(side.join("lock"), b"").unwrap();
+    let reader = Store::open_read_only(dir.path()).unwrap();
+    assert!(reader.snapshots("s").unwrap().0.is_empty());
+    write(&store, "s", 0, 7).unwrap();
+    wait_until("the snapshot", || reader.snapshots("s").unwrap().0.len() == 1);
+}
+
+#[test]
+fn a_fault_is_over_when_it_is_over() {
+    use annals::testing::{Fault, Repeat};
+    for number in 0..40 {
+        for fault in [Fault::EIO, Fault::ENOSPC] {
+            let disk = SimulatedDisk::new(number);
+            let store = on_disk(&disk);
+            wait(store.append(event("s"))).unwrap();
+            write(&store, "s", 0, 7).unwrap();
+            store.close().unwrap();
+            let store = on_disk(&disk);
+            disk.fail_at(disk.operations() + number, fault, Repeat::Once);
+            let _ = store.snapshots("s").unwrap();
+            let _ = write(&store, "s", 0, 8);
+            disk.clear_faults();
+            // The log was not touched: a failed write of the snapshots' store is its own affair.
+            wait(store.append(event("s"))).unwrap();
+            write(&store, "s", 1, 9).unwrap();
+            let first = store.snapshots("s").unwrap().0.first().map(|snapshot| snapshot.data.to_vec());
+            assert_eq!(first.as_deref(), Some(&9_u64.to_le_bytes()[..]), "operation {number}, {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_of_several_parts_survives_what_leaves_others_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for stream in ["large", "small"] {
+        wait(store.append(event(stream))).unwrap();
+    }
+    let state = vec![7; limits::DATA_BYTES_MAX + 10];
+    for number in 0..990 {
+        write(&store, "small", 0, number).unwrap();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| store.write_snapshot(&NewSnapshot::new("large", 1, &state), Version::ZERO).unwrap());
+        for number in 0..30 {
+            write(&store, "small", 0, number).unwrap();
+        }
+    });
+    wait_until("the first generation's end", || !dir.path().join("snapshots").exists());
+    let (listed, passed_over) = store.snapshots("large").unwrap();
+    assert_eq!(listed.len(), 1, "{passed_over:?}");
 }
