@@ -162,10 +162,13 @@ impl Store {
     /// batch, [`AppendError::DiskFull`], [`AppendError::Poisoned`], [`AppendError::ReadOnly`]. Nothing was written then.
     pub fn append<'a>(&self, append: impl Into<Append<'a>>) -> Result<Ticket, AppendError> {
         self.refuse_read_only()?;
-        let append = append.into();
+        self.append_one(&append.into())
+    }
+
+    fn append_one(&self, append: &Append<'_>) -> Result<Ticket, AppendError> {
         match append.snapshot {
-            None => commit::append(&self.handle.core, &append),
-            Some(_) => snapshots::append(&self.handle.core, &append),
+            None => commit::append(&self.handle.core, append),
+            Some(_) => snapshots::append(&self.handle.core, append),
         }
     }
 
@@ -189,7 +192,7 @@ impl Store {
         let mut answers = Vec::with_capacity(appends.len());
         match self.refuse_read_only() {
             Ok(()) if appends.iter().any(|append| append.snapshot.is_some()) => {
-                answers.extend(appends.iter().map(|append| self.append(append.clone())));
+                answers.extend(appends.iter().map(|append| self.append_one(append)));
             }
             Ok(()) => commit::append_each(&self.handle.core, appends, &mut |answer| answers.push(answer)),
             Err(error) => answers.resize_with(appends.len(), || Err(error.clone())),

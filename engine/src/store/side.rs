@@ -192,6 +192,11 @@ impl Side {
         }
         // Whoever writes or looks now waits.
         let mut opened = self.opened.write();
+        if !opened.as_ref().is_some_and(|opened| Arc::ptr_eq(&opened.store.handle, &from.handle)) {
+            // A write failed and it was opened anew meanwhile, which took the next generation for a leftover.
+            self.give_up(core, to, next);
+            return Ok(());
+        }
         opened.take();
         *self.looked.lock() = None;
         match self.take_over(core, generation, copied, &from, &to) {
