@@ -45,6 +45,11 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
         SnapshotAction::Show(choice) => show(config, choice),
         SnapshotAction::Delete(choice) => {
             let store = config.open_existing_for_writing()?;
+            let (snapshots, passed_over) = store.snapshots(&choice.stream)?;
+            // What cannot be used can be deleted, too.
+            if passed_over.is_empty() && !snapshots.iter().any(|snapshot| is_chosen(snapshot, choice)) {
+                return Err(no_snapshot(choice));
+            }
             let version = choice.version.map(Version::new);
             let deleted = store.delete_snapshots(&choice.stream, &choice.name, version);
             Ok(deleted.and_then(|()| store.close())?)
@@ -77,14 +82,9 @@ fn list(config: &Config, stream: Option<&str>) -> Result<(), Failure> {
 /// Prints a snapshot with its state: the state alone for people, or whoever it is piped to.
 fn show(config: &Config, choice: &SnapshotChoice) -> Result<(), Failure> {
     let store = config.open_for_reading()?;
-    let is_wanted = |snapshot: &Snapshot| {
-        snapshot.name == choice.name
-            && choice.version.is_none_or(|version| snapshot.version == Version::new(version))
-    };
-    let found = usable(config, &store, &choice.stream)?.into_iter().find(is_wanted);
-    let Some(snapshot) = found else {
-        return Err(Failure::NoSnapshot { stream: choice.stream.clone(), version: choice.version });
-    };
+    let found =
+        usable(config, &store, &choice.stream)?.into_iter().find(|snapshot| is_chosen(snapshot, choice));
+    let Some(snapshot) = found else { return Err(no_snapshot(choice)) };
     let mut output = Output::open();
     let printed = if config.json {
         let text = std::str::from_utf8(&snapshot.data).ok().filter(|text| is_plain_json(text.as_bytes()));
@@ -95,6 +95,15 @@ fn show(config: &Config, choice: &SnapshotChoice) -> Result<(), Failure> {
         output.write(|out| out.write_all(&snapshot.data))
     };
     output.finish(printed)
+}
+
+fn is_chosen(snapshot: &Snapshot, choice: &SnapshotChoice) -> bool {
+    snapshot.name == choice.name
+        && choice.version.is_none_or(|version| snapshot.version == Version::new(version))
+}
+
+fn no_snapshot(choice: &SnapshotChoice) -> Failure {
+    Failure::NoSnapshot { stream: choice.stream.clone(), version: choice.version }
 }
 
 /// Those that can be used; the others are noted.

@@ -54,6 +54,12 @@ fn snapshots_are_listed_shown_and_deleted() {
     assert_eq!((&error["error"], &error["version"]), (&json!("no_snapshot"), &json!(1)));
     place.run(&["snapshot", "delete", "order-42"]).expect_code(0);
     place.run(&["snapshot", "show", "order-42"]).expect_code(1);
+    for nothing in
+        [&["order-42"][..], &["nobody"], &["order-7"], &["order-7", "--name", "raw", "--version", "3"]]
+    {
+        let error = place.run(&[&["--json", "snapshot", "delete"], nothing].concat()).expect_code(1).error();
+        assert_eq!(error["error"], json!("no_snapshot"), "{nothing:?}");
+    }
     place.run(&["--json", "verify"]).expect_code(0);
 }
 
