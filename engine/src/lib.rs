@@ -27,6 +27,7 @@ mod index;
 mod log;
 mod store;
 mod striped;
+mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
 

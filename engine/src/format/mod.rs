@@ -19,6 +19,7 @@ pub(crate) mod section;
 pub(crate) mod segment;
 pub(crate) mod snapshot;
 pub(crate) mod span;
+pub(crate) mod subscription;
 mod view;
 
 /// The format version that this release writes, and the newest that it reads.

@@ -74,6 +74,11 @@ pub enum InputError {
         /// What does not fit, and what to do.
         what: &'static str,
     },
+    /// How far a subscription has come is to be a cursor, but several events may be on their way at a time.
+    #[error(
+        "a subscription by cursor has one member and hands out one event at a time; make it exclusive, in total order"
+    )]
+    CursorOfMany,
     /// A setting is out of its range.
     #[error("the setting {setting} is {value}; it must be between {min} and {max}")]
     Setting {
@@ -442,6 +447,95 @@ pub enum AppendError {
     /// The system failed before anything was written.
     #[error(transparent)]
     Io(#[from] IoFailure),
+}
+
+/// Why something about a durable subscription was not done.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscriptionError {
+    /// What was given is wrong.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// There is no subscription of that name.
+    #[error("there is no subscription \"{}\"; create it first", name.escape_debug())]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// There is a subscription of that name with other settings. It stays as it is.
+    #[error("there is a subscription \"{}\" with another {difference}; delete it first, or choose another name", name.escape_debug())]
+    Exists {
+        /// The name.
+        name: String,
+        /// The first setting that differs.
+        difference: &'static str,
+    },
+    /// There are as many subscriptions as a store may have.
+    #[error("subscription \"{}\" would be one too many: a store has at most {} durable subscriptions",
+        name.escape_debug(), limits::SUBSCRIPTIONS_MAX)]
+    TooMany {
+        /// The name.
+        name: String,
+    },
+    /// There are as many members as a subscription may have.
+    #[error("subscription \"{}\" has {} members, and no room for more", name.escape_debug(), limits::MEMBERS_MAX)]
+    TooManyMembers {
+        /// The subscription.
+        name: String,
+    },
+    /// What was acknowledged is not in flight with this member: it was before, or took too long and was taken back, or
+    /// the subscription was reset meanwhile. Nothing was acknowledged.
+    #[error(
+        "the event at position {position} is not in flight with this member; it was acknowledged before, or taken back"
+    )]
+    NotInFlight {
+        /// The event's position.
+        position: Position,
+    },
+    /// No parked event is at that position. None was changed.
+    #[error("no event is parked at position {position}; list what is parked")]
+    NotParked {
+        /// The position.
+        position: Position,
+    },
+    /// The member has lost its place to another one that waited, as it was not heard of for the message time-out or held an
+    /// event for longer. What it held is handed out again.
+    #[error("this member of subscription \"{}\" has lost its place to another: it was silent, or held an event, for the message time-out; join again", name.escape_debug())]
+    Lost {
+        /// The subscription.
+        name: String,
+    },
+    /// The subscription was stopped, and hands out nothing until it is resumed.
+    #[error("subscription \"{}\" is stopped: {reason}; resume it", name.escape_debug())]
+    Stopped {
+        /// The subscription.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The subscription was deleted.
+    #[error("subscription \"{}\" was deleted", name.escape_debug())]
+    Deleted {
+        /// The subscription.
+        name: String,
+    },
+    /// The subscription's state could not be written. Members join again; what was not known durable is handed out again.
+    #[error("the state of subscription \"{}\" could not be written ({reason}); join again", name.escape_debug())]
+    Interrupted {
+        /// The subscription.
+        name: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The store was closed.
+    #[error("the store was closed")]
+    Closed,
+    /// Reading the log, or the state of subscriptions, failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Writing the state of subscriptions failed. Nothing was changed.
+    #[error(transparent)]
+    Append(#[from] AppendError),
 }
 
 /// A stream's last event.

@@ -15,10 +15,13 @@ mod read;
 mod settings;
 mod snapshot;
 mod stream;
+mod subscription;
 
 pub use append::{Append, Appended, Condition};
 pub use cursor::{Advance, Cursor};
-pub use error::{AppendError, Damage, DamageKind, Head, InputError, IoFailure, OpenError, ReadError};
+pub use error::{
+    AppendError, Damage, DamageKind, Head, InputError, IoFailure, OpenError, ReadError, SubscriptionError,
+};
 pub use event::{ContentKind, NewEvent, Record, RecordParts, check_name};
 pub use follow::{Follow, Followed, Start};
 pub use position::{Position, Timestamp, Version};
@@ -27,4 +30,8 @@ pub use read::{Bound, Read};
 pub use settings::{DiskChoice, Settings};
 pub use snapshot::{Load, NewSnapshot, PassedOver, Snapshot};
 pub use stream::{ExpectedVersion, category};
+pub use subscription::{
+    Delivery, DeliveryId, DeliveryOrder, Membership, Nack, NewSubscription, Parked, ParkedChoice,
+    SubscriptionStatus, check_subscription_name,
+};
 pub use uuid::Uuid;

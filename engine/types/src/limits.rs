@@ -1,5 +1,7 @@
 //! Every limit of the store, each with its reason. Other crates assert relations against these.
 
+use std::time::Duration;
+
 /// Longest stream name, in bytes. Long enough for a category, a tenant and two UUIDs; short enough
 /// that a batch of ten thousand distinct streams stays far below [`BATCH_BYTES_MAX`].
 pub const STREAM_NAME_BYTES_MAX: usize = 512;
@@ -37,6 +39,23 @@ pub const SNAPSHOT_BYTES_MAX: usize = 64 << 20;
 pub const SNAPSHOT_NAME_BYTES_MAX: usize = 256;
 /// Most snapshots of a stream and name that may be kept: each that is older than the newest that can be used is looked at.
 pub const SNAPSHOTS_KEPT_MAX: u32 = 1_000;
+/// Most durable subscriptions of a store.
+pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Most members of a durable subscription.
+pub const MEMBERS_MAX: usize = 1_000;
+/// Most events that a member of a durable subscription may hold at a time.
+pub const IN_FLIGHT_MAX: u32 = 1_000;
+/// Most events that a durable subscription has in flight or waiting, over all members: each is written down until it is
+/// acknowledged.
+pub const OPEN_MAX: usize = 10_000;
+/// Of these, how many may wait for others or for their retry: so far it is read ahead of what cannot be handed out.
+pub const WAITING_MAX: usize = 1_000;
+/// Most parked events of a durable subscription. It stops where there would be more.
+pub const PARKED_MAX: usize = 10_000;
+/// Longest reason for which an event is parked or a subscription stopped, in bytes; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 1_024;
+/// Longest message time-out of a durable subscription, and longest pause before a retry.
+pub const MESSAGE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How far a given event time may be ahead of both the clock and the event before it (one minute,
 /// in nanoseconds): a wrong far-future time would raise every later event's time for good.
 pub const TIME_AHEAD_NS_MAX: u64 = 60 * 1_000_000_000;

@@ -1,0 +1,447 @@
+//! Handing out: who may take what, and what becomes of what was taken.
+
+use super::lanes::{Lanes, Open, Place};
+use super::standing::{ParkedEntry, Standing};
+use crate::format::subscription::{Note, OpenNote, ParkedNote, Progress};
+use annals_types::{
+    DeliveryId, DeliveryOrder, Membership, Nack, NewSubscription, Position, Start, Timestamp, limits,
+};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    settings: NewSubscription<'static>,
+    start: Start,
+    next: u64,
+    lanes: Lanes,
+    parked: BTreeMap<u64, ParkedEntry>,
+    stopped: Option<String>,
+    /// In the order in which they joined: the first of an exclusive subscription is the one that is handed events.
+    members: BTreeMap<u64, Member>,
+    members_ever: u64,
+    deliveries_ever: u64,
+    /// What is to be noted besides the progress, durably before it is relied on.
+    notes: Vec<Note>,
+    /// Whether anything was acknowledged or failed that is not noted yet.
+    is_dirty: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    heard: Instant,
+    held: u32,
+}
+
+/// What a member that asks for an event gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Taken {
+    /// It is to handle this one.
+    Delivery { id: DeliveryId, attempt: u32 },
+    /// There is none, unless more is offered.
+    More,
+    /// There is none for it, for now.
+    Nothing,
+}
+
+/// An event that matches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Offer {
+    pub(crate) position: u64,
+    /// The hash of its stream's name.
+    pub(crate) hash: u64,
+}
+
+/// Why something was not done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// The member is none, any more.
+    Lost,
+    NotInFlight(Position),
+    NotParked(Position),
+    Stopped(String),
+    TooManyMembers,
+}
+
+impl Machine {
+    /// Goes on from how a subscription stands. Nobody is a member.
+    pub(crate) fn new(standing: Standing) -> Self {
+        let Standing { settings, start, next, open, parked, stopped } = standing;
+        let mut lanes = Lanes::new(match settings.order {
+            DeliveryOrder::ByStream => |_, hash| hash,
+            DeliveryOrder::Total => |_, _| 0,
+            DeliveryOrder::Unordered => |position, _| position,
+        });
+        for (position, (hash, failures)) in open {
+            lanes.insert(position, Open { hash, failures, place: Place::Waiting });
+        }
+        Self {
+            settings,
+            start,
+            next,
+            lanes,
+            parked,
+            stopped,
+            members: BTreeMap::new(),
+            members_ever: 0,
+            deliveries_ever: 0,
+            notes: Vec::new(),
+            is_dirty: false,
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &NewSubscription<'static> {
+        &self.settings
+    }
+
+    pub(crate) fn start(&self) -> Start {
+        self.start
+    }
+
+    /// All before this position was looked at.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    pub(crate) fn open_count(&self) -> usize {
+        self.lanes.open().len()
+    }
+
+    pub(crate) fn first_open(&self) -> Option<u64> {
+        self.lanes.open().keys().next().copied()
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.lanes.in_flight()
+    }
+
+    pub(crate) fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn parked(&self) -> &BTreeMap<u64, ParkedEntry> {
+        &self.parked
+    }
+
+    pub(crate) fn stopped(&self) -> Option<&str> {
+        self.stopped.as_deref()
+    }
+
+    /// A new member, the last in turn.
+    pub(crate) fn join(&mut self, now: Instant) -> Result<u64, Refusal> {
+        if self.members.len() >= limits::MEMBERS_MAX {
+            return Err(Refusal::TooManyMembers);
+        }
+        self.members_ever += 1;
+        self.members.insert(self.members_ever, Member { heard: now, held: 0 });
+        Ok(self.members_ever)
+    }
+
+    /// A member is none any more, and what it holds waits for its turn again.
+    pub(crate) fn leave(&mut self, member: u64) {
+        if self.members.remove(&member).is_none_or(|member| member.held == 0) {
+            return;
+        }
+        let is_held = |open: &Open| matches!(open.place, Place::InFlight { member: by, .. } if by == member);
+        let held: Vec<u64> = self
+            .lanes
+            .open()
+            .iter()
+            .filter(|(_, open)| is_held(open))
+            .map(|(&position, _)| position)
+            .collect();
+        held.into_iter().for_each(|position| self.lanes.put(position, Place::Waiting));
+    }
+
+    /// Who alone may take, if not all may.
+    pub(crate) fn only_taker(&self) -> Option<u64> {
+        match self.settings.membership {
+            Membership::Exclusive => self.members.keys().next().copied(),
+            Membership::Shared => None,
+        }
+    }
+
+    /// A member was heard of, by whatever it asked for.
+    pub(crate) fn hear(&mut self, member: u64, now: Instant) -> Result<(), Refusal> {
+        self.members.get_mut(&member).ok_or(Refusal::Lost)?.heard = now;
+        Ok(())
+    }
+
+    /// What happens by itself by now: time-outs, retries, takeovers. `wall`: the time of day, for what is parked.
+    pub(crate) fn tick(&mut self, now: Instant, wall: Timestamp) {
+        while let Some(position) = self.lanes.overdue(now) {
+            let holder = self.take_back(position);
+            let reason = format!("it was held for {:?} without an answer", self.settings.message_timeout);
+            self.fail(position, &reason, None, wall);
+            if self.only_taker().is_some() && self.members.len() > 1 {
+                self.leave(holder);
+            }
+        }
+        while let Some(taker) = self.only_taker()
+            && self.members.len() > 1
+            && self.members[&taker].heard + self.settings.message_timeout <= now
+        {
+            self.leave(taker);
+        }
+        self.lanes.recall(now);
+    }
+
+    /// When the next thing happens by itself that a member that waits has to see.
+    pub(crate) fn next_moment(&self, member: u64) -> Option<Instant> {
+        let taker = self.only_taker().filter(|&taker| taker != member);
+        let lapse = taker.map(|taker| self.members[&taker].heard + self.settings.message_timeout);
+        [self.lanes.next_moment(), lapse].into_iter().flatten().min()
+    }
+
+    /// Whether something can be handed out to whoever may take it.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.stopped.is_none() && self.lanes.ready().is_some()
+    }
+
+    /// Hands the next event to a member, if there is one for it.
+    pub(crate) fn take(&mut self, member: u64, now: Instant) -> Result<Taken, Refusal> {
+        let held = self.members.get(&member).ok_or(Refusal::Lost)?.held;
+        if let Some(reason) = &self.stopped {
+            return Err(Refusal::Stopped(reason.clone()));
+        }
+        let is_in_turn = self.only_taker().is_none_or(|taker| taker == member);
+        if !is_in_turn || held >= self.settings.in_flight_max {
+            return Ok(Taken::Nothing);
+        }
+        let Some(position) = self.lanes.ready() else {
+            return Ok(if self.has_room() { Taken::More } else { Taken::Nothing });
+        };
+        self.deliveries_ever += 1;
+        let number = self.deliveries_ever;
+        let until = now + self.settings.message_timeout;
+        let attempt = self.lanes.open()[&position].failures.saturating_add(1);
+        self.lanes.put(position, Place::InFlight { member, number, until });
+        self.members.get_mut(&member).expect("it was found").held += 1;
+        Ok(Taken::Delivery { id: DeliveryId { position: Position::new(position), number }, attempt })
+    }
+
+    /// Whether there is a point in offering more, and room for it.
+    fn has_room(&self) -> bool {
+        let open = self.lanes.open().len();
+        let waiting = open - self.lanes.in_flight();
+        let is_in_vain = self.settings.order == DeliveryOrder::Total && open > 0;
+        !is_in_vain && open < limits::OPEN_MAX && waiting < limits::WAITING_MAX
+    }
+
+    /// The next event that matches, behind all before.
+    pub(crate) fn offer(&mut self, offer: Offer) {
+        debug_assert!(offer.position >= self.next, "what is open or parked lies before");
+        self.next = offer.position + 1;
+        let open = Open { hash: offer.hash, failures: 0, place: Place::Waiting };
+        self.lanes.insert(offer.position, open);
+    }
+
+    /// Nothing more matches before this position.
+    pub(crate) fn pass(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
+    /// Events are done. All of these are, or none.
+    pub(crate) fn ack(&mut self, member: u64, ids: &[DeliveryId]) -> Result<(), Refusal> {
+        self.check_held(member, ids)?;
+        for id in ids {
+            // Of one that is named twice, the second time changes nothing.
+            if self.holder(*id) == Some(member) {
+                self.take_back(id.position.get());
+                self.lanes.remove(id.position.get());
+                self.is_dirty = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// A member could not handle an event. `chance`: of 0 to 1, which part of the second half of the pause is waited.
+    pub(crate) fn nack(
+        &mut self,
+        member: u64,
+        id: DeliveryId,
+        nack: &Nack<'_>,
+        (now, wall): (Instant, Timestamp),
+        chance: f64,
+    ) -> Result<(), Refusal> {
+        self.check_held(member, &[id])?;
+        let position = id.position.get();
+        self.take_back(position);
+        match nack {
+            Nack::Retry(reason) => self.fail(position, reason, Some((now, chance)), wall),
+            Nack::Park(reason) => {
+                self.lanes.fail(position);
+                self.park(position, reason, wall);
+            }
+            Nack::Skip(_) => {
+                self.lanes.remove(position);
+                self.is_dirty = true;
+            }
+            Nack::Stop(reason) => self.stop(reason),
+        }
+        Ok(())
+    }
+
+    /// A member needs more time for all that it holds.
+    pub(crate) fn renew(&mut self, member: u64, now: Instant) -> Result<(), Refusal> {
+        self.hear(member, now)?;
+        let until = now + self.settings.message_timeout;
+        let renewed = |open: &Open| match open.place {
+            Place::InFlight { member: by, number, .. } if by == member => {
+                Some(Place::InFlight { member, number, until })
+            }
+            _ => None,
+        };
+        let places: Vec<(u64, Place)> = self
+            .lanes
+            .open()
+            .iter()
+            .filter_map(|(&position, open)| Some((position, renewed(open)?)))
+            .collect();
+        places.into_iter().for_each(|(position, place)| self.lanes.put(position, place));
+        Ok(())
+    }
+
+    /// Hands out nothing any more.
+    pub(crate) fn stop(&mut self, reason: &str) {
+        self.stopped = Some(cut(reason));
+        self.is_dirty = true;
+    }
+
+    /// Hands out events again.
+    pub(crate) fn resume(&mut self) {
+        self.stopped = None;
+        self.is_dirty = true;
+    }
+
+    /// Begins again, with what is at `next` or behind. What is in flight is no more; what is parked there comes again.
+    pub(crate) fn reset(&mut self, start: Start, next: u64) {
+        (self.start, self.next) = (start, next);
+        self.lanes.clear();
+        self.members.values_mut().for_each(|member| member.held = 0);
+        let again: Vec<u64> = self.parked.split_off(&next).into_keys().collect();
+        self.is_dirty = true;
+        if !again.is_empty() {
+            self.notes.push(Note::Unparked(again));
+        }
+    }
+
+    /// Parked events are handed out again, as if for the first time. All of these are, or none.
+    pub(crate) fn replay(&mut self, positions: &[Position]) -> Result<(), Refusal> {
+        for (position, entry) in self.unpark(positions)? {
+            self.lanes.insert(position, Open { hash: entry.lane, failures: 0, place: Place::Waiting });
+        }
+        Ok(())
+    }
+
+    /// Parked events are done with. All of these are, or none.
+    pub(crate) fn discard(&mut self, positions: &[Position]) -> Result<(), Refusal> {
+        self.unpark(positions).map(drop)
+    }
+
+    /// The notes that say all that was not noted yet. They are true together.
+    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
+        self.is_dirty = false;
+        let notes = std::mem::take(&mut self.notes);
+        [Note::Progress(self.progress())].into_iter().chain(notes).collect()
+    }
+
+    /// Whether there is anything to note that must not be lost.
+    pub(crate) fn has_notes(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    /// Whether there is anything to note.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.is_dirty || self.has_notes()
+    }
+
+    fn progress(&self) -> Progress {
+        let note = |(&position, open): (&u64, &Open)| OpenNote {
+            position,
+            lane: open.hash,
+            failures: open.failures,
+        };
+        Progress {
+            start: self.start,
+            next: self.next,
+            open: self.lanes.open().iter().map(note).collect(),
+            stopped: self.stopped.clone(),
+        }
+    }
+
+    fn holder(&self, id: DeliveryId) -> Option<u64> {
+        match self.lanes.open().get(&id.position.get())?.place {
+            Place::InFlight { member, number, .. } if number == id.number => Some(member),
+            _ => None,
+        }
+    }
+
+    fn check_held(&self, member: u64, ids: &[DeliveryId]) -> Result<(), Refusal> {
+        if !self.members.contains_key(&member) {
+            return Err(Refusal::Lost);
+        }
+        match ids.iter().find(|&&id| self.holder(id) != Some(member)) {
+            Some(id) => Err(Refusal::NotInFlight(id.position)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what is in flight from whoever holds it; it waits.
+    fn take_back(&mut self, position: u64) -> u64 {
+        let place = self.lanes.open()[&position].place;
+        let Place::InFlight { member, .. } = place else { unreachable!("the caller looked") };
+        self.lanes.put(position, Place::Waiting);
+        self.members.get_mut(&member).expect("who holds anything is a member").held -= 1;
+        member
+    }
+
+    /// What waits has failed: it is handed out again, after a pause if it is to, or parked.
+    fn fail(&mut self, position: u64, reason: &str, pause: Option<(Instant, f64)>, wall: Timestamp) {
+        let failures = self.lanes.fail(position);
+        self.is_dirty = true;
+        if failures > self.settings.retries_max {
+            self.park(position, reason, wall);
+        } else if let Some((now, chance)) = pause {
+            self.lanes.put(position, Place::Later(now + self.pause(failures, chance)));
+        }
+    }
+
+    /// The pause after so many failures.
+    fn pause(&self, failures: u32, chance: f64) -> Duration {
+        let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let whole = self.settings.backoff.saturating_mul(doubled).min(self.settings.backoff_max);
+        whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// Sets what waits aside, or stops where there is no more room for that: it is never skipped.
+    fn park(&mut self, position: u64, reason: &str, time: Timestamp) {
+        if self.parked.len() >= limits::PARKED_MAX {
+            self.stop(&format!("{} events are parked, and one more failed: {reason}", self.parked.len()));
+            return;
+        }
+        let Open { hash, failures, .. } = self.lanes.remove(position).expect("the caller looked");
+        let reason = cut(reason);
+        let open = OpenNote { position, lane: hash, failures };
+        self.notes.push(Note::Parked(ParkedNote { open, time, reason: reason.clone() }));
+        self.parked.insert(position, ParkedEntry { lane: hash, failures, time, reason });
+    }
+
+    fn unpark(&mut self, positions: &[Position]) -> Result<Vec<(u64, ParkedEntry)>, Refusal> {
+        if let Some(&missing) = positions.iter().find(|position| !self.parked.contains_key(&position.get())) {
+            return Err(Refusal::NotParked(missing));
+        }
+        let unparked: Vec<(u64, ParkedEntry)> =
+            positions.iter().filter_map(|position| self.parked.remove_entry(&position.get())).collect();
+        if !unparked.is_empty() {
+            self.notes.push(Note::Unparked(unparked.iter().map(|&(position, _)| position).collect()));
+        }
+        Ok(unparked)
+    }
+}
+
+/// A reason within its limit.
+fn cut(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(limits::REASON_BYTES_MAX)].to_owned()
+}

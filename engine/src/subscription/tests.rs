@@ -1,0 +1,663 @@
+//! The machine against what is true, whatever happens in whatever order: by visiting every state that a small one can
+//! get into, and a large one by chance.
+
+use super::machine::{Machine, Offer, Refusal, Taken};
+use super::standing::Standing;
+use crate::clock::stopwatch;
+use crate::format::subscription::Note;
+use annals_types::{
+    DeliveryId, DeliveryOrder, Membership, Nack, NewSubscription, Position, Start, Timestamp,
+};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+/// A step of time: half of the message time-out, and the pause before a retry.
+const STEP: Duration = Duration::from_secs(1);
+const RETRIES_MAX: u32 = 1;
+
+/// What happens.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Offer,
+    Join,
+    /// What a member does, the first, second, … of those that have joined.
+    Leave(usize),
+    Take(usize),
+    Ack(usize),
+    Retry(usize),
+    Park(usize),
+    Skip(usize),
+    Stop(usize),
+    Renew(usize),
+    /// Time goes by.
+    Wait,
+    Resume,
+    Replay,
+    Discard,
+    Reset(u64),
+    Flush,
+    /// The process ends and another goes on from what was noted.
+    Crash,
+}
+
+/// What has become of an event, as those outside see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// Whoever handles it has not said that it is done.
+    Due,
+    Done,
+    Parked,
+}
+
+/// What a member holds, and since when.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    id: DeliveryId,
+    since: Instant,
+}
+
+/// A machine, and what is true of it by other reckoning.
+#[derive(Clone, Debug)]
+struct World {
+    machine: Machine,
+    now: Instant,
+    /// Streams of all events, by position.
+    streams: Vec<u64>,
+    fates: Vec<Fate>,
+    /// How often each failed since it was offered, reset or replayed.
+    failures: Vec<u32>,
+    /// Until when a failed event waits at least.
+    not_before: BTreeMap<u64, Instant>,
+    members: BTreeMap<u64, Vec<Held>>,
+    heard: BTreeMap<u64, Instant>,
+    stopped: bool,
+    /// The first position that was never offered since the last reset.
+    next: u64,
+    noted: Noted,
+}
+
+/// What is durable.
+#[derive(Clone, Debug)]
+struct Noted {
+    standing: Option<Standing>,
+    fates: Vec<Fate>,
+    failures: Vec<u32>,
+    stopped: bool,
+    next: u64,
+}
+
+impl World {
+    fn new(settings: NewSubscription<'static>, streams: Vec<u64>, now: Instant) -> Self {
+        let (fates, failures) = (vec![Fate::Due; streams.len()], vec![0; streams.len()]);
+        let standing = Standing::new(settings);
+        Self {
+            machine: Machine::new(standing.clone()),
+            now,
+            streams,
+            fates: fates.clone(),
+            failures: failures.clone(),
+            not_before: BTreeMap::new(),
+            members: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            stopped: false,
+            next: 0,
+            noted: Noted { standing: Some(standing), fates, failures, stopped: false, next: 0 },
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        self.machine.settings().message_timeout
+    }
+
+    fn wall() -> Timestamp {
+        Timestamp::new(7)
+    }
+
+    fn member(&self, rank: usize) -> Option<u64> {
+        self.members.keys().nth(rank).copied()
+    }
+
+    fn held_by_others(&self, position: u64) -> bool {
+        self.members.values().flatten().any(|held| held.id.position.get() == position)
+    }
+
+    /// What is offered and neither done nor parked.
+    fn is_open(&self, position: u64) -> bool {
+        position < self.next && self.fates[usize::try_from(position).unwrap()] == Fate::Due
+    }
+
+    /// Whether an open event has to wait for another one.
+    fn waits_for(&self, position: u64) -> bool {
+        let of = |position: u64| self.streams[usize::try_from(position).unwrap()];
+        let lane_has = |other: u64| match self.machine.settings().order {
+            DeliveryOrder::ByStream => of(other) == of(position),
+            DeliveryOrder::Total => true,
+            DeliveryOrder::Unordered => false,
+        };
+        (0..self.next)
+            .filter(|&other| other != position && self.is_open(other) && lane_has(other))
+            .any(|other| other < position || self.held_by_others(other))
+    }
+
+    /// What should have happened by itself by now.
+    fn expect_by_now(&mut self) {
+        let (timeout, now) = (self.timeout(), self.now);
+        let is_exclusive = self.machine.settings().membership == Membership::Exclusive;
+        loop {
+            let overdue =
+                self.members.iter().flat_map(|(&member, held)| held.iter().map(move |&held| (member, held)));
+            let first = overdue
+                .filter(|(_, held)| held.since + timeout <= now)
+                .min_by_key(|(_, held)| (held.since, held.id.position));
+            let Some((member, held)) = first else { break };
+            self.members.get_mut(&member).unwrap().retain(|other| other.id != held.id);
+            self.fail(held.id.position.get(), false);
+            if is_exclusive && self.members.len() > 1 {
+                self.forget(member);
+            }
+        }
+        while is_exclusive && self.members.len() > 1 {
+            let first = *self.members.keys().next().unwrap();
+            if self.heard[&first] + timeout > now {
+                break;
+            }
+            self.forget(first);
+        }
+    }
+
+    fn forget(&mut self, member: u64) {
+        self.members.remove(&member);
+        self.heard.remove(&member);
+    }
+
+    fn fail(&mut self, position: u64, with_pause: bool) {
+        let at = usize::try_from(position).unwrap();
+        self.failures[at] += 1;
+        if self.failures[at] > RETRIES_MAX {
+            self.fates[at] = Fate::Parked;
+        } else if with_pause {
+            self.not_before.insert(position, self.now + STEP);
+        }
+    }
+
+    /// Does it, where it can be done, and checks what the machine makes of it.
+    fn step(&mut self, op: Op) {
+        self.expect_by_now();
+        self.machine.tick(self.now, Self::wall());
+        self.write_down(self.machine.has_notes());
+        match op {
+            Op::Offer => self.offer(),
+            Op::Join => {
+                let member = self.machine.join(self.now).unwrap();
+                self.members.insert(member, Vec::new());
+                self.heard.insert(member, self.now);
+            }
+            Op::Wait => {
+                self.now += STEP;
+                self.expect_by_now();
+                self.machine.tick(self.now, Self::wall());
+            }
+            Op::Resume => {
+                self.machine.resume();
+                self.stopped = false;
+            }
+            Op::Replay | Op::Discard => self.unpark(matches!(op, Op::Replay)),
+            Op::Reset(to) => self.reset(to),
+            Op::Flush => {}
+            Op::Crash => self.crash(),
+            Op::Leave(rank)
+            | Op::Take(rank)
+            | Op::Ack(rank)
+            | Op::Retry(rank)
+            | Op::Park(rank)
+            | Op::Skip(rank)
+            | Op::Stop(rank)
+            | Op::Renew(rank) => {
+                if let Some(member) = self.member(rank) {
+                    self.act(op, member);
+                }
+            }
+        }
+        let is_lasting = matches!(
+            op,
+            Op::Resume | Op::Replay | Op::Discard | Op::Reset(_) | Op::Flush | Op::Skip(_) | Op::Stop(_)
+        );
+        self.write_down(is_lasting || self.machine.has_notes());
+        self.check();
+    }
+
+    fn offer(&mut self) {
+        if let Some(&hash) = self.streams.get(usize::try_from(self.next).unwrap()) {
+            self.machine.offer(Offer { position: self.next, hash });
+            self.next += 1;
+        }
+    }
+
+    fn act(&mut self, op: Op, member: u64) {
+        let first = self.members[&member].first().copied();
+        let done = match (op, first) {
+            (Op::Leave(_), _) => {
+                self.machine.leave(member);
+                self.forget(member);
+                return;
+            }
+            (Op::Take(_), _) => return self.take(member),
+            (Op::Renew(_), _) => {
+                self.machine.renew(member, self.now).unwrap();
+                self.heard.insert(member, self.now);
+                let now = self.now;
+                self.members.get_mut(&member).unwrap().iter_mut().for_each(|held| held.since = now);
+                return;
+            }
+            (_, None) => {
+                let never = DeliveryId { position: Position::ZERO, number: 0 };
+                let refused = self.machine.ack(member, &[never]);
+                assert_eq!(refused, Err(Refusal::NotInFlight(Position::ZERO)));
+                return;
+            }
+            (Op::Ack(_), Some(held)) => self.machine.ack(member, &[held.id, held.id]),
+            (op, Some(held)) => {
+                let nack = match op {
+                    Op::Retry(_) => Nack::retry("it is late"),
+                    Op::Park(_) => Nack::park("it is wrong"),
+                    Op::Skip(_) => Nack::skip("it is old"),
+                    _ => Nack::stop("it is too much"),
+                };
+                self.machine.nack(member, held.id, &nack, (self.now, Self::wall()), 1.0)
+            }
+        };
+        assert_eq!(done, Ok(()), "what is held can be answered");
+        let held = self.members.get_mut(&member).unwrap().remove(0);
+        // Nothing can be answered twice, and by nobody else.
+        let again = self.machine.ack(member, &[held.id]);
+        assert_eq!(again, Err(Refusal::NotInFlight(held.id.position)));
+        let at = usize::try_from(held.id.position.get()).unwrap();
+        match op {
+            Op::Ack(_) | Op::Skip(_) => self.fates[at] = Fate::Done,
+            Op::Retry(_) => self.fail(held.id.position.get(), true),
+            Op::Park(_) => {
+                self.failures[at] += 1;
+                self.fates[at] = Fate::Parked;
+            }
+            _ => self.stopped = true,
+        }
+    }
+
+    fn take(&mut self, member: u64) {
+        self.machine.hear(member, self.now).unwrap();
+        self.heard.insert(member, self.now);
+        let taken = self.machine.take(member, self.now);
+        if self.stopped {
+            assert!(matches!(taken, Err(Refusal::Stopped(_))), "{taken:?}");
+            return;
+        }
+        let settings = self.machine.settings();
+        let is_in_turn =
+            settings.membership == Membership::Shared || self.members.keys().next() == Some(&member);
+        let has_room = self.members[&member].len() < settings.in_flight_max as usize;
+        let mut may = (0..self.next).filter(|&position| {
+            let is_paused = self.not_before.get(&position).is_some_and(|&moment| moment > self.now);
+            self.is_open(position)
+                && !self.held_by_others(position)
+                && !is_paused
+                && !self.waits_for(position)
+        });
+        match (taken.unwrap(), may.next()) {
+            (Taken::Delivery { id, attempt }, Some(position)) if is_in_turn && has_room => {
+                assert_eq!(id.position.get(), position, "the first of those that may be is handed out");
+                assert_eq!(attempt, self.failures[usize::try_from(position).unwrap()] + 1);
+                let since = self.now;
+                self.members.get_mut(&member).unwrap().push(Held { id, since });
+            }
+            (Taken::More, None) if is_in_turn && has_room => {}
+            (Taken::Nothing, None) => {}
+            (Taken::Nothing, Some(_)) if !is_in_turn || !has_room => {}
+            (taken, may) => panic!("{taken:?}, but {may:?} may be handed out to {member} in {self:#?}"),
+        }
+    }
+
+    fn unpark(&mut self, again: bool) {
+        let parked = (0..self.fates.len()).filter(|&at| self.fates[at] == Fate::Parked);
+        let first = parked.map(|at| Position::new(at as u64)).next();
+        let chosen: Vec<Position> = first.into_iter().collect();
+        let done = if again { self.machine.replay(&chosen) } else { self.machine.discard(&chosen) };
+        assert_eq!(done, Ok(()));
+        for position in chosen {
+            let at = usize::try_from(position.get()).unwrap();
+            self.fates[at] = if again { Fate::Due } else { Fate::Done };
+            self.failures[at] = 0;
+            self.not_before.remove(&position.get());
+            let refused = self.machine.replay(&[position]);
+            assert_eq!(refused, Err(Refusal::NotParked(position)));
+        }
+    }
+
+    fn reset(&mut self, to: u64) {
+        self.machine.reset(Start::From(Position::new(to).into()), to);
+        self.next = to;
+        self.members.values_mut().for_each(Vec::clear);
+        self.not_before.clear();
+        for at in 0..self.fates.len() {
+            let is_behind = at as u64 >= to;
+            if is_behind || self.fates[at] == Fate::Due {
+                self.fates[at] = if is_behind { Fate::Due } else { Fate::Done };
+                self.failures[at] = 0;
+            }
+        }
+    }
+
+    /// Notes are written together; what was noted before and what is noted now lead to how it stands.
+    fn write_down(&mut self, now: bool) {
+        if !now {
+            return;
+        }
+        for note in self.machine.take_notes() {
+            let decoded = Note::decode("s", note.event_type(), &note.encode());
+            self.noted.standing = Standing::fold(self.noted.standing.take(), decoded.expect("it is decoded"));
+        }
+        let Self { fates, failures, stopped, next, .. } = self;
+        let noted = &mut self.noted;
+        (noted.fates, noted.failures) = (fates.clone(), failures.clone());
+        (noted.stopped, noted.next) = (*stopped, *next);
+        // The notes that are written in place of all of these say the same.
+        let standing = self.noted.standing.as_ref();
+        let again = standing.unwrap().notes().into_iter().fold(None, Standing::fold);
+        assert_eq!(again.as_ref(), standing);
+    }
+
+    fn crash(&mut self) {
+        self.machine = Machine::new(self.noted.standing.clone().unwrap());
+        let Noted { fates, failures, stopped, next, .. } = self.noted.clone();
+        (self.fates, self.failures, self.stopped, self.next) = (fates, failures, stopped, next);
+        self.members.clear();
+        self.heard.clear();
+        self.not_before.clear();
+    }
+
+    /// What must hold at any time.
+    fn check(&self) {
+        let machine = &self.machine;
+        let due: BTreeSet<u64> = (0..self.next).filter(|&position| self.is_open(position)).collect();
+        assert_eq!(machine.next(), self.next);
+        assert_eq!(machine.open_count(), due.len(), "what is not done is open, {self:#?}");
+        assert_eq!(machine.first_open(), due.first().copied());
+        let is_parked = |position: &u64| self.fates[usize::try_from(*position).unwrap()] == Fate::Parked;
+        let parked: BTreeSet<u64> = (0..self.fates.len() as u64).filter(is_parked).collect();
+        assert_eq!(machine.parked().keys().copied().collect::<BTreeSet<_>>(), parked);
+        assert_eq!(machine.in_flight(), self.members.values().map(Vec::len).sum::<usize>(), "{self:#?}");
+        assert_eq!(machine.member_count(), self.members.len());
+        assert_eq!(machine.stopped().is_some(), self.stopped);
+        if let Some(limit) = self.members.values().map(Vec::len).max() {
+            assert!(limit <= machine.settings().in_flight_max as usize);
+        }
+    }
+
+    /// Whatever has happened, a member that goes on gets to the end of it.
+    fn check_that_it_ends(mut self) {
+        self.step(Op::Resume);
+        while !self.members.is_empty() {
+            self.step(Op::Leave(0));
+        }
+        self.step(Op::Join);
+        for _ in 0..self.streams.len() {
+            self.step(Op::Offer);
+        }
+        for _ in 0..8 * self.streams.len() {
+            self.step(Op::Take(0));
+            self.step(Op::Ack(0));
+            self.step(Op::Wait);
+        }
+        assert!(!self.fates.contains(&Fate::Due), "{self:#?}");
+    }
+
+    /// What tells apart states from which different things can happen.
+    fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        // Of what is held, waited for and heard, only how long ago it was matters, and only up to the time-out.
+        let steps = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs().min(3);
+        let rank = |member: &u64| self.members.keys().position(|other| other == member);
+        let _ = write!(text, "{:?}{:?}{}{}", self.fates, self.failures, self.stopped, self.next);
+        for (position, &moment) in &self.not_before {
+            let _ = write!(text, "w{position}:{}", steps(self.now, moment));
+        }
+        for (member, held) in &self.members {
+            let _ = write!(text, "m{:?}h{}", rank(member), steps(self.heard[member], self.now));
+            for held in held {
+                let _ = write!(text, "p{}s{}", held.id.position, steps(held.since, self.now));
+            }
+        }
+        let Noted { standing, .. } = &self.noted;
+        let standing = standing.as_ref().map(|standing| {
+            (
+                standing.next,
+                &standing.open,
+                standing.parked.keys().collect::<Vec<_>>(),
+                standing.stopped.is_some(),
+            )
+        });
+        let _ = write!(
+            text,
+            "{standing:?}{:?}{:?}{}",
+            self.noted.fates,
+            self.noted.failures,
+            self.machine.is_dirty()
+        );
+        text
+    }
+}
+
+fn settings(membership: Membership, order: DeliveryOrder, in_flight_max: u32) -> NewSubscription<'static> {
+    NewSubscription { membership, order, ..NewSubscription::new("s") }
+        .in_flight_max(in_flight_max)
+        .message_timeout(2 * STEP)
+        .retries(RETRIES_MAX, STEP, STEP)
+}
+
+/// Visits every state that can be reached, and from each sees to it that it ends. Returns how many there are.
+fn visit_all(settings: NewSubscription<'static>, streams: Vec<u64>, ops: &[Op]) -> usize {
+    let first = World::new(settings, streams, stopwatch());
+    let mut seen = HashSet::from([first.fingerprint()]);
+    let mut to_visit = VecDeque::from([first]);
+    while let Some(world) = to_visit.pop_front() {
+        for &op in ops {
+            if matches!(op, Op::Join) && world.members.len() == 2 {
+                continue;
+            }
+            let mut next = world.clone();
+            next.step(op);
+            if seen.insert(next.fingerprint()) {
+                next.clone().check_that_it_ends();
+                to_visit.push_back(next);
+            }
+        }
+    }
+    seen.len()
+}
+
+const ORDERS: [DeliveryOrder; 3] = [DeliveryOrder::ByStream, DeliveryOrder::Total, DeliveryOrder::Unordered];
+
+#[test]
+fn every_state_of_a_small_subscription_is_right_and_leads_to_the_end() {
+    let handling = [
+        Op::Offer,
+        Op::Join,
+        Op::Leave(0),
+        Op::Take(0),
+        Op::Take(1),
+        Op::Ack(0),
+        Op::Ack(1),
+        Op::Retry(0),
+        Op::Wait,
+        Op::Flush,
+        Op::Crash,
+    ];
+    for order in ORDERS {
+        for membership in [Membership::Exclusive, Membership::Shared] {
+            let states = visit_all(settings(membership, order, 1), vec![1, 1], &handling);
+            eprintln!("{order:?} {membership:?}: {states} states");
+            assert!(states > 300, "{states}");
+        }
+    }
+}
+
+#[test]
+fn every_state_with_parking_stopping_and_resetting_is_right_and_leads_to_the_end() {
+    let administering = [
+        Op::Offer,
+        Op::Join,
+        Op::Take(0),
+        Op::Ack(0),
+        Op::Park(0),
+        Op::Skip(0),
+        Op::Stop(0),
+        Op::Resume,
+        Op::Replay,
+        Op::Discard,
+        Op::Reset(0),
+        Op::Reset(1),
+        Op::Crash,
+    ];
+    for order in ORDERS {
+        let states = visit_all(settings(Membership::Shared, order, 2), vec![1, 2, 1], &administering);
+        eprintln!("{order:?}: {states} states");
+        assert!(states > 300, "{states}");
+    }
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let member = 0..4_usize;
+    prop_oneof![
+        6 => Just(Op::Offer),
+        1 => Just(Op::Join),
+        1 => member.clone().prop_map(Op::Leave),
+        8 => member.clone().prop_map(Op::Take),
+        6 => member.clone().prop_map(Op::Ack),
+        2 => member.clone().prop_map(Op::Retry),
+        1 => member.clone().prop_map(Op::Park),
+        1 => member.clone().prop_map(Op::Skip),
+        1 => member.clone().prop_map(Op::Stop),
+        1 => member.prop_map(Op::Renew),
+        2 => Just(Op::Wait),
+        2 => Just(Op::Resume),
+        1 => Just(Op::Replay),
+        1 => Just(Op::Discard),
+        1 => (0..30_u64).prop_map(Op::Reset),
+        2 => Just(Op::Flush),
+        1 => Just(Op::Crash),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_large_subscription_is_right_whatever_happens(
+        ops in prop::collection::vec(ops(), 0..150),
+        streams in prop::collection::vec(0..4_u64, 30),
+        order in 0..3_usize,
+        is_shared in any::<bool>(),
+        in_flight_max in 1..4_u32,
+    ) {
+        let membership = if is_shared { Membership::Shared } else { Membership::Exclusive };
+        let mut world = World::new(settings(membership, ORDERS[order], in_flight_max), streams, stopwatch());
+        ops.into_iter().for_each(|op| world.step(op));
+        world.check_that_it_ends();
+    }
+}
+
+/// A machine with a member that has taken so many events.
+fn with_taken(
+    settings: NewSubscription<'static>,
+    count: u64,
+    now: Instant,
+) -> (Machine, u64, Vec<DeliveryId>) {
+    let mut machine = Machine::new(Standing::new(settings));
+    let member = machine.join(now).unwrap();
+    (0..count).for_each(|position| machine.offer(Offer { position, hash: position }));
+    let taken = (0..count).map(|_| match machine.take(member, now).unwrap() {
+        Taken::Delivery { id, .. } => id,
+        other => panic!("{other:?}"),
+    });
+    let taken = taken.collect();
+    (machine, member, taken)
+}
+
+#[test]
+fn pauses_double_up_to_the_longest_and_are_shortened_by_chance() {
+    let now = stopwatch();
+    let second = Duration::from_secs(1);
+    let settings = NewSubscription::new("s").retries(u32::MAX, second, 5 * second);
+    let (mut machine, member, taken) = with_taken(settings, 1, now);
+    let (mut id, mut now) = (taken[0], now);
+    for (chance, pause) in
+        [(1.0, second), (0.0, second), (0.5, 3 * second), (1.0, 5 * second), (0.0, 5 * second / 2)]
+    {
+        machine.nack(member, id, &Nack::retry("late"), (now, Timestamp::ZERO), chance).unwrap();
+        let moment = machine.next_moment(member).expect("it waits for one");
+        assert_eq!(moment - now, pause);
+        now = moment;
+        machine.tick(now, Timestamp::ZERO);
+        let Ok(Taken::Delivery { id: next, .. }) = machine.take(member, now) else { panic!("it is due") };
+        id = next;
+    }
+}
+
+#[test]
+fn many_are_acknowledged_all_or_none() {
+    let now = stopwatch();
+    let (mut machine, member, taken) = with_taken(NewSubscription::new("s"), 5, now);
+    let wrong = DeliveryId { number: 99, ..taken[4] };
+    let refused = machine.ack(member, &[taken[0], wrong, taken[1]]);
+    assert_eq!(refused, Err(Refusal::NotInFlight(wrong.position)));
+    assert_eq!(machine.in_flight(), 5);
+    machine.ack(member, &taken[..4]).unwrap();
+    assert_eq!((machine.in_flight(), machine.first_open()), (1, Some(4)));
+}
+
+#[test]
+fn where_no_more_can_be_parked_it_stops_and_skips_nothing() {
+    let now = stopwatch();
+    let mut machine = Machine::new(Standing::new(NewSubscription::new("s").retries(0, STEP, STEP)));
+    let member = machine.join(now).unwrap();
+    let parked_max = annals_types::limits::PARKED_MAX as u64;
+    for position in 0..=parked_max {
+        machine.offer(Offer { position, hash: 1 });
+        let Ok(Taken::Delivery { id, .. }) = machine.take(member, now) else { panic!("it is ready") };
+        machine.nack(member, id, &Nack::retry("x".repeat(5_000)), (now, Timestamp::ZERO), 0.5).unwrap();
+    }
+    assert_eq!((machine.parked().len() as u64, machine.first_open()), (parked_max, Some(parked_max)));
+    assert!(machine.stopped().is_some_and(|reason| reason.starts_with("10000 events are parked")));
+    assert!(machine.parked().values().all(|entry| entry.reason.len() == 1_024));
+}
+
+#[test]
+fn what_is_read_ahead_and_what_is_open_is_bounded() {
+    let now = stopwatch();
+    let mut machine = Machine::new(Standing::new(NewSubscription::new("s").shared().in_flight_max(1_000)));
+    let mut members: Vec<u64> = (0..20).map(|_| machine.join(now).unwrap()).collect();
+    let mut position = 0;
+    // One stream: only its first event can be handed out.
+    let taker = members.pop().unwrap();
+    loop {
+        match machine.take(taker, now).unwrap() {
+            Taken::More => machine.offer(Offer { position, hash: 7 }),
+            Taken::Delivery { .. } => continue,
+            Taken::Nothing => break,
+        }
+        position += 1;
+    }
+    assert_eq!(machine.open_count(), 1_001, "one in flight, and those that wait for it");
+    machine.reset(Start::First, 0);
+    position = 0;
+    for member in members {
+        loop {
+            match machine.take(member, now).unwrap() {
+                Taken::More => machine.offer(Offer { position, hash: position }),
+                Taken::Delivery { .. } => continue,
+                Taken::Nothing => break,
+            }
+            position += 1;
+        }
+    }
+    assert_eq!(machine.open_count(), annals_types::limits::OPEN_MAX);
+}
