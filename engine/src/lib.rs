@@ -33,12 +33,14 @@ pub mod testing;
 
 pub use annals_types::{
     Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, Damage, DamageKind,
-    DiskChoice, ExpectedVersion, Follow, Followed, Head, InputError, IoFailure, Load, NewEvent, NewSnapshot,
-    OpenError, PassedOver, Position, Query, QueryItem, Read, ReadError, Record, Settings, Snapshot, Start,
-    Timestamp, Uuid, Version, category, limits,
+    Delivery, DeliveryId, DeliveryOrder, DiskChoice, ExpectedVersion, Follow, Followed, Head, InputError,
+    IoFailure, Load, Membership, Nack, NewEvent, NewSnapshot, NewSubscription, OpenError, Parked,
+    ParkedChoice, PassedOver, Position, Query, QueryItem, Read, ReadError, Record, Settings, Snapshot, Start,
+    SubscriptionError, SubscriptionStatus, Timestamp, Uuid, Version, category, limits,
 };
 pub use store::commit::TryAppendError;
 pub use store::follow::{Subscription, SubscriptionStream};
+pub use store::member::{Acknowledger, Member};
 pub use store::query::Touched;
 pub use store::read::Reader;
 pub use store::snapshots::Loaded;

@@ -7,6 +7,7 @@ use super::pulse::Pulse;
 use super::read_only::Follower;
 use super::sealed::SealedSegments;
 use super::side::Side;
+use super::subscriptions::Subscriptions;
 use crate::clock::Clock;
 use crate::disk::{Disk, Lock, Pipelining, is_memory_short};
 use crate::format::key::hash_name;
@@ -153,6 +154,7 @@ pub(crate) struct Core {
     pub(crate) lock: Mutex<Option<Box<dyn Lock>>>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) snapshots: Side,
+    pub(crate) subscriptions: Subscriptions,
 }
 
 impl Core {

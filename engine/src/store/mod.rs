@@ -4,6 +4,7 @@ pub(crate) mod boundary;
 pub(crate) mod commit;
 pub(crate) mod core;
 mod cursors;
+mod durable;
 mod examine;
 mod filling;
 pub(crate) mod follow;
@@ -12,6 +13,7 @@ mod ids;
 mod keeper;
 mod locate;
 mod lookup;
+pub(crate) mod member;
 mod open;
 mod outside;
 mod prepare;
@@ -30,6 +32,7 @@ pub(crate) mod snapshots;
 mod spans;
 mod stat;
 pub(crate) mod streams;
+mod subscriptions;
 pub(crate) mod ticket;
 mod verify;
 mod view;
@@ -484,9 +487,12 @@ impl Handle {
         if on_own_thread {
             // A waker dropped the last clone on the writer thread, which cannot wait for itself and may have more to write:
             // the store is given up with the thread's own reference to it, and the next opening repairs.
+            core.subscriptions.abandon();
             core.watermark.end();
             return Ok(());
         }
+        // Where that fails, what was acknowledged last is handed out again.
+        let _ = core.subscriptions.close(core);
         // What was appended with a snapshot was handed over whole by now.
         // Where that fails, they cost a longer replay.
         let _ = core.snapshots.close();

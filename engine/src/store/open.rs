@@ -10,7 +10,8 @@ use super::gate::{Bell, Gate};
 use super::keeper::{ReadySpare, Spare, make_spare};
 use super::roll::begin;
 use super::side::Side;
-use super::snapshots::SNAPSHOTS_NAME;
+use super::snapshots::SNAPSHOTS;
+use super::subscriptions::Subscriptions;
 use crate::clock::Clock;
 use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk, Lock, PROBE_PREFIX, Piece};
@@ -223,7 +224,8 @@ fn core_of(
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(Some(lock)),
         pulse: Arc::default(),
-        snapshots: Side::new(SNAPSHOTS_NAME),
+        snapshots: Side::new(SNAPSHOTS),
+        subscriptions: Subscriptions::new(),
     }
 }
 

@@ -7,7 +7,8 @@ use super::gate::{Bell, Gate};
 use super::keeper::Spare;
 use super::sealed::SealedSegments;
 use super::side::Side;
-use super::snapshots::SNAPSHOTS_NAME;
+use super::snapshots::SNAPSHOTS;
+use super::subscriptions::Subscriptions;
 use crate::clock::Clock;
 use crate::disk::maps::Advice;
 use crate::disk::{Access, Disk};
@@ -212,7 +213,8 @@ fn core_of(
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(None),
         pulse: Arc::default(),
-        snapshots: Side::new(SNAPSHOTS_NAME),
+        snapshots: Side::new(SNAPSHOTS),
+        subscriptions: Subscriptions::new(),
     }
 }
 

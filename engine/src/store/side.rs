@@ -35,8 +35,7 @@ const COMPLETE_NAME: &str = "complete";
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Side {
-    /// The directory of its first generation; that of others goes on with a number.
-    name: &'static str,
+    kind: SideKind,
     opened: RwLock<Option<Opened>>,
     /// When there was none, or no other generation, the last time that it was looked.
     looked: Mutex<Option<Instant>>,
@@ -46,8 +45,16 @@ pub(crate) struct Side {
     due_at: AtomicU64,
 }
 
-/// With fewer events, nothing is worth while.
-const EVENTS_MIN: u64 = 1_000;
+/// What there is to know of a side store in advance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SideKind {
+    /// The directory of its first generation; that of others goes on with a number.
+    pub(crate) name: &'static str,
+    /// With fewer events, leaving any behind is not worth while.
+    pub(crate) events_min: u64,
+    /// Whether it can be done without: then a damaged one is given up, and begins anew.
+    pub(crate) is_dispensable: bool,
+}
 
 #[derive(Debug)]
 struct Opened {
@@ -63,14 +70,19 @@ impl Opened {
 }
 
 impl Side {
-    pub(crate) fn new(name: &'static str) -> Self {
+    pub(crate) fn new(kind: SideKind) -> Self {
         Self {
-            name,
+            kind,
             opened: RwLock::default(),
             looked: Mutex::default(),
             renewing: Mutex::default(),
             due_at: AtomicU64::new(0),
         }
+    }
+
+    /// The directory of its first generation.
+    pub(crate) fn name(&self) -> &'static str {
+        self.kind.name
     }
 
     /// It, to be written to; made where there is none. It stays as it is until the guard is dropped.
@@ -151,7 +163,7 @@ impl Side {
     /// [`Self::renew`] if that is worth while.
     pub(crate) fn has_grown(&self, core: &Arc<Core>, events: u64, work: fn(&Arc<Core>)) {
         let due_at = self.due_at.load(Ordering::Relaxed);
-        if events < due_at.max(EVENTS_MIN) {
+        if events < due_at.max(self.kind.events_min) {
             return;
         }
         let mut renewing = self.renewing.lock();
@@ -239,8 +251,8 @@ impl Side {
         let _ = self.remove(core, next);
     }
 
-    /// Opens a generation for writing, and removes others. Where it is damaged, it is given up, and the next one begins
-    /// with nothing.
+    /// Opens a generation for writing, and removes others. Where it is damaged and can be done without, it is given up, and
+    /// the next one begins with nothing.
     fn open_or_begin(&self, core: &Arc<Core>, generation: u64) -> Result<Opened, OpenError> {
         let failed = |error| match error {
             AppendError::Io(failure) => OpenError::Io(failure),
@@ -249,7 +261,7 @@ impl Side {
             }
         };
         let opened = match self.open(core, generation) {
-            Err(OpenError::Damage(_)) => {
+            Err(OpenError::Damage(_)) if self.kind.is_dispensable => {
                 self.remove(core, generation + 1).map_err(failed)?;
                 drop(self.open(core, generation + 1)?);
                 self.complete(core, generation + 1).map_err(failed)?;
@@ -281,7 +293,8 @@ impl Side {
     }
 
     fn name_of(&self, generation: u64) -> String {
-        if generation == 0 { self.name.to_owned() } else { format!("{}-{generation}", self.name) }
+        let name = self.kind.name;
+        if generation == 0 { name.to_owned() } else { format!("{name}-{generation}") }
     }
 
     fn dir(&self, core: &Core, generation: u64) -> PathBuf {
@@ -302,7 +315,7 @@ impl Side {
     /// All of which there is a directory.
     fn generations(&self, core: &Core) -> Result<Vec<u64>, IoFailure> {
         let names = core.disk.list(&core.dir).map_err(|error| IoFailure::new("list", &core.dir, error))?;
-        let generation = |name: &String| match name.strip_prefix(self.name)? {
+        let generation = |name: &String| match name.strip_prefix(self.kind.name)? {
             "" => Some(0),
             rest => rest.strip_prefix('-')?.parse().ok(),
         };

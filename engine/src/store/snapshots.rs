@@ -12,7 +12,7 @@ use super::lookup::{self, StreamLookup};
 use super::prepare::Prepared;
 use super::promise::Promise;
 use super::read::Reader;
-use super::side;
+use super::side::{self, SideKind};
 use super::ticket::{SnapshotOnItsWay, Ticket};
 use crate::format::batch::Decided;
 use crate::format::snapshot::{
@@ -27,8 +27,9 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 
-/// The side store's directory.
-pub(crate) const SNAPSHOTS_NAME: &str = "snapshots";
+/// Their side store: what is lost costs a longer replay.
+pub(crate) const SNAPSHOTS: SideKind =
+    SideKind { name: "snapshots", events_min: 1_000, is_dispensable: true };
 
 /// A stream's state: a snapshot, if there is one that can be used, and the events behind it.
 pub struct Loaded {

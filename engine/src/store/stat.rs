@@ -82,7 +82,7 @@ pub(crate) fn stat(core: &Arc<Core>) -> Result<Stat, ReadError> {
     for name in [MANIFEST_NAME, MARK_NAME] {
         disk_bytes += file_bytes(&core.dir.join(name));
     }
-    disk_bytes += core.snapshots.bytes(core);
+    disk_bytes += core.snapshots.bytes(core) + core.subscriptions.side.bytes(core);
     Ok(Stat {
         events: next_position.get(),
         streams,

@@ -3,8 +3,9 @@
 use super::core::{Core, MANIFEST_NAME, MARK_NAME};
 use super::read_only;
 use super::sealed::{SealedSegment, SealedSegments};
-use super::snapshots::SNAPSHOTS_NAME;
+use super::side::Side;
 use super::spans;
+use super::{Store, subscriptions};
 use crate::disk::Access;
 use crate::disk::maps::Advice;
 use crate::format::digest::{self, BatchDigests, Chain, Digest};
@@ -93,7 +94,7 @@ pub(crate) fn verify(core: &Arc<Core>, progress: &mut dyn FnMut(u64, u64)) -> Re
     for log in &unsealed {
         check.unsealed(log)?;
     }
-    check.snapshots()?;
+    check.side_stores()?;
     (check.progress)(check.total, check.total);
     let mut seen = Vec::new();
     check.verified.damage.retain(|damage| {
@@ -111,8 +112,18 @@ impl Check<'_> {
         self.verified.damage.push(damage_at(path, offset, kind, positions));
     }
 
-    /// The snapshots' own store, with all that is checked of any.
-    fn snapshots(&mut self) -> Result<(), ReadError> {
+    /// The side stores, with all that is checked of any.
+    fn side_stores(&mut self) -> Result<(), ReadError> {
+        self.side_store(&self.core.snapshots, |_| Ok(()))?;
+        self.side_store(&self.core.subscriptions.side, subscriptions::verify)
+    }
+
+    /// A side store; `content`: what else there is to check of it.
+    fn side_store(
+        &mut self,
+        side: &Side,
+        content: impl FnOnce(&Store) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
         let in_it = |dir: &str, damage: Damage| Damage {
             file: Path::new(dir).join(damage.file),
             // Its positions are none of this store's.
@@ -120,13 +131,17 @@ impl Check<'_> {
             last_position: None,
             ..damage
         };
-        let (dir, verified) = match self.core.snapshots.apart(self.core) {
-            Ok(Some((dir, store))) => (dir, store.verify(&mut |_, _| {})),
+        let (dir, verified) = match side.apart(self.core) {
+            Ok(Some((dir, store))) => {
+                let verified = store.verify(&mut |_, _| {}).map(|verified| verified.damage);
+                let is_intact = matches!(&verified, Ok(damage) if damage.is_empty());
+                (dir, if is_intact { content(&store).map(|()| Vec::new()) } else { verified })
+            }
             Ok(None) => return Ok(()),
-            Err(error) => (SNAPSHOTS_NAME.to_owned(), Err(error)),
+            Err(error) => (side.name().to_owned(), Err(error)),
         };
         let damage = match verified {
-            Ok(verified) => verified.damage,
+            Ok(damage) => damage,
             Err(ReadError::Damage(damage)) => vec![damage],
             Err(error) => return Err(error),
         };

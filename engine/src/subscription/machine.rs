@@ -26,7 +26,12 @@ pub(crate) struct Machine {
     notes: Vec<Note>,
     /// Whether anything was acknowledged or failed that is not noted yet.
     is_dirty: bool,
+    /// What `next` was when it was noted.
+    noted_next: u64,
 }
+
+/// So far it may look on, where nothing matches, before that is noted: to be looked at again costs some milliseconds.
+const LOOKED_AT_MAX: u64 = 100_000;
 
 #[derive(Clone, Debug)]
 struct Member {
@@ -88,6 +93,7 @@ impl Machine {
             deliveries_ever: 0,
             notes: Vec::new(),
             is_dirty: false,
+            noted_next: next,
         }
     }
 
@@ -162,6 +168,11 @@ impl Machine {
         }
     }
 
+    /// Whether a member may take, if there is anything to take.
+    pub(crate) fn is_in_turn(&self, member: u64) -> bool {
+        self.members.contains_key(&member) && self.only_taker().is_none_or(|taker| taker == member)
+    }
+
     /// A member was heard of, by whatever it asked for.
     pub(crate) fn hear(&mut self, member: u64, now: Instant) -> Result<(), Refusal> {
         self.members.get_mut(&member).ok_or(Refusal::Lost)?.heard = now;
@@ -205,8 +216,7 @@ impl Machine {
         if let Some(reason) = &self.stopped {
             return Err(Refusal::Stopped(reason.clone()));
         }
-        let is_in_turn = self.only_taker().is_none_or(|taker| taker == member);
-        if !is_in_turn || held >= self.settings.in_flight_max {
+        if !self.is_in_turn(member) || held >= self.settings.in_flight_max {
             return Ok(Taken::Nothing);
         }
         let Some(position) = self.lanes.ready() else {
@@ -254,6 +264,13 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// A member was not given an event that it took: somebody else may take it.
+    pub(crate) fn give_back(&mut self, member: u64, id: DeliveryId) {
+        if self.check_held(member, &[id]).is_ok() {
+            self.take_back(id.position.get());
+        }
     }
 
     /// A member could not handle an event. `chance`: of 0 to 1, which part of the second half of the pause is waited.
@@ -341,10 +358,14 @@ impl Machine {
     }
 
     /// The notes that say all that was not noted yet. They are true together.
-    pub(crate) fn take_notes(&mut self) -> Vec<Note> {
-        self.is_dirty = false;
-        let notes = std::mem::take(&mut self.notes);
-        [Note::Progress(self.progress())].into_iter().chain(notes).collect()
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        [Note::Progress(self.progress())].into_iter().chain(self.notes.iter().cloned()).collect()
+    }
+
+    /// What [`Self::notes`] says was noted.
+    pub(crate) fn set_noted(&mut self) {
+        (self.is_dirty, self.noted_next) = (false, self.next);
+        self.notes.clear();
     }
 
     /// Whether there is anything to note that must not be lost.
@@ -352,9 +373,14 @@ impl Machine {
         !self.notes.is_empty()
     }
 
-    /// Whether there is anything to note.
+    /// Whether there is anything to note soon.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.is_dirty || self.has_notes()
+        self.is_dirty || self.has_notes() || self.next >= self.noted_next + LOOKED_AT_MAX
+    }
+
+    /// Whether anything is not noted.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.is_dirty() || self.next != self.noted_next
     }
 
     fn progress(&self) -> Progress {

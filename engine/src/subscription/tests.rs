@@ -3,7 +3,6 @@
 
 use super::machine::{Machine, Offer, Refusal, Taken};
 use super::standing::Standing;
-use crate::clock::stopwatch;
 use crate::format::subscription::Note;
 use annals_types::{
     DeliveryId, DeliveryOrder, Membership, Nack, NewSubscription, Position, Start, Timestamp,
@@ -16,6 +15,12 @@ use std::time::{Duration, Instant};
 /// A step of time: half of the message time-out, and the pause before a retry.
 const STEP: Duration = Duration::from_secs(1);
 const RETRIES_MAX: u32 = 1;
+
+/// Some moment to begin with.
+#[expect(clippy::disallowed_methods, reason = "which one is of no importance")]
+fn a_moment() -> Instant {
+    Instant::now()
+}
 
 /// What happens.
 #[derive(Clone, Copy, Debug)]
@@ -353,10 +358,11 @@ impl World {
         if !now {
             return;
         }
-        for note in self.machine.take_notes() {
+        for note in self.machine.notes() {
             let decoded = Note::decode("s", note.event_type(), &note.encode());
             self.noted.standing = Standing::fold(self.noted.standing.take(), decoded.expect("it is decoded"));
         }
+        self.machine.set_noted();
         let Self { fates, failures, stopped, next, .. } = self;
         let noted = &mut self.noted;
         (noted.fates, noted.failures) = (fates.clone(), failures.clone());
@@ -457,7 +463,7 @@ fn settings(membership: Membership, order: DeliveryOrder, in_flight_max: u32) ->
 
 /// Visits every state that can be reached, and from each sees to it that it ends. Returns how many there are.
 fn visit_all(settings: NewSubscription<'static>, streams: Vec<u64>, ops: &[Op]) -> usize {
-    let first = World::new(settings, streams, stopwatch());
+    let first = World::new(settings, streams, a_moment());
     let mut seen = HashSet::from([first.fingerprint()]);
     let mut to_visit = VecDeque::from([first]);
     while let Some(world) = to_visit.pop_front() {
@@ -559,7 +565,7 @@ proptest! {
         in_flight_max in 1..4_u32,
     ) {
         let membership = if is_shared { Membership::Shared } else { Membership::Exclusive };
-        let mut world = World::new(settings(membership, ORDERS[order], in_flight_max), streams, stopwatch());
+        let mut world = World::new(settings(membership, ORDERS[order], in_flight_max), streams, a_moment());
         ops.into_iter().for_each(|op| world.step(op));
         world.check_that_it_ends();
     }
@@ -584,7 +590,7 @@ fn with_taken(
 
 #[test]
 fn pauses_double_up_to_the_longest_and_are_shortened_by_chance() {
-    let now = stopwatch();
+    let now = a_moment();
     let second = Duration::from_secs(1);
     let settings = NewSubscription::new("s").retries(u32::MAX, second, 5 * second);
     let (mut machine, member, taken) = with_taken(settings, 1, now);
@@ -604,7 +610,7 @@ fn pauses_double_up_to_the_longest_and_are_shortened_by_chance() {
 
 #[test]
 fn many_are_acknowledged_all_or_none() {
-    let now = stopwatch();
+    let now = a_moment();
     let (mut machine, member, taken) = with_taken(NewSubscription::new("s"), 5, now);
     let wrong = DeliveryId { number: 99, ..taken[4] };
     let refused = machine.ack(member, &[taken[0], wrong, taken[1]]);
@@ -616,7 +622,7 @@ fn many_are_acknowledged_all_or_none() {
 
 #[test]
 fn where_no_more_can_be_parked_it_stops_and_skips_nothing() {
-    let now = stopwatch();
+    let now = a_moment();
     let mut machine = Machine::new(Standing::new(NewSubscription::new("s").retries(0, STEP, STEP)));
     let member = machine.join(now).unwrap();
     let parked_max = annals_types::limits::PARKED_MAX as u64;
@@ -632,7 +638,7 @@ fn where_no_more_can_be_parked_it_stops_and_skips_nothing() {
 
 #[test]
 fn what_is_read_ahead_and_what_is_open_is_bounded() {
-    let now = stopwatch();
+    let now = a_moment();
     let mut machine = Machine::new(Standing::new(NewSubscription::new("s").shared().in_flight_max(1_000)));
     let mut members: Vec<u64> = (0..20).map(|_| machine.join(now).unwrap()).collect();
     let mut position = 0;

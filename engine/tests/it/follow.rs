@@ -1,6 +1,6 @@
 //! Following: what is there and what comes, each once, in order, without a seam.
 
-use crate::support::{event, open, read_all, small, wait, wait_until, within};
+use crate::support::{block_on, event, open, read_all, small, wait, wait_until, within};
 use annals::{
     Append, DiskChoice, Follow, Followed, InputError, NewEvent, Position, QueryItem, Read, ReadError, Record,
     Settings, Store, Subscription, Timestamp, Version,
@@ -9,9 +9,7 @@ use futures_core::Stream;
 use std::future::poll_fn;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake};
+
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -140,35 +138,6 @@ fn progress_is_told_in_time_where_nothing_matches() {
         );
     }
     assert!(blocking.next_within(3 * often).unwrap().is_none(), "it is told once");
-}
-
-/// Wakes a thread.
-struct Unpark(std::thread::Thread, AtomicUsize);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        self.0.unpark();
-    }
-}
-
-/// The stream's next item, polled only when it says so.
-fn block_on<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
-    let unpark = Arc::new(Unpark(std::thread::current(), AtomicUsize::new(0)));
-    let waker = Arc::clone(&unpark).into();
-    let mut context = Context::from_waker(&waker);
-    loop {
-        let before = unpark.1.load(Ordering::SeqCst);
-        match Pin::new(&mut *stream).poll_next(&mut context) {
-            Poll::Ready(item) => return item,
-            Poll::Pending => {
-                while unpark.1.load(Ordering::SeqCst) == before {
-                    std::thread::park_timeout(SOON);
-                    assert!(unpark.1.load(Ordering::SeqCst) > before, "it was never woken");
-                }
-            }
-        }
-    }
 }
 
 #[test]

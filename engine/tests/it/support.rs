@@ -5,10 +5,13 @@ use annals::{
     Append, AppendError, Appended, DiskChoice, ExpectedVersion, NewEvent, Position, Read, ReadError, Record,
     Settings, Store, Ticket, Version,
 };
+use futures_core::Stream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake};
+use std::time::{Duration, Instant};
 
 /// The time of clocks that are set by hand.
 pub(crate) const NOW: u64 = 1_700_000_000_000_000_000;
@@ -36,6 +39,12 @@ pub(crate) fn small(disk: DiskChoice) -> Settings {
 /// Settings with all segments of the least size: an event of 4,000 bytes and more has one for itself.
 pub(crate) fn tiny(disk: DiskChoice) -> Settings {
     Settings { segment_bytes_max: 16 << 10, ..small(disk) }
+}
+
+/// A time to measure from.
+#[expect(clippy::disallowed_methods, reason = "tests measure how long something takes")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }
 
 /// Waits until it is so: something that is done in the background.
@@ -164,4 +173,35 @@ pub(crate) fn on_disk(disk: &SimulatedDisk) -> Store {
 /// A byte that tells events apart.
 pub(crate) fn filling(number: u64) -> u8 {
     u8::try_from(number % 251).unwrap()
+}
+
+/// Wakes a thread.
+struct Unpark(std::thread::Thread, AtomicUsize);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.unpark();
+    }
+}
+
+/// The stream's next item, polled only when it says so.
+pub(crate) fn block_on<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    let unpark = Arc::new(Unpark(std::thread::current(), AtomicUsize::new(0)));
+    let waker = Arc::clone(&unpark).into();
+    let mut context = Context::from_waker(&waker);
+    loop {
+        let before = unpark.1.load(Ordering::SeqCst);
+        match Pin::new(&mut *stream).poll_next(&mut context) {
+            Poll::Ready(item) => return item,
+            Poll::Pending => {
+                let begun = now();
+                // The thread may be woken for what it no longer waits for, too.
+                while unpark.1.load(Ordering::SeqCst) == before {
+                    assert!(begun.elapsed() < Duration::from_secs(20), "it was never woken");
+                    std::thread::park_timeout(Duration::from_secs(20));
+                }
+            }
+        }
+    }
 }

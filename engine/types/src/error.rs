@@ -492,6 +492,16 @@ pub enum SubscriptionError {
         /// The event's position.
         position: Position,
     },
+    /// It was to begin at a position that is not there yet: a mistake, or another store's position. Nothing was changed.
+    #[error(
+        "a subscription cannot begin at position {position}: the next position is {next}; give one that is there, or the end"
+    )]
+    AfterTheEnd {
+        /// The position that was given.
+        position: Position,
+        /// The position that the next event has.
+        next: Position,
+    },
     /// No parked event is at that position. None was changed.
     #[error("no event is parked at position {position}; list what is parked")]
     NotParked {
