@@ -2,6 +2,7 @@
 
 use annals::{
     AppendError, Damage, DamageKind, ExpectedVersion, InputError, IoFailure, OpenError, Position, ReadError,
+    SubscriptionError,
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -37,6 +38,9 @@ pub(crate) enum Failure {
     /// A batch was not appended.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// Something about a durable subscription was not done.
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionError),
     /// A stream that has no events, and so never was.
     #[error("there is no stream \"{}\"", stream.escape_debug())]
     NoStream {
@@ -96,7 +100,8 @@ impl Failure {
             Self::Usage(_) | Self::NotYet(_) => EXIT_USAGE,
             Self::Open(OpenError::Input(_))
             | Self::Read(ReadError::Input(_))
-            | Self::Append(AppendError::Input(_)) => EXIT_USAGE,
+            | Self::Append(AppendError::Input(_))
+            | Self::Subscription(SubscriptionError::Input(_)) => EXIT_USAGE,
             Self::Append(
                 AppendError::WrongVersion { .. }
                 | AppendError::QueryMatched { .. }
@@ -114,7 +119,11 @@ impl Failure {
         match self {
             Self::Open(OpenError::Damage(damage))
             | Self::Read(ReadError::Damage(damage))
-            | Self::Append(AppendError::Damage(damage)) => Some(damage),
+            | Self::Append(AppendError::Damage(damage))
+            | Self::Subscription(
+                SubscriptionError::Read(ReadError::Damage(damage))
+                | SubscriptionError::Append(AppendError::Damage(damage)),
+            ) => Some(damage),
             _ => None,
         }
     }
@@ -126,7 +135,8 @@ impl Failure {
             Self::Usage(_) => "usage",
             Self::NotYet(_) => "not_there_yet",
             Self::Open(error) => open_name(error),
-            Self::Append(error) => append_name(error),
+            Self::Append(error) | Self::Subscription(SubscriptionError::Append(error)) => append_name(error),
+            Self::Subscription(error) => subscription_name(error),
             Self::Read(ReadError::Input(_)) => "input",
             Self::Read(ReadError::Stopped { .. }) => "stopped",
             Self::Read(_) | Self::Io(_) | Self::Output(_) => "io",
@@ -194,6 +204,7 @@ impl Failure {
             Self::Open(OpenError::NewerFormat { file, found, supported }) => {
                 vec![("file", path_value(file)), ("found", json!(found)), ("supported", json!(supported))]
             }
+            Self::Subscription(error) => subscription_fields(error),
             Self::NoStream { stream } => vec![("stream", json!(stream))],
             Self::NoSnapshot { stream, version } => {
                 vec![("stream", json!(stream)), ("version", json!(version))]
@@ -294,6 +305,50 @@ fn append_name(error: &AppendError) -> &'static str {
         AppendError::ReadOnly => "read_only",
         AppendError::Damage(_) => "damage",
         _ => "io",
+    }
+}
+
+fn subscription_name(error: &SubscriptionError) -> &'static str {
+    match error {
+        SubscriptionError::Input(_) | SubscriptionError::Read(ReadError::Input(_)) => "input",
+        SubscriptionError::Unknown { .. } => "no_subscription",
+        SubscriptionError::Exists { .. } => "subscription_exists",
+        SubscriptionError::TooMany { .. } => "too_many_subscriptions",
+        SubscriptionError::TooManyMembers { .. } => "too_many_members",
+        SubscriptionError::NotInFlight { .. } => "not_in_flight",
+        SubscriptionError::AfterTheEnd { .. } => "after_the_end",
+        SubscriptionError::NotParked { .. } => "not_parked",
+        SubscriptionError::Lost { .. } => "lost",
+        SubscriptionError::Stopped { .. } => "subscription_stopped",
+        SubscriptionError::Deleted { .. } => "subscription_deleted",
+        SubscriptionError::Interrupted { .. } => "interrupted",
+        SubscriptionError::Closed => "closed",
+        SubscriptionError::Read(ReadError::Stopped { .. }) => "stopped",
+        _ => "io",
+    }
+}
+
+fn subscription_fields(error: &SubscriptionError) -> Fields {
+    match error {
+        SubscriptionError::Exists { name, difference } => {
+            vec![("subscription", json!(name)), ("difference", json!(difference))]
+        }
+        SubscriptionError::Stopped { name, reason } => {
+            vec![("subscription", json!(name)), ("reason", json!(reason))]
+        }
+        SubscriptionError::Unknown { name }
+        | SubscriptionError::TooMany { name }
+        | SubscriptionError::TooManyMembers { name }
+        | SubscriptionError::Lost { name }
+        | SubscriptionError::Deleted { name }
+        | SubscriptionError::Interrupted { name, .. } => vec![("subscription", json!(name))],
+        SubscriptionError::AfterTheEnd { position, next } => {
+            vec![("position", json!(position.get())), ("next_position", json!(next.get()))]
+        }
+        SubscriptionError::NotInFlight { position } | SubscriptionError::NotParked { position } => {
+            vec![("position", json!(position.get()))]
+        }
+        _ => Vec::new(),
     }
 }
 

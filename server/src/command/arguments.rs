@@ -1,6 +1,8 @@
 //! The command line: every command and option, with its help.
 
-use super::values::{DiskName, Place, Start, parse_expected, parse_place, parse_start};
+use super::values::{
+    DiskName, OrderName, Place, ResetTo, Start, parse_expected, parse_place, parse_reset, parse_start,
+};
 use annals::{ExpectedVersion, Query, QueryItem, Uuid};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -96,9 +98,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  annals snapshot list --stream order-42\n  annals snapshot show order-42 --version 41"
     )]
     Snapshot(Snapshot),
-    /// Administer subscriptions (not there yet)
-    #[command(after_help = "Example:\n  annals subscription list")]
-    Subscription(NotYet),
+    /// Create, list and administer durable subscriptions
+    #[command(
+        after_help = "Example:\n  annals subscription create invoicing --type OrderPlaced --shared\n  annals subscription list"
+    )]
+    Subscription(Subscription),
     /// Administer the stores of a server (not there yet)
     #[command(after_help = "Example:\n  annals store create tenant-7")]
     Store(NotYet),
@@ -239,12 +243,129 @@ pub(crate) struct Follow {
     pub(crate) directory: Directory,
     #[command(flatten)]
     pub(crate) selection: Selection,
-    /// Where to begin: at the start, at the end, or at a position (with --stream a version)
-    #[arg(long, value_name = "start|end|N", default_value = "end", value_parser = parse_start)]
-    pub(crate) from: Start,
-    /// The durable subscription to follow as (not there yet)
-    #[arg(long, value_name = "NAME", hide = true)]
+    /// Where to begin: at the start, at the end, or at a position (with --stream a version) [default: end]
+    #[arg(long, value_name = "start|end|N", value_parser = parse_start)]
+    pub(crate) from: Option<Start>,
+    /// Follow as a member of this durable subscription: what was printed before is not printed again. It is created
+    /// where there is none, and goes on where it stands where there is one
+    #[arg(long, value_name = "NAME")]
     pub(crate) subscription: Option<String>,
+}
+
+/// Options of `subscription`.
+#[derive(Debug, Args)]
+pub(crate) struct Subscription {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    #[command(subcommand)]
+    pub(crate) action: SubscriptionAction,
+}
+
+/// What to do with durable subscriptions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SubscriptionAction {
+    /// Create one; one that is there with the same settings stays as it is
+    #[command(
+        after_help = "Example:\n  annals subscription create invoicing --type OrderPlaced --from start --shared"
+    )]
+    Create(Box<SubscriptionCreate>),
+    /// List all, and how they stand
+    #[command(after_help = "Example:\n  annals subscription list --json")]
+    List,
+    /// Print how one stands
+    #[command(after_help = "Example:\n  annals subscription show invoicing")]
+    Show(SubscriptionName),
+    /// Begin again from a place; what is parked behind it comes again
+    #[command(after_help = "Example:\n  annals subscription reset invoicing --from 2026-11-22T00:00:00Z")]
+    Reset {
+        #[command(flatten)]
+        name: SubscriptionName,
+        /// From where: the start, the end, a position, or a time (RFC 3339)
+        #[arg(long, value_name = "start|end|N|TIME", value_parser = parse_reset)]
+        from: ResetTo,
+    },
+    /// Hand out nothing until it is resumed
+    #[command(after_help = "Example:\n  annals subscription stop invoicing --reason 'the printer is broken'")]
+    Stop {
+        #[command(flatten)]
+        name: SubscriptionName,
+        /// Why
+        #[arg(long, default_value = "stopped by hand")]
+        reason: String,
+    },
+    /// Hand out events again
+    #[command(after_help = "Example:\n  annals subscription resume invoicing")]
+    Resume(SubscriptionName),
+    /// List the parked events, and why they were parked
+    #[command(after_help = "Example:\n  annals subscription parked invoicing --json")]
+    Parked(SubscriptionName),
+    /// Hand out parked events again, all of them or those at some positions
+    #[command(after_help = "Example:\n  annals subscription replay invoicing --position 17")]
+    Replay {
+        #[command(flatten)]
+        name: SubscriptionName,
+        /// The position of a parked event; may be given several times [default: all]
+        #[arg(long, value_name = "N")]
+        position: Vec<u64>,
+    },
+    /// Be done with parked events
+    #[command(after_help = "Example:\n  annals subscription discard invoicing --position 17")]
+    Discard {
+        #[command(flatten)]
+        name: SubscriptionName,
+        /// The position of a parked event; may be given several times
+        #[arg(long, value_name = "N", required_unless_present = "all")]
+        position: Vec<u64>,
+        /// All that are parked
+        #[arg(long, conflicts_with = "position")]
+        all: bool,
+    },
+    /// Delete one, and all that is known of it; events stay
+    #[command(after_help = "Example:\n  annals subscription delete invoicing")]
+    Delete(SubscriptionName),
+}
+
+/// Which subscription.
+#[derive(Debug, Args)]
+pub(crate) struct SubscriptionName {
+    /// Its name
+    pub(crate) name: String,
+}
+
+/// Settings of a subscription that is created.
+#[derive(Debug, Args)]
+pub(crate) struct SubscriptionCreate {
+    #[command(flatten)]
+    pub(crate) name: SubscriptionName,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Where to begin: at the start, at the end, or at a position (with --stream a version)
+    #[arg(long, value_name = "start|end|N", default_value = "start", value_parser = parse_start)]
+    pub(crate) from: Start,
+    /// Have its members compete, instead of one member after the other
+    #[arg(long)]
+    pub(crate) shared: bool,
+    /// What an event waits for: earlier ones of its stream, all earlier ones, or nothing
+    #[arg(long, value_enum, default_value_t = OrderName::Stream)]
+    pub(crate) order: OrderName,
+    /// How many events a member may hold at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 32)]
+    pub(crate) in_flight_max: u32,
+    /// How long a member may hold an event, or not be heard of
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub(crate) message_timeout: f64,
+    /// How often an event is tried again before it is parked
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub(crate) retries: u32,
+    /// The pause after the first failure; each further one doubles it
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.1)]
+    pub(crate) backoff: f64,
+    /// The longest pause
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub(crate) backoff_max: f64,
+    /// How far it has come is the cursor of the same name, set by what its member appends: exactly once
+    #[arg(long, conflicts_with_all = ["shared", "order"])]
+    pub(crate) by_cursor: bool,
 }
 
 /// Options of `snapshot`.

@@ -2,12 +2,16 @@
 
 use super::arguments::Follow as Options;
 use super::read::print_event;
+use super::subscription::followed as followed_by;
 use super::values::Start;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::StopRequest;
-use annals::{Follow, Followed, Position, ReadError, Subscription, Version};
+use annals::{
+    Follow, Followed, Member, NewSubscription, Position, ReadError, Store, Subscription, SubscriptionError,
+    Version,
+};
 use std::time::Duration;
 
 /// How long a wait for new events lasts before signals are looked at again.
@@ -19,8 +23,8 @@ const ATTEMPTS_MAX: u32 = 20;
 
 /// Prints events from the given place on, for ever. A signal ends it, as planned.
 pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
-    if options.subscription.is_some() {
-        return Err(Failure::NotYet("following as a subscription (--subscription)".to_owned()));
+    if let Some(name) = &options.subscription {
+        return run_as_member(config, options, name);
     }
     let mut follow = followed(options);
     follow.validate().map_err(ReadError::Input)?;
@@ -51,13 +55,74 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
 /// What the options ask for.
 fn followed(options: &Options) -> Follow<'_> {
     let read = options.selection.read();
-    let follow = Follow { stream: read.stream, query: read.query, ..Follow::all() };
-    match options.from {
-        Start::First => follow,
-        Start::Next => follow.from_end(),
-        Start::Number(number) if follow.stream.is_some() => follow.from(Version::new(number)),
-        Start::Number(number) => follow.from(Position::new(number)),
+    let start = place(options.from.unwrap_or(Start::Next), read.stream.is_some());
+    Follow { stream: read.stream, query: read.query, start, ..Follow::all() }
+}
+
+/// Where that is; a number is a version where there is a stream.
+pub(super) fn place(start: Start, has_stream: bool) -> annals::Start {
+    match start {
+        Start::First => annals::Start::First,
+        Start::Next => annals::Start::End,
+        Start::Number(number) if has_stream => annals::Start::From(Version::new(number).into()),
+        Start::Number(number) => annals::Start::From(Position::new(number).into()),
     }
+}
+
+/// Prints what a durable subscription hands to a member, which acknowledges what has left for whoever reads the output.
+fn run_as_member(config: &Config, options: &Options, name: &str) -> Result<(), Failure> {
+    let stop = StopRequest::watch()?;
+    let store = config.open_existing_for_writing()?;
+    let mut output = Output::open();
+    let printed = attach(&store, options, name)
+        .and_then(|mut member| print_deliveries(&mut member, &mut output, config.json, &stop));
+    let printed = output.finish(printed);
+    let closed = store.close();
+    printed.and_then(|()| Ok(closed?))
+}
+
+/// Joins the subscription; creates it where there is none. What was given must be what it is.
+fn attach(store: &Store, options: &Options, name: &str) -> Result<Member, Failure> {
+    let given = options.selection.read();
+    let asked = followed_by(name, given, options.from.unwrap_or(Start::Next));
+    let there = match store.subscription(name) {
+        Ok(there) => there.settings,
+        Err(SubscriptionError::Unknown { .. }) => {
+            store.create_subscription(&asked)?;
+            return Ok(store.join(name)?);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let is_selected = asked.stream.is_some() || !asked.query.is_all();
+    let like_asked = NewSubscription {
+        stream: if is_selected { asked.stream } else { there.stream.clone() },
+        query: if is_selected { asked.query } else { there.query.clone() },
+        start: if options.from.is_some() { asked.start } else { there.start },
+        ..there.clone()
+    };
+    match there.difference(&like_asked) {
+        None => Ok(store.join(name)?),
+        Some(difference) => Err(SubscriptionError::Exists { name: name.to_owned(), difference }.into()),
+    }
+}
+
+fn print_deliveries(
+    member: &mut Member,
+    output: &mut Output,
+    json: bool,
+    stop: &StopRequest,
+) -> Result<(), Failure> {
+    while !stop.is_set() {
+        match member.next_within(PATIENCE)? {
+            Some(delivery) => {
+                print_event(output, &delivery, json)?;
+                output.flush()?;
+                member.ack(delivery.id)?;
+            }
+            None => output.check_reader()?,
+        }
+    }
+    Ok(())
 }
 
 /// Prints what comes until a signal does, and notes in `follow` where another attempt is to go on.

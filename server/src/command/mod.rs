@@ -15,6 +15,7 @@ mod sending;
 mod snapshot;
 mod stat;
 mod streams;
+mod subscription;
 mod timing;
 pub(crate) mod values;
 mod verify;
@@ -67,7 +68,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Verify(directory) => verify::run(&at(directory)?),
         Command::Serve(_) => not_yet("serve"),
         Command::Snapshot(options) => snapshot::run(&at(&options.directory)?, options),
-        Command::Subscription(_) => not_yet("subscription"),
+        Command::Subscription(options) => subscription::run(&at(&options.directory)?, options),
         Command::Store(_) => not_yet("store"),
         Command::Token(_) => not_yet("token"),
         Command::Tls(_) => not_yet("tls"),

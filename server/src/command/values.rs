@@ -1,7 +1,7 @@
 //! Values of options that are more than text or a number.
 
 use crate::time;
-use annals::{DiskChoice, ExpectedVersion, Timestamp, Version};
+use annals::{DeliveryOrder, DiskChoice, ExpectedVersion, Timestamp, Version};
 use clap::ValueEnum;
 use serde::Deserialize;
 
@@ -49,6 +49,54 @@ pub(crate) enum Start {
     Next,
     /// With this position or version.
     Number(u64),
+}
+
+/// Where a subscription begins again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ResetTo {
+    /// At the start or end.
+    Start(Start),
+    /// At a position or time.
+    Place(Place),
+}
+
+/// What an event of a subscription waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum OrderName {
+    /// For the earlier ones of its stream.
+    Stream,
+    /// For all earlier ones.
+    Total,
+    /// For none.
+    None,
+}
+
+impl OrderName {
+    /// The order of that name.
+    pub(crate) fn order(self) -> DeliveryOrder {
+        match self {
+            Self::Stream => DeliveryOrder::ByStream,
+            Self::Total => DeliveryOrder::Total,
+            Self::None => DeliveryOrder::Unordered,
+        }
+    }
+
+    /// The name of that order.
+    pub(crate) fn of(order: DeliveryOrder) -> &'static str {
+        match order {
+            DeliveryOrder::ByStream => "stream",
+            DeliveryOrder::Total => "total",
+            DeliveryOrder::Unordered => "none",
+        }
+    }
+}
+
+/// Reads where a subscription begins again.
+pub(crate) fn parse_reset(text: &str) -> Result<ResetTo, String> {
+    match text {
+        "start" | "end" => parse_start(text).map(ResetTo::Start),
+        _ => parse_place(text).map(ResetTo::Place),
+    }
 }
 
 /// Reads a bound of a read.

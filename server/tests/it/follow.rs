@@ -13,20 +13,20 @@ const LATENCY_MEDIAN_MAX: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A `follow` under way; killed when a test fails.
-struct Following {
+pub(crate) struct Following {
     child: Child,
     out: Option<BufReader<ChildStdout>>,
 }
 
 impl Following {
-    fn start(data: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(data: &Path, arguments: &[&str]) -> Self {
         let arguments = [&["follow", "--json"], arguments].concat();
         let mut child = command(data, &arguments).stdout(Stdio::piped()).spawn().unwrap();
         let out = child.stdout.take().map(BufReader::new);
         Self { child, out }
     }
 
-    fn next(&mut self) -> Value {
+    pub(crate) fn next(&mut self) -> Value {
         let mut line = String::new();
         self.out.as_mut().unwrap().read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap()
@@ -46,8 +46,12 @@ impl Following {
         lines
     }
 
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Interrupts it and gives its exit code.
-    fn interrupt(mut self) -> Option<i32> {
+    pub(crate) fn interrupt(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         self.child.wait().unwrap().code()
@@ -158,13 +162,6 @@ fn kill_a_flood(place: &Place, after: Duration) {
     child.kill().unwrap();
     child.wait().unwrap();
     flood.join().unwrap();
-}
-
-#[test]
-fn subscriptions_are_not_there_yet() {
-    let place = Place::new();
-    let run = place.run(&["follow", "--subscription", "s", "--json"]).expect_code(2);
-    assert_eq!(run.error()["error"], json!("not_there_yet"));
 }
 
 #[test]

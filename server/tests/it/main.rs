@@ -10,5 +10,6 @@ mod follow;
 mod import;
 mod read;
 mod snapshot;
+mod subscription;
 mod support;
 mod usage;

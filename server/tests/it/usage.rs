@@ -29,7 +29,6 @@ fn what_is_not_there_yet_says_so() {
     let place = Place::new();
     for arguments in [
         &["--json", "serve", "--listen", "127.0.0.1:0", "--insecure"][..],
-        &["--json", "subscription", "list"],
         &["--json", "store", "create", "x"],
         &["--json", "token", "list"],
         &["--json", "tls", "init"],
