@@ -4,7 +4,7 @@
 //! ```text
 //!  at  bytes
 //!   0     64  prelude "annalsmf"
-//!  64      8  generation: grows with each manifest
+//!  64      8  edition: grows with each manifest
 //!  72      8  epoch of the last opening for writing
 //!  80      8  ordinal of the last segment that was made; 0: none yet
 //!  88      8  number of sealed segments: the first ones, without gaps
@@ -27,7 +27,7 @@ const CURSOR_FIXED_BYTES: usize = 18;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Manifest {
     pub(crate) store: Uuid,
-    pub(crate) generation: u64,
+    pub(crate) edition: u64,
     pub(crate) epoch: u64,
     pub(crate) last_made: u64,
     pub(crate) sealed: Vec<Seal>,
@@ -40,7 +40,7 @@ impl Manifest {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; FIXED_BYTES + Seal::FIELDS_BYTES * self.sealed.len()];
         let (sealed, cursors) = (self.sealed.len() as u64, self.cursors.len() as u64);
-        let numbers = [self.generation, self.epoch, self.last_made, sealed, cursors];
+        let numbers = [self.edition, self.epoch, self.last_made, sealed, cursors];
         for (index, number) in numbers.into_iter().enumerate() {
             le::put_u64(&mut bytes, PRELUDE_BYTES + 8 * index, number);
         }
@@ -73,7 +73,7 @@ impl Manifest {
         let sealed: Vec<Seal> =
             entries.map(Seal::from_fields).collect::<Result<_, _>>().map_err(Refusal::Damaged)?;
         let manifest =
-            Self { store, generation: number(0), epoch: number(1), last_made: number(2), sealed, cursors };
+            Self { store, edition: number(0), epoch: number(1), last_made: number(2), sealed, cursors };
         if manifest.is_contiguous() { Ok(manifest) } else { Err(malformed) }
     }
 

@@ -10,7 +10,7 @@ pub(crate) const SECTION_FIXED_BYTES: usize = 8;
 pub(crate) const SECTION_MUST_UNDERSTAND: u16 = 1;
 
 /// Kinds of sections. Reserved for what later releases write, so that nobody gives the numbers another meaning:
-/// 2 snapshot reference, 4 control, 5 encryption key id, 6 event salts (of a batch from which
+/// 4 control, 5 encryption key id, 6 event salts (of a batch from which
 /// an event was erased), 7 digests of erased events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]

@@ -31,7 +31,7 @@
 //!             stream, category, correlation id (16), causation id (16)
 //! ```
 //!
-//! The lane of an event is the hash of its stream's name, as in the index: events of one lane can wait for each other.
+//! The lane of an event is the hash of its stream's name, as in the log's indexes: events of one lane can wait for each other.
 
 use super::{le, len_u16, len_u32};
 use annals_types::{

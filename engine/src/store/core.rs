@@ -193,7 +193,7 @@ impl Core {
         let mut manifest = self.manifest.lock();
         let mut next = manifest.clone();
         change(&mut next);
-        next.generation += 1;
+        next.edition += 1;
         write_manifest(self.disk.as_ref(), &self.dir, &next)?;
         *manifest = next;
         Ok(())

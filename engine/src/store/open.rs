@@ -134,14 +134,8 @@ fn create(disk: &dyn Disk, dir: &Path) -> Result<Manifest, OpenError> {
     let mut bytes = [0; 16];
     rand::rng().fill_bytes(&mut bytes);
     let store = uuid::Builder::from_random_bytes(bytes).into_uuid();
-    let manifest = Manifest {
-        store,
-        generation: 1,
-        epoch: 0,
-        last_made: 0,
-        sealed: Vec::new(),
-        cursors: BTreeMap::new(),
-    };
+    let manifest =
+        Manifest { store, edition: 1, epoch: 0, last_made: 0, sealed: Vec::new(), cursors: BTreeMap::new() };
     write_manifest(disk, dir, &manifest)?;
     Ok(manifest)
 }

@@ -96,7 +96,7 @@ fn open_once(
         return if has_creation_marks(disk.as_ref(), dir) {
             let manifest = crate::format::manifest::Manifest {
                 store: annals_types::Uuid::nil(),
-                generation: 0,
+                edition: 0,
                 epoch: 0,
                 last_made: 0,
                 sealed: Vec::new(),

@@ -4,6 +4,7 @@
 
 mod index;
 mod snapshot;
+mod subscription;
 
 use crate::format_tables::{DOCUMENT, Format, align_up, crc, hash, number};
 use crate::support::{spans_in, wait_until};
@@ -354,6 +355,7 @@ fn a_store_is_read_by_what_the_format_document_says() {
     let dir = tempfile::tempdir().unwrap();
     write_store(dir.path());
     snapshot::write_snapshots(dir.path());
+    subscription::write_subscriptions(dir.path());
     let format = Format::parse(DOCUMENT);
     let file = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
 
@@ -404,6 +406,7 @@ fn a_store_is_read_by_what_the_format_document_says() {
     }
 
     reader.check_snapshots(&dir.path().join("snapshots"));
+    reader.check_subscriptions(&dir.path().join("subscriptions"));
     assert!(reader.compressed > 0 && reader.compressed < 250);
     check_mark(&format, &file("mark"), &reader, of("epoch"), last_segment);
     let expected = Store::open_read_only(dir.path()).unwrap().read(Read::all()).unwrap();

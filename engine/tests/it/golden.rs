@@ -3,12 +3,14 @@
 use crate::support::{spans_in, wait_until};
 use annals::testing::{Clock, open_with_clock};
 use annals::{
-    Append, Cursor, DiskChoice, NewEvent, Position, Read, Record, Settings, Store, Timestamp, Uuid,
+    Append, Cursor, DeliveryOrder, DiskChoice, Nack, NewEvent, NewSnapshot, NewSubscription, Position,
+    QueryItem, Read, Record, Settings, Start, Store, Timestamp, Uuid, Version,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 const NOW: u64 = 1_767_225_600_000_000_000;
 
@@ -69,14 +71,58 @@ fn write(dir: &Path) {
     for batch in batches() {
         store.append(batch).unwrap().wait().unwrap();
     }
+    write_beside(&store);
     wait_until("a span", || !spans_in(dir).is_empty());
     store.close().unwrap();
 }
 
+/// Snapshots and durable subscriptions, with what they can have.
+fn write_beside(store: &Store) {
+    for (version, state) in [(3, "three"), (7, "seven"), (9, "nine")] {
+        let snapshot = NewSnapshot::new("order-0", 2, state);
+        store.write_snapshot(&snapshot, Version::new(version)).unwrap();
+    }
+    store.delete_snapshots("order-0", "", Some(Version::new(9))).unwrap();
+    store.create_subscription(&subscription()).unwrap();
+    let mut member = store.join("golden").unwrap();
+    let ids: Vec<_> =
+        (0..4).map(|_| member.next_within(Duration::ZERO).unwrap().expect("there are enough").id).collect();
+    member.ack_each(&ids[2..3]).unwrap();
+    member.nack(ids[0], &Nack::park("the first")).unwrap();
+    member.nack(ids[1], &Nack::retry("the second")).unwrap();
+    store.stop_subscription("golden", "the end").unwrap();
+}
+
+fn subscription() -> NewSubscription<'static> {
+    NewSubscription::new("golden")
+        .query(QueryItem::new().category("order").of_type("Counted").tag("round:first"))
+        .start(Start::From(Position::new(6).into()))
+        .shared()
+        .order(DeliveryOrder::Unordered)
+        .retries(5, Duration::from_millis(20), Duration::from_secs(40))
+}
+
+fn assert_has_what_is_beside(store: &Store) {
+    let (snapshots, passed_over) = store.snapshots("order-0").unwrap();
+    let found: Vec<_> =
+        snapshots.iter().map(|found| (found.version.get(), found.schema, &found.data[..])).collect();
+    assert_eq!((found, passed_over.len()), (vec![(7, 2, &b"seven"[..]), (3, 2, b"three")], 0));
+    let status = store.subscription("golden").unwrap();
+    assert_eq!(status.settings.difference(&subscription()), None);
+    assert_eq!((status.next.get(), status.open, status.parked), (25, 2, 1));
+    assert_eq!((status.oldest.unwrap().0.get(), status.stopped.as_deref()), (12, Some("the end")));
+    assert_eq!(store.parked("golden").unwrap()[0].reason, "the first");
+}
+
 fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        let (path, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
     }
 }
 
@@ -101,8 +147,8 @@ fn the_golden_store_of_this_format_can_be_made() {
     let records: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
     assert_holds_the_batches(&records);
     assert_has_the_cursors(&store);
+    assert_has_what_is_beside(&store);
     if let Ok(name) = std::env::var("ANNALS_MAKE_GOLDEN") {
-        fs::create_dir_all(golden(&name)).unwrap();
         copy(made.path(), &golden(&name));
     }
 }
@@ -120,6 +166,7 @@ fn golden_stores_are_read_verified_and_written_on() {
         let records: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
         assert_holds_the_batches(&records);
         assert_has_the_cursors(&store);
+        assert_has_what_is_beside(&store);
         let before = records.len();
         drop(store);
         let store = Store::open(dir.path()).unwrap();
@@ -130,6 +177,7 @@ fn golden_stores_are_read_verified_and_written_on() {
         assert_eq!(records.len(), before + 1);
         assert_holds_the_batches(&records);
         assert_has_the_cursors(&store);
+        assert_has_what_is_beside(&store);
         assert!(store.verify(&mut |_, _| {}).unwrap().is_ok());
     }
 }
