@@ -2,7 +2,7 @@
 
 use crate::report::{Common, Failure, histogram, microseconds, note, print_line};
 use crate::workload::{Producer, stopwatch};
-use annals::{Append, Follow, Followed, NewEvent, Position, Settings, Store, Subscription};
+use annals::{Append, Follow, Followed, NewEvent, NewSubscription, Position, Settings, Store, Subscription};
 use hdrhistogram::Histogram;
 use serde_json::json;
 use std::path::Path;
@@ -31,30 +31,41 @@ const WRITERS: u32 = 8;
 /// Events of a batch that followers stop in, and bytes of each.
 const BATCH: u64 = 20;
 const EVENT_BYTES: usize = 4_000;
+/// Events that members of durable subscriptions handle.
+const HANDLED: u64 = 200_000;
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     std::fs::create_dir_all(&arguments.common.dir)?;
-    let (blocking, awaiting) = (latencies(arguments, false)?, latencies(arguments, true)?);
-    for (work, latency) in [("follow_blocking", blocking), ("follow_awaiting", awaiting)] {
+    let works =
+        [("follow_blocking", block as Follower), ("follow_awaiting", poll), ("follow_member", be_member)];
+    for (work, follower) in works {
+        let latency = latencies(arguments, follower)?;
         print_line(
             arguments.common.json,
             &json!({"work": work, "events": latency.len(), "p50_us": microseconds(&latency, 0.5),
                 "p99_us": microseconds(&latency, 0.99), "most_us": microseconds(&latency, 1.0)}),
         );
     }
+    handled_by_members(arguments)?;
     cost_of_stopped(arguments)
 }
 
+/// Says when it had each event that is appended from now on; it is told once it is ready.
+type Follower = fn(&Store, &mpsc::Sender<Instant>);
+
 /// From the acknowledgement in one thread to the event in another, with one writer.
-fn latencies(arguments: &Arguments, awaiting: bool) -> Result<Histogram<u64>, Failure> {
+fn latencies(arguments: &Arguments, follower: Follower) -> Result<Histogram<u64>, Failure> {
     let dir = tempfile::tempdir_in(&arguments.common.dir)?;
     let store = Store::open(dir.path())?;
-    let (had, follower) = mpsc::channel::<Instant>();
-    let subscription = store.follow(&Follow::all().from_end())?;
-    let thread =
-        std::thread::spawn(
-            move || if awaiting { poll(subscription, &had) } else { block(subscription, &had) },
-        );
+    let (had, events) = mpsc::channel::<Instant>();
+    store.create_subscription(&NewSubscription::new("member"))?;
+    let thread = {
+        let store = store.clone();
+        std::thread::spawn(move || follower(&store, &had))
+    };
+    // It has caught up with nothing.
+    events.recv_timeout(PATIENCE)?;
     let mut latency = histogram();
     let begun = stopwatch();
     let mut producer = Producer::new(0, 1);
@@ -63,7 +74,7 @@ fn latencies(arguments: &Arguments, awaiting: bool) -> Result<Histogram<u64>, Fa
         let stream = event.stream.clone().into_owned();
         store.append(Append::from(event).expect(stream, expected))?.wait()?;
         let acknowledged = stopwatch();
-        let had = follower.recv_timeout(Duration::from_secs(10))?;
+        let had = events.recv_timeout(PATIENCE)?;
         note(&mut latency, had.saturating_duration_since(acknowledged));
     }
     store.close()?;
@@ -71,14 +82,16 @@ fn latencies(arguments: &Arguments, awaiting: bool) -> Result<Histogram<u64>, Fa
     Ok(latency)
 }
 
-fn block(subscription: Subscription, had: &mpsc::Sender<Instant>) {
+fn block(store: &Store, had: &mpsc::Sender<Instant>) {
+    let subscription = store.follow(&Follow::all().from_end()).expect("the store is open");
     for followed in subscription {
         tell(followed, had);
     }
 }
 
-fn poll(subscription: Subscription, had: &mpsc::Sender<Instant>) {
+fn poll(store: &Store, had: &mpsc::Sender<Instant>) {
     use futures_core::Stream as _;
+    let subscription = store.follow(&Follow::all().from_end()).expect("the store is open");
     let mut stream = std::pin::pin!(subscription.into_stream());
     let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
     let mut context = std::task::Context::from_waker(&waker);
@@ -100,10 +113,60 @@ impl std::task::Wake for Unpark {
 }
 
 fn tell(followed: Result<Followed, annals::ReadError>, had: &mpsc::Sender<Instant>) {
-    if matches!(followed, Ok(Followed::Event(_))) {
+    if matches!(followed, Ok(Followed::Event(_) | Followed::CaughtUp { .. })) {
         // The other end has gone when the measurement is over.
         let _ = had.send(stopwatch());
     }
+}
+
+/// A member of a durable subscription.
+fn be_member(store: &Store, had: &mpsc::Sender<Instant>) {
+    let mut member = store.join("member").expect("it was created");
+    let _ = had.send(stopwatch());
+    while let Ok(Some(delivery)) = member.next_within(PATIENCE) {
+        let _ = had.send(stopwatch());
+        if member.ack(delivery.id).is_err() {
+            return;
+        }
+    }
+}
+
+/// How many events a second members of a durable subscription take and acknowledge, one by one.
+#[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
+fn handled_by_members(arguments: &Arguments) -> Result<(), Failure> {
+    let dir = tempfile::tempdir_in(&arguments.common.dir)?;
+    let store = Store::open(dir.path())?;
+    for number in 0..HANDLED / 100 {
+        let event = |place: u64| {
+            NewEvent::new(format!("s-{}", (number * 7 + place) % 1_000), "Noted").binary(vec![7; 200])
+        };
+        store.append((0..100).map(event).collect::<Append<'_>>())?.wait()?;
+    }
+    for (name, members) in [("exclusive", 1), ("shared", 1), ("shared", 2)] {
+        let new = NewSubscription::new(format!("{name} {members}"));
+        let new = if name == "shared" { new.shared() } else { new };
+        store.create_subscription(&new)?;
+        let begun = stopwatch();
+        std::thread::scope(|scope| {
+            let handle = || {
+                let mut member = store.join(&new.name)?;
+                while let Some(delivery) = member.next_within(Duration::ZERO)? {
+                    member.ack(delivery.id)?;
+                }
+                Ok::<(), annals::SubscriptionError>(())
+            };
+            let threads: Vec<_> = (0..members).map(|_| scope.spawn(handle)).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| Ok::<(), Failure>(thread.join().map_err(|_| "a member failed")??))
+        })?;
+        let rate = HANDLED as f64 / begun.elapsed().as_secs_f64();
+        print_line(
+            arguments.common.json,
+            &json!({"work": format!("handled_{name}"), "members": members, "events": HANDLED, "events_per_second": rate.round()}),
+        );
+    }
+    Ok(store.close()?)
 }
 
 /// Appends beside followers that stopped in the middle of a batch, and beside none, in turns, to one store.
