@@ -223,6 +223,12 @@ impl Store {
         core.watermark.wait(batch, group);
     }
 
+    /// Whether this is one of the store's own threads, which wait for nothing.
+    pub(crate) fn is_on_own_thread(&self) -> bool {
+        let this = std::thread::current().id();
+        self.handle.threads.lock().iter().any(|thread| thread.thread().id() == this)
+    }
+
     fn refuse_read_only(&self) -> Result<(), AppendError> {
         if self.handle.core.follower.get().is_some() { Err(AppendError::ReadOnly) } else { Ok(()) }
     }

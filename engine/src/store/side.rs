@@ -13,7 +13,7 @@ use crate::disk::Access;
 use annals_types::{
     AppendError, IoFailure, NewEvent, OpenError, Position, Read, ReadError, Record, Settings,
 };
-use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -152,9 +152,13 @@ impl Side {
 
     /// Closes it, if it was opened; reading it goes on.
     pub(crate) fn close(&self) -> Result<(), AppendError> {
-        // It sees that the store is closing, and gives up.
         let renewing = self.renewing.lock().take();
-        renewing.map_or(Ok(()), JoinHandle::join).unwrap_or_default();
+        let is_on_its_thread =
+            self.opened.read().as_ref().is_some_and(|opened| opened.store.is_on_own_thread());
+        if !is_on_its_thread {
+            // It sees that the store is closing, and gives up. But it may wait for this store's thread first.
+            renewing.map_or(Ok(()), JoinHandle::join).unwrap_or_default();
+        }
         let opened = self.opened.write();
         opened.as_ref().map_or(Ok(()), |opened| opened.store.clone().close())
     }
@@ -194,7 +198,7 @@ impl Side {
         let to = self.open(core, next).map_err(as_append_error)?;
         // Nobody is between the parts of what is written, and all of it is durable.
         let copied = {
-            let _quiet = self.opened.write();
+            let _quiet = self.opened_alone();
             from.settle();
             from.next_position()
         };
@@ -203,7 +207,7 @@ impl Side {
             return Err(error);
         }
         // Whoever writes or looks now waits.
-        let mut opened = self.opened.write();
+        let mut opened = self.opened_alone();
         if !opened.as_ref().is_some_and(|opened| Arc::ptr_eq(&opened.store.handle, &from.handle)) {
             // A write failed and it was opened anew meanwhile, which took the next generation for a leftover.
             self.give_up(core, to, next);
@@ -224,6 +228,18 @@ impl Side {
         drop(from);
         wait_for_readers(core, &core_of_from);
         self.remove(core, generation)
+    }
+
+    /// It, once nobody writes: those who look meanwhile do not wait behind this, but for the last resort.
+    fn opened_alone(&self) -> RwLockWriteGuard<'_, Option<Opened>> {
+        let begun = stopwatch();
+        while begun.elapsed() < QUIET_TIME {
+            if let Some(opened) = self.opened.try_write() {
+                return opened;
+            }
+            std::thread::sleep(QUIET_PAUSE);
+        }
+        self.opened.write()
     }
 
     /// Ends a generation: what was written to it meanwhile follows what was copied, and the next one is complete.
@@ -344,6 +360,10 @@ impl Side {
         core.disk.remove_dir(&dir).and_then(|()| core.disk.sync_dir(&core.dir)).map_err(failed)
     }
 }
+
+/// How long it is looked for a moment in which nobody writes, and how often.
+const QUIET_TIME: Duration = Duration::from_secs(2);
+const QUIET_PAUSE: Duration = Duration::from_micros(200);
 
 /// How long a generation that is over waits for those who read it.
 const READERS_TIME: Duration = Duration::from_secs(5);

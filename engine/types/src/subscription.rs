@@ -277,7 +277,7 @@ pub enum Nack<'a> {
     Retry(Cow<'a, str>),
     /// It is set aside, and what waits for it goes on.
     Park(Cow<'a, str>),
-    /// It is done with: nobody is handed it again.
+    /// It is done with: nobody is handed it again. The reason is not kept.
     Skip(Cow<'a, str>),
     /// The subscription stops: it hands out nothing, this event included, until it is resumed.
     Stop(Cow<'a, str>),
