@@ -36,8 +36,9 @@ pub use annals_types::{
     Delivery, DeliveryId, DeliveryOrder, DiskChoice, ExpectedVersion, Follow, Followed, Head, InputError,
     IoFailure, Load, Membership, Nack, NewEvent, NewSnapshot, NewSubscription, OpenError, Parked,
     ParkedChoice, PassedOver, Position, Query, QueryItem, Read, ReadError, Record, Settings, Snapshot, Start,
-    SubscriptionError, SubscriptionStatus, Timestamp, Uuid, Version, category, limits,
+    Stat, SubscriptionError, SubscriptionStatus, Timestamp, Uuid, Verified, Version, category, limits,
 };
+pub use store::Store;
 pub use store::commit::TryAppendError;
 pub use store::follow::{Subscription, SubscriptionStream};
 pub use store::member::{Acknowledger, Member};
@@ -46,4 +47,3 @@ pub use store::read::Reader;
 pub use store::snapshots::Loaded;
 pub use store::streams::Streams;
 pub use store::ticket::Ticket;
-pub use store::{Stat, Store, Verified};

@@ -37,9 +37,6 @@ pub(crate) mod ticket;
 mod verify;
 mod view;
 
-pub use stat::Stat;
-pub use verify::Verified;
-
 use self::commit::TryAppendError;
 use self::core::{Core, PoisonOnPanic};
 use self::follow::Subscription;
@@ -54,7 +51,7 @@ use crate::log::writer;
 use crate::striped::Shared;
 use annals_types::{
     Append, AppendError, Follow, Head, IoFailure, Load, NewSnapshot, OpenError, PassedOver, Position, Read,
-    ReadError, Settings, Snapshot, Version,
+    ReadError, Settings, Snapshot, Stat, Verified, Version,
 };
 use std::path::Path;
 use std::sync::Arc;

@@ -4,34 +4,9 @@ use super::core::{Core, LOCK_NAME, MANIFEST_NAME, MARK_NAME};
 use super::streams::Streams;
 use crate::format::{BLOCK_BYTES, FORMAT_VERSION, align_up};
 use crate::log::index_name;
-use annals_types::{Position, ReadError};
+use annals_types::{Position, ReadError, Stat};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Facts about a store, at one moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Stat {
-    /// Durable events.
-    pub events: u64,
-    /// Streams with at least one durable event.
-    pub streams: u64,
-    /// The position that the next event gets.
-    pub next_position: Position,
-    /// Log segments, the active one included.
-    pub segments: u64,
-    /// Bytes that the store's files take, reserved space included.
-    pub disk_bytes: u64,
-    /// Bytes of them that are indexes, on disk and in memory.
-    pub index_bytes: u64,
-    /// Number of the present or last writer's reign.
-    pub epoch: u64,
-    /// How the log is written: `ring`, `direct`, `buffered`, `simulated`.
-    pub disk: String,
-    /// Version of the format.
-    pub format: u32,
-    /// Process id of the writer, if there is one.
-    pub writer: Option<u32>,
-}
 
 /// How the present or last writer writes the log: it says so in its lock file.
 fn writers_disk(core: &Core) -> String {

@@ -130,7 +130,9 @@ pub(super) fn create(core: &Arc<Core>, new: &NewSubscription<'_>) -> Result<bool
         let difference = there.difference(new);
         return match difference {
             None => Ok(false),
-            Some(difference) => Err(SubscriptionError::Exists { name: new.name.to_string(), difference }),
+            Some(difference) => {
+                Err(SubscriptionError::Exists { name: new.name.to_string(), difference: difference.into() })
+            }
         };
     }
     if names(core)?.len() >= limits::SUBSCRIPTIONS_MAX {

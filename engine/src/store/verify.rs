@@ -17,36 +17,13 @@ use crate::index::memory::MemoryIndex;
 use crate::log::scan::{Frames, Place};
 use crate::log::unsealed::Unsealed;
 use crate::log::{damage_at, index_name};
-use annals_types::{Cursor, Damage, DamageKind, ReadError};
+use annals_types::{Cursor, Damage, DamageKind, ReadError, Verified};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// What a verification found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Verified {
-    /// Intact events.
-    pub events: u64,
-    /// Segments looked at.
-    pub segments: u64,
-    /// Bytes behind the last frame of a store that was not closed cleanly; never acknowledged, no damage.
-    pub torn_tail_bytes: u64,
-    /// The hash over all batches that are sealed, in hexadecimal, to be kept elsewhere and compared later.
-    pub chain: String,
-    /// Everything that is wrong.
-    pub damage: Vec<Damage>,
-}
-
-impl Verified {
-    /// Whether nothing is wrong.
-    #[must_use]
-    pub fn is_ok(&self) -> bool {
-        self.damage.is_empty()
-    }
-}
 
 /// One verification on its way.
 struct Check<'a> {

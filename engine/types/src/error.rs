@@ -4,6 +4,7 @@ use crate::cursor::Cursor;
 use crate::limits;
 use crate::position::{Position, Timestamp, Version};
 use crate::stream::ExpectedVersion;
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,6 +80,12 @@ pub enum InputError {
         "a subscription by cursor has one member and hands out one event at a time; make it exclusive, in total order"
     )]
     CursorOfMany,
+    /// What a server says of it.
+    #[error("{message}")]
+    Told {
+        /// What it says.
+        message: String,
+    },
     /// A setting is out of its range.
     #[error("the setting {setting} is {value}; it must be between {min} and {max}")]
     Setting {
@@ -468,7 +475,7 @@ pub enum SubscriptionError {
         /// The name.
         name: String,
         /// The first setting that differs.
-        difference: &'static str,
+        difference: Cow<'static, str>,
     },
     /// There are as many subscriptions as a store may have.
     #[error("subscription \"{}\" would be one too many: a store has at most {} durable subscriptions",

@@ -102,7 +102,9 @@ fn attach(store: &Store, options: &Options, name: &str) -> Result<Member, Failur
     };
     match there.difference(&like_asked) {
         None => Ok(store.join(name)?),
-        Some(difference) => Err(SubscriptionError::Exists { name: name.to_owned(), difference }.into()),
+        Some(difference) => {
+            Err(SubscriptionError::Exists { name: name.to_owned(), difference: difference.into() }.into())
+        }
     }
 }
 
