@@ -49,9 +49,12 @@ impl Disk for Ring {
     real_disk!(Cache::Bypassed);
 }
 
-/// Whether a ring can be made here at all.
+/// Whether a ring can be made here at all. Tried on a thread of its own: a thread that runs a runtime cannot drop another.
 pub(crate) fn is_available() -> io::Result<()> {
-    tokio_uring::Runtime::new(&tokio_uring::builder()).map(drop)
+    let tried = std::thread::Builder::new()
+        .name("annals-probe".into())
+        .spawn(|| tokio_uring::Runtime::new(&tokio_uring::builder()).map(drop))?;
+    tried.join().unwrap_or_else(|_| Err(io::Error::other("a ring cannot be made")))
 }
 
 type Done = Rc<RefCell<Vec<(u64, io::Result<()>)>>>;

@@ -87,7 +87,7 @@ impl Store {
     ) -> Result<usize, SubscriptionError> {
         subscriptions::change(&self.handle.core, subscription, |inner| {
             let positions = chosen(&inner.machine, which);
-            inner.machine.replay(&positions).map(|()| positions.len())
+            inner.machine.replay(&positions)
         })
     }
 
@@ -102,7 +102,7 @@ impl Store {
     ) -> Result<usize, SubscriptionError> {
         subscriptions::change(&self.handle.core, subscription, |inner| {
             let positions = chosen(&inner.machine, which);
-            inner.machine.discard(&positions).map(|()| positions.len())
+            inner.machine.discard(&positions)
         })
     }
 

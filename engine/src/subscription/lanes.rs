@@ -10,6 +10,8 @@ pub(super) struct Open {
     /// The hash of its stream.
     pub(super) hash: u64,
     pub(super) failures: u32,
+    /// Its last hand-out, as long as that was not answered: to which member, and its number.
+    pub(super) handed: Option<(u64, u64)>,
     pub(super) place: Place,
 }
 
@@ -21,7 +23,7 @@ pub(super) enum Place {
     /// It waits for this moment.
     Later(Instant),
     /// A member holds it, until then.
-    InFlight { member: u64, number: u64, until: Instant },
+    InFlight { member: u64, until: Instant },
 }
 
 /// All open events of a subscription. Of one lane, only the first can be handed out, and only if none is in flight.
@@ -99,6 +101,11 @@ impl Lanes {
 
     pub(super) fn remove(&mut self, position: u64) -> Option<Open> {
         self.change(position, Option::take)
+    }
+
+    /// Notes its last hand-out.
+    pub(super) fn hand(&mut self, position: u64, handed: Option<(u64, u64)>) {
+        self.open.get_mut(&position).expect("the caller looked").handed = handed;
     }
 
     pub(super) fn fail(&mut self, position: u64) -> u32 {

@@ -30,6 +30,8 @@ pub(crate) struct Machine {
     noted_next: u64,
 }
 
+/// What was held for too long is dealt with so many at a time: what is noted of it fits into one batch.
+const OVERDUE_MAX: usize = 1_000;
 /// So far it may look on, where nothing matches, before that is noted: to be looked at again costs some milliseconds.
 const LOOKED_AT_MAX: u64 = 100_000;
 
@@ -79,7 +81,7 @@ impl Machine {
             DeliveryOrder::Unordered => |position, _| position,
         });
         for (position, (hash, failures)) in open {
-            lanes.insert(position, Open { hash, failures, place: Place::Waiting });
+            lanes.insert(position, Open { hash, failures, handed: None, place: Place::Waiting });
         }
         Self {
             settings,
@@ -181,7 +183,8 @@ impl Machine {
 
     /// What happens by itself by now: time-outs, retries, takeovers. `wall`: the time of day, for what is parked.
     pub(crate) fn tick(&mut self, now: Instant, wall: Timestamp) {
-        while let Some(position) = self.lanes.overdue(now) {
+        for _ in 0..OVERDUE_MAX {
+            let Some(position) = self.lanes.overdue(now) else { break };
             let holder = self.take_back(position);
             let reason = format!("it was held for {:?} without an answer", self.settings.message_timeout);
             self.fail(position, &reason, None, wall);
@@ -226,7 +229,8 @@ impl Machine {
         let number = self.deliveries_ever;
         let until = now + self.settings.message_timeout;
         let attempt = self.lanes.open()[&position].failures.saturating_add(1);
-        self.lanes.put(position, Place::InFlight { member, number, until });
+        self.lanes.hand(position, Some((member, number)));
+        self.lanes.put(position, Place::InFlight { member, until });
         self.members.get_mut(&member).expect("it was found").held += 1;
         Ok(Taken::Delivery { id: DeliveryId { position: Position::new(position), number }, attempt })
     }
@@ -243,7 +247,7 @@ impl Machine {
     pub(crate) fn offer(&mut self, offer: Offer) {
         debug_assert!(offer.position >= self.next, "what is open or parked lies before");
         self.next = offer.position + 1;
-        let open = Open { hash: offer.hash, failures: 0, place: Place::Waiting };
+        let open = Open { hash: offer.hash, failures: 0, handed: None, place: Place::Waiting };
         self.lanes.insert(offer.position, open);
     }
 
@@ -252,13 +256,13 @@ impl Machine {
         self.next = self.next.max(next);
     }
 
-    /// Events are done. All of these are, or none.
+    /// Events are done. All of these are, or none. It is not too late as long as nobody was handed them again.
     pub(crate) fn ack(&mut self, member: u64, ids: &[DeliveryId]) -> Result<(), Refusal> {
-        self.check_held(member, ids)?;
+        self.check_unanswered(member, ids)?;
         for id in ids {
             // Of one that is named twice, the second time changes nothing.
-            if self.holder(*id) == Some(member) {
-                self.take_back(id.position.get());
+            if self.is_unanswered(member, *id) {
+                self.take_back_if_held(id.position.get());
                 self.lanes.remove(id.position.get());
                 self.is_dirty = true;
             }
@@ -268,8 +272,8 @@ impl Machine {
 
     /// A member was not given an event that it took: somebody else may take it.
     pub(crate) fn give_back(&mut self, member: u64, id: DeliveryId) {
-        if self.check_held(member, &[id]).is_ok() {
-            self.take_back(id.position.get());
+        if self.check_unanswered(member, &[id]).is_ok() && self.take_back_if_held(id.position.get()) {
+            self.lanes.hand(id.position.get(), None);
         }
     }
 
@@ -282,10 +286,13 @@ impl Machine {
         (now, wall): (Instant, Timestamp),
         chance: f64,
     ) -> Result<(), Refusal> {
-        self.check_held(member, &[id])?;
+        self.check_unanswered(member, &[id])?;
         let position = id.position.get();
-        self.take_back(position);
+        let was_held = self.take_back_if_held(position);
+        self.lanes.hand(position, None);
         match nack {
+            // Where it was taken back before, that it failed is known.
+            Nack::Retry(_) if !was_held => {}
             Nack::Retry(reason) => self.fail(position, reason, Some((now, chance)), wall),
             Nack::Park(reason) => {
                 self.lanes.fail(position);
@@ -305,9 +312,7 @@ impl Machine {
         self.hear(member, now)?;
         let until = now + self.settings.message_timeout;
         let renewed = |open: &Open| match open.place {
-            Place::InFlight { member: by, number, .. } if by == member => {
-                Some(Place::InFlight { member, number, until })
-            }
+            Place::InFlight { member: by, .. } if by == member => Some(Place::InFlight { member, until }),
             _ => None,
         };
         let places: Vec<(u64, Place)> = self
@@ -344,17 +349,20 @@ impl Machine {
         }
     }
 
-    /// Parked events are handed out again, as if for the first time. All of these are, or none.
-    pub(crate) fn replay(&mut self, positions: &[Position]) -> Result<(), Refusal> {
-        for (position, entry) in self.unpark(positions)? {
-            self.lanes.insert(position, Open { hash: entry.lane, failures: 0, place: Place::Waiting });
+    /// Parked events are handed out again, as if for the first time. All of these are, or none; how many there were.
+    pub(crate) fn replay(&mut self, positions: &[Position]) -> Result<usize, Refusal> {
+        let unparked = self.unpark(positions)?;
+        let count = unparked.len();
+        for (position, entry) in unparked {
+            let open = Open { hash: entry.lane, failures: 0, handed: None, place: Place::Waiting };
+            self.lanes.insert(position, open);
         }
-        Ok(())
+        Ok(count)
     }
 
-    /// Parked events are done with. All of these are, or none.
-    pub(crate) fn discard(&mut self, positions: &[Position]) -> Result<(), Refusal> {
-        self.unpark(positions).map(drop)
+    /// Parked events are done with. All of these are, or none; how many there were.
+    pub(crate) fn discard(&mut self, positions: &[Position]) -> Result<usize, Refusal> {
+        self.unpark(positions).map(|unparked| unparked.len())
     }
 
     /// The notes that say all that was not noted yet. They are true together.
@@ -397,21 +405,29 @@ impl Machine {
         }
     }
 
-    fn holder(&self, id: DeliveryId) -> Option<u64> {
-        match self.lanes.open().get(&id.position.get())?.place {
-            Place::InFlight { member, number, .. } if number == id.number => Some(member),
-            _ => None,
-        }
+    /// Whether this was the last hand-out of an event, to this member, and was not answered.
+    fn is_unanswered(&self, member: u64, id: DeliveryId) -> bool {
+        let open = self.lanes.open().get(&id.position.get());
+        open.is_some_and(|open| open.handed == Some((member, id.number)))
     }
 
-    fn check_held(&self, member: u64, ids: &[DeliveryId]) -> Result<(), Refusal> {
+    fn check_unanswered(&self, member: u64, ids: &[DeliveryId]) -> Result<(), Refusal> {
         if !self.members.contains_key(&member) {
             return Err(Refusal::Lost);
         }
-        match ids.iter().find(|&&id| self.holder(id) != Some(member)) {
+        match ids.iter().find(|&&id| !self.is_unanswered(member, id)) {
             Some(id) => Err(Refusal::NotInFlight(id.position)),
             None => Ok(()),
         }
+    }
+
+    /// Takes back what is in flight; whether it was.
+    fn take_back_if_held(&mut self, position: u64) -> bool {
+        let is_held = matches!(self.lanes.open()[&position].place, Place::InFlight { .. });
+        if is_held {
+            self.take_back(position);
+        }
+        is_held
     }
 
     /// Takes what is in flight from whoever holds it; it waits.
@@ -441,8 +457,13 @@ impl Machine {
         whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// Sets what waits aside, or stops where there is no more room for that: it is never skipped.
+    /// Sets what waits aside, or stops where that cannot be, or there is no more room for it: it is never skipped.
     fn park(&mut self, position: u64, reason: &str, time: Timestamp) {
+        if self.settings.by_cursor {
+            // The cursor would say that it is handled.
+            self.stop(reason);
+            return;
+        }
         if self.parked.len() >= limits::PARKED_MAX {
             self.stop(&format!("{} events are parked, and one more failed: {reason}", self.parked.len()));
             return;

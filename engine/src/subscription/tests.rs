@@ -36,6 +36,8 @@ enum Op {
     Skip(usize),
     Stop(usize),
     Renew(usize),
+    /// It acknowledges what it held for too long, which nobody was handed since.
+    LateAck(usize),
     /// Time goes by.
     Wait,
     Resume,
@@ -76,6 +78,8 @@ struct World {
     /// Until when a failed event waits at least.
     not_before: BTreeMap<u64, Instant>,
     members: BTreeMap<u64, Vec<Held>>,
+    /// What was taken back from whom, until it is handed out again.
+    late: BTreeMap<u64, (u64, DeliveryId)>,
     heard: BTreeMap<u64, Instant>,
     stopped: bool,
     /// The first position that was never offered since the last reset.
@@ -105,6 +109,7 @@ impl World {
             failures: failures.clone(),
             not_before: BTreeMap::new(),
             members: BTreeMap::new(),
+            late: BTreeMap::new(),
             heard: BTreeMap::new(),
             stopped: false,
             next: 0,
@@ -158,6 +163,7 @@ impl World {
                 .min_by_key(|(_, held)| (held.since, held.id.position));
             let Some((member, held)) = first else { break };
             self.members.get_mut(&member).unwrap().retain(|other| other.id != held.id);
+            self.late.insert(held.id.position.get(), (member, held.id));
             self.fail(held.id.position.get(), false);
             if is_exclusive && self.members.len() > 1 {
                 self.forget(member);
@@ -212,6 +218,7 @@ impl World {
             Op::Reset(to) => self.reset(to),
             Op::Flush => {}
             Op::Crash => self.crash(),
+            Op::LateAck(rank) => self.ack_late(rank),
             Op::Leave(rank)
             | Op::Take(rank)
             | Op::Ack(rank)
@@ -290,6 +297,21 @@ impl World {
         }
     }
 
+    fn ack_late(&mut self, rank: usize) {
+        let Some(member) = self.member(rank) else { return };
+        let late =
+            self.late.iter().find(|(_, (by, _))| *by == member).map(|(&position, &(_, id))| (position, id));
+        let Some((position, id)) = late else { return };
+        let done = self.machine.ack(member, &[id]);
+        if self.is_open(position) {
+            assert_eq!(done, Ok(()), "nobody was handed it again");
+            self.fates[usize::try_from(position).unwrap()] = Fate::Done;
+        } else {
+            assert_eq!(done, Err(Refusal::NotInFlight(id.position)));
+        }
+        self.late.remove(&position);
+    }
+
     fn take(&mut self, member: u64) {
         self.machine.hear(member, self.now).unwrap();
         self.heard.insert(member, self.now);
@@ -314,6 +336,7 @@ impl World {
                 assert_eq!(id.position.get(), position, "the first of those that may be is handed out");
                 assert_eq!(attempt, self.failures[usize::try_from(position).unwrap()] + 1);
                 let since = self.now;
+                self.late.remove(&position);
                 self.members.get_mut(&member).unwrap().push(Held { id, since });
             }
             (Taken::More, None) if is_in_turn && has_room => {}
@@ -327,12 +350,14 @@ impl World {
         let parked = (0..self.fates.len()).filter(|&at| self.fates[at] == Fate::Parked);
         let first = parked.map(|at| Position::new(at as u64)).next();
         let chosen: Vec<Position> = first.into_iter().collect();
-        let done = if again { self.machine.replay(&chosen) } else { self.machine.discard(&chosen) };
-        assert_eq!(done, Ok(()));
+        let twice = [&chosen[..], &chosen[..]].concat();
+        let done = if again { self.machine.replay(&twice) } else { self.machine.discard(&twice) };
+        assert_eq!(done, Ok(chosen.len()));
         for position in chosen {
             let at = usize::try_from(position.get()).unwrap();
             self.fates[at] = if again { Fate::Due } else { Fate::Done };
             self.failures[at] = 0;
+            self.late.remove(&position.get());
             self.not_before.remove(&position.get());
             let refused = self.machine.replay(&[position]);
             assert_eq!(refused, Err(Refusal::NotParked(position)));
@@ -343,6 +368,7 @@ impl World {
         self.machine.reset(Start::From(Position::new(to).into()), to);
         self.next = to;
         self.members.values_mut().for_each(Vec::clear);
+        self.late.clear();
         self.not_before.clear();
         for at in 0..self.fates.len() {
             let is_behind = at as u64 >= to;
@@ -378,6 +404,7 @@ impl World {
         let Noted { fates, failures, stopped, next, .. } = self.noted.clone();
         (self.fates, self.failures, self.stopped, self.next) = (fates, failures, stopped, next);
         self.members.clear();
+        self.late.clear();
         self.heard.clear();
         self.not_before.clear();
     }
@@ -433,6 +460,9 @@ impl World {
             for held in held {
                 let _ = write!(text, "p{}s{}", held.id.position, steps(held.since, self.now));
             }
+        }
+        for (position, (member, _)) in &self.late {
+            let _ = write!(text, "l{position}:{:?}", rank(member));
         }
         let Noted { standing, .. } = &self.noted;
         let standing = standing.as_ref().map(|standing| {
@@ -495,6 +525,7 @@ fn every_state_of_a_small_subscription_is_right_and_leads_to_the_end() {
         Op::Ack(0),
         Op::Ack(1),
         Op::Retry(0),
+        Op::LateAck(0),
         Op::Wait,
         Op::Flush,
         Op::Crash,
@@ -544,7 +575,8 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => member.clone().prop_map(Op::Park),
         1 => member.clone().prop_map(Op::Skip),
         1 => member.clone().prop_map(Op::Stop),
-        1 => member.prop_map(Op::Renew),
+        1 => member.clone().prop_map(Op::Renew),
+        1 => member.prop_map(Op::LateAck),
         2 => Just(Op::Wait),
         2 => Just(Op::Resume),
         1 => Just(Op::Replay),

@@ -84,7 +84,7 @@ fn what_was_answered_lasts_wherever_the_process_or_the_machine_stops() {
         fill(&store, 4, 8);
         let first = disk.operations();
         live(&store, &mut Vec::new()).unwrap();
-        first..disk.operations() + 3
+        first..disk.operations() + 30
     };
     let mut reached = std::collections::BTreeSet::new();
     for at in operations {
