@@ -2,7 +2,7 @@
 
 use crate::report::{Common, Failure, histogram, microseconds, note, print_line};
 use crate::workload::{Producer, stopwatch};
-use annals::{Append, Follow, Followed, NewEvent, NewSubscription, Position, Settings, Store, Subscription};
+use annals::{Append, Follow, Followed, Following, NewEvent, NewSubscription, Position, Settings, Store};
 use hdrhistogram::Histogram;
 use serde_json::json;
 use std::path::Path;
@@ -83,16 +83,16 @@ fn latencies(arguments: &Arguments, follower: Follower) -> Result<Histogram<u64>
 }
 
 fn block(store: &Store, had: &mpsc::Sender<Instant>) {
-    let subscription = store.follow(&Follow::all().from_end()).expect("the store is open");
-    for followed in subscription {
+    let following = store.follow(&Follow::all().from_end()).expect("the store is open");
+    for followed in following {
         tell(followed, had);
     }
 }
 
 fn poll(store: &Store, had: &mpsc::Sender<Instant>) {
     use futures_core::Stream as _;
-    let subscription = store.follow(&Follow::all().from_end()).expect("the store is open");
-    let mut stream = std::pin::pin!(subscription.into_stream());
+    let following = store.follow(&Follow::all().from_end()).expect("the store is open");
+    let mut stream = std::pin::pin!(following.into_stream());
     let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
     let mut context = std::task::Context::from_waker(&waker);
     loop {
@@ -208,15 +208,15 @@ fn cost_of_stopped(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// Followers that each read on to the middle of another batch, and then no further.
-fn stop(store: &Store, count: usize, memory: &mut u64) -> Result<Vec<Subscription>, Failure> {
+fn stop(store: &Store, count: usize, memory: &mut u64) -> Result<Vec<Following>, Failure> {
     let before = anonymous_bytes()?;
     let mut held = Vec::with_capacity(count);
     for first in (0..count as u64).map(|number| number * BATCH) {
-        let mut subscription = store.follow(&Follow::all().from(Position::new(first)))?;
+        let mut following = store.follow(&Follow::all().from(Position::new(first)))?;
         for _ in 0..BATCH / 2 {
-            subscription.next_within(Duration::ZERO)?.ok_or("an event is missing")?;
+            following.next_within(Duration::ZERO)?.ok_or("an event is missing")?;
         }
-        held.push(subscription);
+        held.push(following);
     }
     *memory = (*memory).max(anonymous_bytes()?.saturating_sub(before));
     Ok(held)

@@ -32,15 +32,15 @@ mod subscription;
 pub mod testing;
 
 pub use annals_types::{
-    Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, Damage, DamageKind,
-    Delivery, DeliveryId, DeliveryOrder, DiskChoice, ExpectedVersion, Follow, Followed, Head, InputError,
-    IoFailure, Load, Membership, Nack, NewEvent, NewSnapshot, NewSubscription, OpenError, Parked,
+    Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, CursorAt, Damage,
+    DamageKind, Delivery, DeliveryId, DeliveryOrder, DiskChoice, ExpectedVersion, Follow, Followed, Head,
+    InputError, IoFailure, Load, Membership, Nack, NewEvent, NewSnapshot, NewSubscription, OpenError, Parked,
     ParkedChoice, PassedOver, Position, Query, QueryItem, Read, ReadError, Record, Settings, Snapshot, Start,
     Stat, SubscriptionError, SubscriptionStatus, Timestamp, Uuid, Verified, Version, category, limits,
 };
 pub use store::Store;
 pub use store::commit::TryAppendError;
-pub use store::follow::{Subscription, SubscriptionStream};
+pub use store::follow::{Following, FollowingStream};
 pub use store::member::{Acknowledger, Member};
 pub use store::query::Touched;
 pub use store::read::Reader;

@@ -13,7 +13,7 @@
 //!  13      3  zero                                         20      4  length of the reason why it is stopped
 //!  16      4  events in flight of a member, at most        24      4  number of events that are not done
 //!  20      4  retries, at most                             28      4  zero
-//!  24      8  message time-out, in nanoseconds             32         the reason
+//!  24      8  handling time-out, in nanoseconds             32         the reason
 //!  32      8  pause after the first failure                           of each event: position (8), lane (8),
 //!  40      8  longest pause                                           number of failures (4)
 //!  48      2  length of the stream's name; 0: none
@@ -257,7 +257,7 @@ fn encode_settings(settings: &NewSubscription<'_>) -> Vec<u8> {
     bytes[12] = u8::from(settings.by_cursor);
     le::put_u32(&mut bytes, 16, settings.in_flight_max);
     le::put_u32(&mut bytes, 20, settings.retries_max);
-    let times = [settings.message_timeout, settings.backoff, settings.backoff_max];
+    let times = [settings.handling_timeout, settings.backoff, settings.backoff_max];
     for (place, time) in times.into_iter().enumerate() {
         let nanoseconds = u64::try_from(time.as_nanos()).expect("limits keep times within 64 bits");
         le::put_u64(&mut bytes, 24 + 8 * place, nanoseconds);
@@ -312,7 +312,7 @@ fn decode_settings(name: &str, bytes: &[u8]) -> Option<NewSubscription<'static>>
             _ => return None,
         },
         in_flight_max: le::u32_at(&fixed, 16),
-        message_timeout: time(0),
+        handling_timeout: time(0),
         retries_max: le::u32_at(&fixed, 20),
         backoff: time(1),
         backoff_max: time(2),
@@ -428,7 +428,7 @@ mod tests {
                 by_cursor: membership == 0 && order == 1 && numbers.1 % 2 == 0,
                 in_flight_max: numbers.0,
                 retries_max: numbers.1,
-                message_timeout: Duration::from_millis(numbers.2),
+                handling_timeout: Duration::from_millis(numbers.2),
                 backoff: Duration::from_nanos(numbers.3),
                 backoff_max: Duration::from_nanos(2 * numbers.3),
                 ..NewSubscription::new("invoicing")

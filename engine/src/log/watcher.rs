@@ -1,8 +1,14 @@
 //! Who is woken without a thread of its own: a place for one waker, registered where it waits.
 
 use parking_lot::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
+
+/// Wakes somebody. A waker that panics is its owner's affair: the thread that woke it has others to serve.
+pub(crate) fn wake(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+}
 
 /// See the module. Being registered twice, or asked to wait with another waker, costs nothing more.
 #[derive(Debug, Default)]
@@ -15,10 +21,14 @@ impl Watcher {
     /// Waits with this waker from now on; whether it has still to be registered.
     pub(crate) fn set(&self, waker: &Waker) -> bool {
         let mut place = self.waker.lock();
-        match &mut *place {
-            Some(known) => known.clone_from(waker),
-            None => *place = Some(waker.clone()),
-        }
+        let before = if place.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            None
+        } else {
+            place.replace(waker.clone())
+        };
+        drop(place);
+        // Not under the lock: it may be the last one that knows whom it would have woken.
+        drop(before);
         !self.registered.swap(true, Ordering::SeqCst)
     }
 
@@ -28,12 +38,12 @@ impl Watcher {
         self.registered.store(false, Ordering::SeqCst);
         let waker = place.take();
         drop(place);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(wake);
     }
 
     /// Wakes who waits for another reason: it stays registered.
     pub(crate) fn nudge(&self) {
         let waker = self.waker.lock().take();
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(wake);
     }
 }

@@ -3,7 +3,7 @@
 //! Blocked threads wait on one word a group, so that one system call wakes all that a device write made
 //! durable and nobody else: waking threads one by one costs more than the write.
 
-use super::watcher::Watcher;
+use super::watcher::{self, Watcher};
 use parking_lot::Mutex;
 use rustix::thread::futex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -125,7 +125,7 @@ impl Watermark {
             }
             waits
         });
-        ready.into_iter().for_each(Waker::wake);
+        ready.into_iter().for_each(watcher::wake);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             self.advanced.fetch_add(1, Ordering::SeqCst);
             // As for a word: waiters look.

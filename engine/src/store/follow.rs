@@ -48,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Subscription {
+pub struct Following {
     core: Arc<Core>,
     reader: Reader,
     start: Start,
@@ -74,7 +74,7 @@ enum Look {
     Ended,
 }
 
-impl Subscription {
+impl Following {
     pub(crate) fn new(core: &Arc<Core>, follow: &Follow<'_>) -> Result<Self, ReadError> {
         read_only::refresh(core)?;
         let durable = core.watermark.position();
@@ -131,9 +131,9 @@ impl Subscription {
     ///
     /// What has to be read from the disk is read by the thread that polls.
     #[must_use]
-    pub fn into_stream(self) -> SubscriptionStream {
+    pub fn into_stream(self) -> FollowingStream {
         let beside = self.core.follower.get().is_some().then(|| Pulse::follow(&self.core));
-        SubscriptionStream { subscription: self, watcher: Arc::default(), timer: None, _beside: beside }
+        FollowingStream { following: self, watcher: Arc::default(), timer: None, _beside: beside }
     }
 
     /// One look at what is there.
@@ -222,7 +222,7 @@ impl Subscription {
     }
 }
 
-impl Iterator for Subscription {
+impl Iterator for Following {
     type Item = Result<Followed, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -237,10 +237,10 @@ impl Iterator for Subscription {
     }
 }
 
-impl fmt::Debug for Subscription {
+impl fmt::Debug for Following {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { told, durable, is_live, has_ended, .. } = self;
-        let mut debug = f.debug_struct("Subscription");
+        let mut debug = f.debug_struct("Following");
         debug.field("told", told).field("durable", durable).field("is_live", is_live);
         debug.field("has_ended", has_ended).finish_non_exhaustive()
     }
@@ -268,33 +268,33 @@ impl fmt::Debug for Subscription {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct SubscriptionStream {
-    subscription: Subscription,
+pub struct FollowingStream {
+    following: Following,
     watcher: Arc<Watcher>,
     timer: Option<Timer>,
     _beside: Option<Beside>,
 }
 
-impl Stream for SubscriptionStream {
+impl Stream for FollowingStream {
     type Item = Result<Followed, ReadError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         let mut is_watching = false;
         for _ in 0..STEPS_A_POLL {
-            match this.subscription.look() {
+            match this.following.look() {
                 Ok(Look::Found(followed)) => return Poll::Ready(Some(Ok(followed))),
                 Ok(Look::OnTheWay) => {}
                 Ok(Look::Ended) => return Poll::Ready(None),
                 Ok(Look::Nothing) if is_watching => {
-                    let due = this.subscription.progress_at();
-                    this.timer = due.map(|due| Pulse::wake_at(&this.subscription.core, due, &this.watcher));
+                    let due = this.following.progress_at();
+                    this.timer = due.map(|due| Pulse::wake_at(&this.following.core, due, &this.watcher));
                     return Poll::Pending;
                 }
                 Ok(Look::Nothing) => {
                     // Looked at once more: it may have come in between.
                     is_watching = true;
-                    this.subscription.core.watermark.watch(&this.watcher, context.waker());
+                    this.following.core.watermark.watch(&this.watcher, context.waker());
                 }
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
@@ -305,8 +305,8 @@ impl Stream for SubscriptionStream {
     }
 }
 
-impl Drop for SubscriptionStream {
+impl Drop for FollowingStream {
     fn drop(&mut self) {
-        self.subscription.core.watermark.unwatch(&self.watcher);
+        self.following.core.watermark.unwatch(&self.watcher);
     }
 }

@@ -160,6 +160,10 @@ pub(crate) fn make_spare(
         let path = path.clone();
         move |error| IoFailure::new(action, path, error)
     };
+    if core.manifest.lock().last_made >= ordinal {
+        // It is made once more: what comes of that must not be taken for the one that was made before.
+        core.change_manifest(|manifest| manifest.last_made = ordinal - 1)?;
+    }
     let mut pace = Pace::new(core, capacity, urgent);
     let made = core
         .disk

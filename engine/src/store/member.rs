@@ -1,11 +1,12 @@
 //! A member of a durable subscription: what it takes, and what it says of what it took.
 
 use super::core::Core;
+use super::hub::{Found, Hub, Inner};
 use super::pulse::{Pulse, Timer};
-use super::subscriptions::{self, Found, Hub, Inner, refused};
+use super::subscriptions::{self, refused};
 use crate::clock::stopwatch;
 use crate::log::watcher::Watcher;
-use crate::subscription::Refusal;
+use crate::subscription::{Machine, MayGive, Refusal};
 use annals_types::{Delivery, DeliveryId, Nack, ReadError, SubscriptionError};
 use futures_core::Stream;
 use parking_lot::MutexGuard;
@@ -20,14 +21,17 @@ use std::time::{Duration, Instant};
 /// Steps of a search that one look makes.
 const STEPS_A_LOOK: u32 = 64;
 
-/// A member of a durable subscription. It takes events, blocking ([`Member::next_within`]) or to be awaited (it is a
-/// stream), and says what became of them ([`Acknowledger`], which it is, too).
+/// A member of a durable subscription, in the process that has the store open for writing: all members are there. It takes
+/// events, blocking ([`Member::next_within`]) or awaited (it is a stream), and says what became of them ([`Acknowledger`],
+/// which it is, too).
 ///
-/// Where it is dropped, or not heard of for the message time-out while others wait, what it holds is handed out again.
+/// An event without an answer within the handling time-out is taken back and counts as failed; after too many failures it is
+/// parked. What a dropped member held is handed out again; it counts as failed where its thread panics. That a process ended is not counted. The one
+/// member of an exclusive subscription loses its place if it is silent, or holds an event, for as long while another waits.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
-/// use annals::{Nack, NewEvent, NewSubscription, Store};
+/// use annals::{Nack, NewEvent, NewSubscription, Store, SubscriptionError};
 /// use std::time::Duration;
 ///
 /// let store = Store::open(dir.path())?;
@@ -36,9 +40,14 @@ const STEPS_A_LOOK: u32 = 64;
 /// let mut member = store.join("invoicing")?;
 /// # let send_invoice = |_: &annals::Record| Ok::<(), std::io::Error>(());
 /// while let Some(delivery) = member.next_within(Duration::ZERO)? {
-///     match send_invoice(&delivery) {
-///         Ok(()) => member.ack(delivery.id)?,
-///         Err(error) => member.nack(delivery.id, &Nack::retry(error.to_string()))?,
+///     let answered = match send_invoice(&delivery) {
+///         Ok(()) => member.ack(delivery.id),
+///         Err(error) => member.nack(delivery.id, &Nack::retry(error.to_string())),
+///     };
+///     match answered {
+///         // It took too long, and somebody was handed the event again.
+///         Err(SubscriptionError::NotInFlight { .. }) => {}
+///         answered => answered?,
 ///     }
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -50,6 +59,8 @@ pub struct Member {
     /// Wakes it for what other members do.
     of_hub: Arc<Watcher>,
     timer: Option<Timer>,
+    /// The reason for which the subscription is stopped, once that was told.
+    told: Option<String>,
     has_ended: bool,
 }
 
@@ -63,11 +74,22 @@ pub struct Acknowledger {
 
 /// What a look has brought.
 enum Look {
-    Found(Delivery),
+    Found(Box<Delivery>),
     OnTheWay,
-    /// Nothing; until then it has to look again, and whether it is its turn.
-    Nothing(Instant, bool),
+    /// Nothing, for now.
+    Nothing(Wait),
+    /// Nothing, as the subscription is stopped, for this reason.
+    Stopped(String, Wait),
     Ended,
+}
+
+/// For what a member waits.
+#[derive(Clone, Copy)]
+struct Wait {
+    /// When it has to look again in any case.
+    until: Instant,
+    /// Whether it is its turn, should anything come.
+    is_in_turn: bool,
 }
 
 impl Member {
@@ -77,31 +99,37 @@ impl Member {
             let mut inner = hub.inner.lock();
             inner.refuse_if_gone(name)?;
             inner.machine.tick(stopwatch(), core.clock.now());
-            inner.machine.join(stopwatch()).map_err(|refusal| refused(name, refusal))?
+            let joined = inner.machine.join(stopwatch()).map_err(|refusal| refused(name, refusal));
+            if inner.machine.has_notes() {
+                hub.note_durably(core, inner, None)?;
+            }
+            joined?
         };
         Ok(Self {
             acknowledger: Acknowledger { core: Arc::clone(core), hub, id },
             of_log: Arc::default(),
             of_hub: Arc::default(),
             timer: None,
+            told: None,
             has_ended: false,
         })
     }
 
-    /// The event that comes next for this member, within this time. `None`: there was none, or there will be none, as the
-    /// store was closed ([`Member::has_ended`]).
+    /// The event that comes next for this member, within this time. `None`: there was none, or there will be none
+    /// ([`Member::has_ended`]).
     ///
     /// # Errors
     /// [`SubscriptionError::Lost`], [`SubscriptionError::Deleted`] and [`SubscriptionError::Interrupted`]: it is no member
-    /// any more. [`SubscriptionError::Stopped`] until the subscription is resumed; damage stops it, too.
+    /// any more, and has ended. [`SubscriptionError::Stopped`], once each time that the subscription is stopped: from then on it waits until
+    /// that is resumed. Damage of what was not looked at yet stops it, and is told first.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Delivery>, SubscriptionError> {
         let (mut until, mut is_watching) = (None, false);
         loop {
-            let (moment, is_in_turn) = match self.look()? {
-                Look::Found(delivery) => return Ok(Some(delivery)),
+            let wait = match self.look()? {
+                Look::Found(delivery) => return Ok(Some(*delivery)),
                 Look::OnTheWay => continue,
                 Look::Ended => return Ok(None),
-                Look::Nothing(moment, is_in_turn) => (moment, is_in_turn),
+                Look::Nothing(wait) | Look::Stopped(_, wait) => wait,
             };
             let now = stopwatch();
             let until = *until.get_or_insert_with(|| now.checked_add(patience));
@@ -109,17 +137,17 @@ impl Member {
                 return Ok(None);
             }
             if is_watching {
-                let moment = until.map_or(moment, |until| until.min(moment));
+                let moment = until.map_or(wait.until, |until| until.min(wait.until));
                 std::thread::park_timeout(moment.saturating_duration_since(now));
             } else {
                 // Looked at once more: it may have come in between.
-                self.watch(is_in_turn, &thread_waker());
+                self.watch(wait.is_in_turn, &thread_waker());
             }
             is_watching = !is_watching;
         }
     }
 
-    /// Whether nothing more will come, because the store was closed.
+    /// Whether nothing more will come: the store was closed, or it is no member any more.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.has_ended
@@ -143,13 +171,28 @@ impl Member {
         if self.has_ended {
             return Ok(Look::Ended);
         }
-        match self.acknowledger.look() {
-            Ok(Look::Ended) | Err(SubscriptionError::Closed) => {
-                self.has_ended = true;
-                Ok(Look::Ended)
+        let looked = self.acknowledger.look();
+        match &looked {
+            Ok(Look::Stopped(reason, _)) if self.told.as_ref() != Some(reason) => {
+                self.told = Some(reason.clone());
+                return Err(refused(&self.hub.name, Refusal::Stopped(reason.clone())));
             }
-            looked => looked,
+            Ok(Look::Stopped(..)) => {}
+            Ok(Look::Ended) => self.has_ended = true,
+            Ok(_) => self.told = None,
+            Err(SubscriptionError::Closed) => {
+                self.has_ended = true;
+                return Ok(Look::Ended);
+            }
+            Err(
+                SubscriptionError::Lost { .. }
+                | SubscriptionError::Deleted { .. }
+                | SubscriptionError::Interrupted { .. }
+                | SubscriptionError::Append(_),
+            ) => self.has_ended = true,
+            Err(_) => self.told = None,
         }
+        looked
     }
 }
 
@@ -157,9 +200,10 @@ impl Acknowledger {
     /// An event is done with.
     ///
     /// That is noted within 100 ms, and when the store is closed: after a crash, what was acknowledged last may come again.
+    /// Where the event was taken back, it is not too late as long as nobody was handed it again.
     ///
     /// # Errors
-    /// [`SubscriptionError::NotInFlight`] if this member does not hold it, or not any more;
+    /// [`SubscriptionError::NotInFlight`] if it was not handed to this member, was answered, or was handed out again;
     /// [`SubscriptionError::Lost`] and others if it is no member any more.
     pub fn ack(&self, id: DeliveryId) -> Result<(), SubscriptionError> {
         self.ack_each(&[id])
@@ -170,58 +214,73 @@ impl Acknowledger {
     /// # Errors
     /// As those of [`Self::ack`].
     pub fn ack_each(&self, ids: &[DeliveryId]) -> Result<(), SubscriptionError> {
-        self.say(|inner| inner.machine.ack(self.id, ids).map(|()| false))
+        self.say(Lasting::Soon, |inner| inner.machine.ack(self.id, ids))
     }
 
     /// An event could not be handled: it is handed out again, parked, or skipped, or the subscription stops. All but the
-    /// first of these are durable when this returns.
+    /// first of these are durable when this returns, so that it waits for the disk.
     ///
     /// # Errors
     /// As those of [`Self::ack`]; [`SubscriptionError::Append`] where it could not be made durable.
     pub fn nack(&self, id: DeliveryId, nack: &Nack<'_>) -> Result<(), SubscriptionError> {
-        self.say(|inner| inner.nack(&self.core, self.id, id, nack))?;
+        let lasting = if matches!(nack, Nack::Retry(_)) { Lasting::Soon } else { Lasting::Now };
+        self.say(lasting, |inner| inner.nack(&self.core, self.id, id, nack))?;
         // Whoever waits learns of the moment when it is due.
         self.hub.wake();
         Ok(())
     }
 
-    /// The member needs more time: it may hold all that it holds for the whole message time-out from now on.
+    /// The member needs more time: it may hold all that it holds for the whole handling time-out from now on.
     ///
     /// # Errors
     /// [`SubscriptionError::Lost`] and others if it is no member any more.
     pub fn renew(&self) -> Result<(), SubscriptionError> {
-        self.say(|inner| inner.machine.renew(self.id, stopwatch()).map(|()| false))
+        self.say(Lasting::Soon, |inner| inner.machine.renew(self.id, stopwatch()))
     }
 
     /// Whether it is this member's turn: it is handed events, if there are any.
     #[must_use]
     pub fn is_in_turn(&self) -> bool {
-        let inner = self.hub.inner.lock();
-        inner.machine.is_in_turn(self.id)
+        !self.hub.is_gone() && self.hub.inner.lock().machine.is_in_turn(self.id)
     }
 
-    /// Says something, which others may have waited for; whether it has to be durable before it is answered is its outcome.
-    fn say(&self, say: impl FnOnce(&mut Inner) -> Result<bool, Refusal>) -> Result<(), SubscriptionError> {
+    /// Says something, which others may have waited for.
+    fn say(
+        &self,
+        lasting: Lasting,
+        say: impl FnOnce(&mut Inner) -> Result<(), Refusal>,
+    ) -> Result<(), SubscriptionError> {
         let mut inner = self.hub.inner.lock();
         inner.refuse_if_gone(&self.hub.name)?;
-        let said = self.hear(&mut inner).and_then(|()| say(&mut inner));
-        let takers = inner.machine.is_ready().then(|| inner.machine.only_taker());
-        self.note(inner, said == Ok(true))?;
+        let heard = self.hear(&mut inner);
+        let before = (lasting == Lasting::Now).then(|| inner.machine.clone());
+        let (gave, was_full) = (inner.machine.may_give(), inner.machine.is_full(self.id));
+        let said = heard.and_then(|()| say(&mut inner));
+        let gives = inner.machine.may_give();
+        let can_take =
+            gives == MayGive::Ready || gives == MayGive::More && (was_full || gave == MayGive::Nothing);
+        let takers = can_take.then(|| inner.machine.only_taker());
+        self.note(inner, if said.is_ok() { lasting } else { Lasting::Soon }, before)?;
         takers.into_iter().for_each(|only| self.hub.wake_takers(only));
-        said.map(drop).map_err(|refusal| refused(&self.hub.name, refusal))
+        said.map_err(|refusal| refused(&self.hub.name, refusal))
     }
 
-    /// Notes that the member was heard of, after what happened by itself before.
+    /// The member was heard of; what happened by itself happened before.
     fn hear(&self, inner: &mut Inner) -> Result<(), Refusal> {
         let now = stopwatch();
         inner.machine.tick(now, self.core.clock.now());
         inner.machine.hear(self.id, now)
     }
 
-    /// Sees to it that what has changed is noted: now, or in time.
-    fn note(&self, mut inner: MutexGuard<'_, Inner>, is_lasting: bool) -> Result<(), SubscriptionError> {
-        if is_lasting || inner.machine.has_notes() {
-            return self.hub.note_durably(&self.core, inner);
+    /// Sees to it that what has changed is noted.
+    fn note(
+        &self,
+        mut inner: MutexGuard<'_, Inner>,
+        lasting: Lasting,
+        before: Option<Machine>,
+    ) -> Result<(), SubscriptionError> {
+        if lasting == Lasting::Now || inner.machine.has_notes() {
+            return self.hub.note_durably(&self.core, inner, before);
         }
         self.hub.note_soon(&self.core, &mut inner);
         Ok(())
@@ -236,24 +295,44 @@ impl Acknowledger {
             if !matches!(looked, Ok(Look::OnTheWay)) {
                 break;
             }
-            looked = inner.step(&self.core, self.id).map(|found| match found {
-                Found::Delivery(delivery) => Look::Found(delivery),
-                Found::OnTheWay => Look::OnTheWay,
-                Found::Ended => Look::Ended,
-                Found::Nothing => {
-                    // Who waits is heard of often enough to keep its place.
-                    let latest = stopwatch() + inner.machine.settings().message_timeout / 3;
-                    let moment =
-                        inner.machine.next_moment(self.id).map_or(latest, |moment| moment.min(latest));
-                    Look::Nothing(moment, inner.machine.is_in_turn(self.id))
+            looked = match inner.step(&self.core, self.id) {
+                Ok(Found::Delivery(delivery)) => Ok(Look::Found(delivery)),
+                Ok(Found::OnTheWay) => Ok(Look::OnTheWay),
+                Ok(Found::Ended) => Ok(Look::Ended),
+                Ok(Found::Nothing) => Ok(Look::Nothing(self.wait(&inner))),
+                Err(SubscriptionError::Stopped { reason, .. }) => {
+                    Ok(Look::Stopped(reason, self.wait(&inner)))
                 }
-            });
+                Err(error) => Err(error),
+            };
         }
         // Damage stops it.
-        let is_lasting = matches!(looked, Err(SubscriptionError::Read(ReadError::Damage(_))));
-        self.note(inner, is_lasting)?;
+        let is_damaged = matches!(looked, Err(SubscriptionError::Read(ReadError::Damage(_))));
+        let has_failed = looked.is_err();
+        self.note(inner, if is_damaged { Lasting::Now } else { Lasting::Soon }, None)?;
+        if has_failed {
+            // Others may get what this one did not.
+            self.hub.wake();
+        }
         looked
     }
+
+    fn wait(&self, inner: &Inner) -> Wait {
+        // Who waits is heard of often enough to keep its place.
+        let latest = stopwatch() + inner.machine.outline().settings.handling_timeout / 3;
+        Wait {
+            until: inner.machine.next_moment(self.id).map_or(latest, |moment| moment.min(latest)),
+            is_in_turn: inner.machine.is_in_turn(self.id),
+        }
+    }
+}
+
+/// When what was said has to be durable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// Before it is answered.
+    Now,
+    Soon,
 }
 
 impl Deref for Member {
@@ -268,7 +347,14 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.core.watermark.unwatch(&self.of_log);
         self.hub.unwatch(&self.of_hub);
-        self.hub.inner.lock().machine.leave(self.id);
+        let mut inner = self.hub.inner.lock();
+        if std::thread::panicking() {
+            inner.machine.fail_held(self.id, "its handler panicked", self.core.clock.now());
+        }
+        inner.machine.leave(self.id);
+        // What cannot be noted now is handed out again.
+        let _ =
+            if inner.gone.is_some() { Ok(()) } else { self.acknowledger.note(inner, Lasting::Soon, None) };
         self.hub.wake();
     }
 }
@@ -281,21 +367,21 @@ impl Stream for Member {
         let mut is_watching = false;
         loop {
             match this.look() {
-                Ok(Look::Found(delivery)) => return Poll::Ready(Some(Ok(delivery))),
+                Ok(Look::Found(delivery)) => return Poll::Ready(Some(Ok(*delivery))),
                 Ok(Look::Ended) => return Poll::Ready(None),
                 Ok(Look::OnTheWay) => {
                     // Others have their turn.
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Ok(Look::Nothing(moment, _)) if is_watching => {
-                    this.timer = Some(Pulse::wake_at(&this.core, moment, &this.of_hub));
+                Ok(Look::Nothing(wait) | Look::Stopped(_, wait)) if is_watching => {
+                    this.timer = Some(Pulse::wake_at(&this.core, wait.until, &this.of_hub));
                     return Poll::Pending;
                 }
-                Ok(Look::Nothing(_, is_in_turn)) => {
+                Ok(Look::Nothing(wait) | Look::Stopped(_, wait)) => {
                     // Looked at once more: it may have come in between.
                     is_watching = true;
-                    this.watch(is_in_turn, context.waker());
+                    this.watch(wait.is_in_turn, context.waker());
                 }
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }

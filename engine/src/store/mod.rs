@@ -4,11 +4,11 @@ pub(crate) mod boundary;
 pub(crate) mod commit;
 pub(crate) mod core;
 mod cursors;
-mod durable;
 mod examine;
 mod filling;
 pub(crate) mod follow;
 pub(crate) mod gate;
+mod hub;
 mod ids;
 mod keeper;
 mod locate;
@@ -32,6 +32,7 @@ pub(crate) mod snapshots;
 mod spans;
 mod stat;
 pub(crate) mod streams;
+mod subscribing;
 mod subscriptions;
 pub(crate) mod ticket;
 mod verify;
@@ -39,7 +40,7 @@ mod view;
 
 use self::commit::TryAppendError;
 use self::core::{Core, PoisonOnPanic};
-use self::follow::Subscription;
+use self::follow::Following;
 use self::pulse::FOLLOW_PERIOD;
 use self::read::Reader;
 use self::snapshots::Loaded;
@@ -56,7 +57,7 @@ use annals_types::{
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 /// An event store in a directory.
@@ -89,6 +90,10 @@ pub struct Store {
 struct Handle {
     core: Shared<Core>,
     threads: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    /// Which these are, once they run.
+    own: std::sync::OnceLock<Vec<ThreadId>>,
+    /// Held by who closes: whoever closes next finds it closed.
+    closing: parking_lot::Mutex<()>,
 }
 
 impl Store {
@@ -125,7 +130,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         settings.validate()?;
         let core = open::open(dir, disk, settings, clock)?;
-        let handle = Handle { core: Shared::new(&core), threads: parking_lot::Mutex::default() };
+        let handle = Handle::new(&core);
         handle.spawn_threads().map_err(|error| IoFailure::new("start the threads of", dir, error))?;
         Ok(Self { handle: Arc::new(handle) })
     }
@@ -144,9 +149,7 @@ impl Store {
     pub(crate) fn open_read_only_on(dir: &Path, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
         let (core, follower) = read_only::open(dir, &disk, &Settings::default(), &Clock::System)?;
         core.follower.set(follower).expect("it was just made");
-        Ok(Self {
-            handle: Arc::new(Handle { core: Shared::new(&core), threads: parking_lot::Mutex::default() }),
-        })
+        Ok(Self { handle: Arc::new(Handle::new(&core)) })
     }
 
     /// Appends a batch: all of it or nothing. Decides at once and returns a ticket; the outcome can be read from
@@ -222,8 +225,7 @@ impl Store {
 
     /// Whether this is one of the store's own threads, which wait for nothing.
     pub(crate) fn is_on_own_thread(&self) -> bool {
-        let this = std::thread::current().id();
-        self.handle.threads.lock().iter().any(|thread| thread.thread().id() == this)
+        self.handle.is_on_own_thread()
     }
 
     fn refuse_read_only(&self) -> Result<(), AppendError> {
@@ -243,8 +245,8 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError::Input`] for a place that does not fit; damage or failure of what must be looked at to begin.
-    pub fn follow(&self, follow: &Follow<'_>) -> Result<Subscription, ReadError> {
-        Subscription::new(&self.handle.core, follow)
+    pub fn follow(&self, follow: &Follow<'_>) -> Result<Following, ReadError> {
+        Following::new(&self.handle.core, follow)
     }
 
     /// The stream's last durable event; `None`: it has none.
@@ -437,9 +439,23 @@ impl Store {
 }
 
 impl Handle {
+    fn new(core: &Arc<Core>) -> Self {
+        Self {
+            core: Shared::new(core),
+            threads: parking_lot::Mutex::default(),
+            own: std::sync::OnceLock::new(),
+            closing: parking_lot::Mutex::default(),
+        }
+    }
+
+    fn is_on_own_thread(&self) -> bool {
+        let this = std::thread::current().id();
+        self.own.get().is_some_and(|own| own.contains(&this))
+    }
+
     /// Starts the store's threads; what was started is ended again with the handle, should one fail to start.
     fn spawn_threads(&self) -> std::io::Result<()> {
-        let spawn = |name: &str, work: fn(&Arc<Core>)| {
+        let spawn = |name: &str, work: fn(&Arc<Core>)| -> std::io::Result<()> {
             let core = Arc::clone(&self.core);
             let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
                 let _guard = PoisonOnPanic::new(&core);
@@ -451,7 +467,10 @@ impl Handle {
         spawn("annals-writer", write)?;
         spawn("annals-spare", keeper::keep_spare)?;
         spawn("annals-seal", keeper::keep_sealed)?;
-        spawn("annals-spans", spans::keep)
+        spawn("annals-spans", spans::keep)?;
+        let own = self.threads.lock().iter().map(|thread| thread.thread().id()).collect();
+        self.own.set(own).expect("the threads are started once");
+        Ok(())
     }
 }
 
@@ -470,6 +489,9 @@ fn write(core: &Arc<Core>) {
 impl Handle {
     fn close(&self) -> Result<(), AppendError> {
         let core = &self.core;
+        let on_own_thread = self.is_on_own_thread();
+        // Who closes waits for these threads.
+        let _alone = (!on_own_thread).then(|| self.closing.lock());
         {
             // Under the lock, so that no append is between its check and its place.
             let _state = core.state.lock();
@@ -478,14 +500,10 @@ impl Handle {
             core.room.ring();
         }
         core.alarm.ring();
-        let mut on_own_thread = false;
-        for thread in self.threads.lock().drain(..) {
-            if thread.thread().id() == std::thread::current().id() {
-                on_own_thread = true;
-            } else {
-                // A thread that panicked has poisoned the store or aborted the process.
-                let _ = thread.join();
-            }
+        if !on_own_thread {
+            let threads: Vec<_> = self.threads.lock().drain(..).collect();
+            // A thread that panicked has poisoned the store or aborted the process.
+            threads.into_iter().for_each(|thread| drop(thread.join()));
         }
         if on_own_thread {
             // A waker dropped the last clone on the writer thread, which cannot wait for itself and may have more to write:

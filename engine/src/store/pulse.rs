@@ -85,7 +85,8 @@ impl Pulse {
             if !due.is_empty() {
                 // Whoever is woken may come back here at once.
                 drop(waiting);
-                due.iter().for_each(|watcher| watcher.nudge());
+                // Dropped before the lock is taken: they may be the last that know whom they wake.
+                due.into_iter().for_each(|watcher| watcher.nudge());
                 waiting = self.waiting.lock();
             } else if waiting.beside > 0 {
                 self.changed.wait_for(&mut waiting, FOLLOW_PERIOD);
@@ -124,7 +125,9 @@ impl Waiting {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.pulse.waiting.lock().at.remove(&self.key);
+        let removed = self.pulse.waiting.lock().at.remove(&self.key);
+        // Not under the lock: it may be the last one that knows the waker, and that of anything else.
+        drop(removed);
     }
 }
 

@@ -41,7 +41,9 @@ pub(crate) struct Side {
     looked: Mutex<Option<Instant>>,
     /// Makes the next generation, if one is being made.
     renewing: Mutex<Option<JoinHandle<()>>>,
-    /// How many events it has when it is looked next whether that is worth while.
+    /// How large it is, as those say who write to it; since it was opened.
+    size: AtomicU64,
+    /// How large it is when it is looked next whether that is worth while.
     due_at: AtomicU64,
 }
 
@@ -50,8 +52,8 @@ pub(crate) struct Side {
 pub(crate) struct SideKind {
     /// The directory of its first generation; that of others goes on with a number.
     pub(crate) name: &'static str,
-    /// With fewer events, leaving any behind is not worth while.
-    pub(crate) events_min: u64,
+    /// If it is smaller, leaving anything behind is not worth while.
+    pub(crate) size_min: u64,
     /// Whether it can be done without: then a damaged one is given up, and begins anew.
     pub(crate) is_dispensable: bool,
 }
@@ -69,6 +71,11 @@ impl Opened {
     }
 }
 
+/// Whether no write to it has failed.
+fn is_fit(opened: &Opened) -> bool {
+    opened.store.handle.core.watermark.poison().is_none()
+}
+
 impl Side {
     pub(crate) fn new(kind: SideKind) -> Self {
         Self {
@@ -76,6 +83,7 @@ impl Side {
             opened: RwLock::default(),
             looked: Mutex::default(),
             renewing: Mutex::default(),
+            size: AtomicU64::new(0),
             due_at: AtomicU64::new(0),
         }
     }
@@ -87,7 +95,6 @@ impl Side {
 
     /// It, to be written to; made where there is none. It stays as it is until the guard is dropped.
     pub(crate) fn writable(&self, core: &Arc<Core>) -> Result<MappedRwLockReadGuard<'_, Store>, AppendError> {
-        let is_fit = |opened: &Opened| opened.store.handle.core.watermark.poison().is_none();
         loop {
             let opened = self.opened.read();
             if let Ok(store) = RwLockReadGuard::try_map(opened, |opened| {
@@ -112,14 +119,24 @@ impl Side {
         let is_writing = core.follower.get().is_none();
         // The one process that could change that is this one, or another.
         let is_fresh = self.looked.lock().is_some_and(|looked| is_writing || looked.elapsed() < LOOK_PERIOD);
+        // What a failed write has left is known once the store is opened anew, as it is before it is written to again.
+        let is_failed = |opened: &Opened| is_writing && !core.is_closing() && !is_fit(opened);
         match &*self.opened.read() {
-            Some(opened) if (is_writing || is_fresh) && !opened.store.handle.core.store.is_nil() => {
+            Some(opened)
+                if (is_writing || is_fresh)
+                    && !opened.store.handle.core.store.is_nil()
+                    && !is_failed(opened) =>
+            {
                 return Ok(Some(opened.store.clone()));
             }
             None if is_fresh => return Ok(None),
             _ => {}
         }
         let mut opened = self.opened.write();
+        if opened.as_ref().is_some_and(is_failed) {
+            let _ = opened.take().map(|opened| opened.store.close());
+            *self.looked.lock() = None;
+        }
         let found = self.find(core)?;
         if !is_writing || (found.is_none() && opened.is_none()) {
             *self.looked.lock() = Some(stopwatch());
@@ -163,11 +180,11 @@ impl Side {
         opened.as_ref().map_or(Ok(()), |opened| opened.store.clone().close())
     }
 
-    /// Has `work` done in the background where it has grown to twice of what it was when that was done last. It calls
-    /// [`Self::renew`] if that is worth while.
-    pub(crate) fn has_grown(&self, core: &Arc<Core>, events: u64, work: fn(&Arc<Core>)) {
-        let due_at = self.due_at.load(Ordering::Relaxed);
-        if events < due_at.max(self.kind.events_min) {
+    /// Has `work` done in the background where it has grown, by `more`, to twice of what it was when that was done last. It
+    /// calls [`Self::renew`] if that is worth while.
+    pub(crate) fn has_grown(&self, core: &Arc<Core>, more: u64, work: fn(&Arc<Core>)) {
+        let size = self.size.fetch_add(more, Ordering::Relaxed) + more;
+        if size < self.due_at.load(Ordering::Relaxed).max(self.kind.size_min) {
             return;
         }
         let mut renewing = self.renewing.lock();
@@ -175,19 +192,18 @@ impl Side {
         if is_running || core.is_closing() {
             return;
         }
-        // What it was when it was opened is not known: then it is looked at once.
-        self.due_at.store(2 * events, Ordering::Relaxed);
+        self.due_at.store(2 * size, Ordering::Relaxed);
         let its_core = Arc::clone(core);
         let thread = std::thread::Builder::new().name("annals-renew".into());
         *renewing = thread.spawn(move || work(&its_core)).ok();
     }
 
-    /// Makes the next generation: `copy` takes what counts of what is there before a position, and
-    /// what is written meanwhile follows.
+    /// Makes the next generation: `copy` takes what counts of what is there before a position, and says how large it is; what
+    /// is written meanwhile follows.
     pub(crate) fn renew(
         &self,
         core: &Arc<Core>,
-        copy: impl FnOnce(&Store, Position, &Store) -> Result<(), AppendError>,
+        copy: impl FnOnce(&Store, Position, &Store) -> Result<u64, AppendError>,
     ) -> Result<(), AppendError> {
         let (generation, from) = match &*self.opened.read() {
             Some(opened) => (opened.generation, opened.store.clone()),
@@ -202,10 +218,14 @@ impl Side {
             from.settle();
             from.next_position()
         };
-        if let Err(error) = copy(&from, copied, &to) {
-            self.give_up(core, to, next);
-            return Err(error);
-        }
+        let size_before = self.size.load(Ordering::Relaxed);
+        let size = match copy(&from, copied, &to) {
+            Ok(size) => size,
+            Err(error) => {
+                self.give_up(core, to, next);
+                return Err(error);
+            }
+        };
         // Whoever writes or looks now waits.
         let mut opened = self.opened_alone();
         if !opened.as_ref().is_some_and(|opened| Arc::ptr_eq(&opened.store.handle, &from.handle)) {
@@ -216,7 +236,13 @@ impl Side {
         opened.take();
         *self.looked.lock() = None;
         match self.take_over(core, generation, copied, &from, &to) {
-            Ok(store) => *opened = Some(Opened { generation: next, store }),
+            Ok(store) => {
+                *opened = Some(Opened { generation: next, store });
+                // What was written since is in it as it is.
+                let since = self.size.load(Ordering::Relaxed).saturating_sub(size_before);
+                self.size.store(size + since, Ordering::Relaxed);
+                self.due_at.store(2 * (size + since), Ordering::Relaxed);
+            }
             Err(error) => {
                 // What there was is opened again when it is asked for.
                 self.give_up(core, to, next);
@@ -257,7 +283,6 @@ impl Side {
         to.clone().close()?;
         self.complete(core, generation + 1)?;
         let store = self.open(core, generation + 1).map_err(as_append_error)?;
-        self.due_at.store(2 * store.next_position().get(), Ordering::Relaxed);
         Ok(store)
     }
 
@@ -285,6 +310,8 @@ impl Side {
             }
             opened => Opened { generation, store: opened? },
         };
+        // What is not known of it counts as little.
+        self.size.store(opened.store.next_position().get(), Ordering::Relaxed);
         let others = self.generations(core)?.into_iter().filter(|&other| other != opened.generation);
         for other in others {
             self.remove(core, other).map_err(failed)?;
@@ -355,7 +382,14 @@ impl Side {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
-        names.sort_by_key(|name| name != COMPLETE_NAME);
+        if names.iter().any(|name| name == COMPLETE_NAME) {
+            // It must not come back where others are gone.
+            core.disk
+                .remove(&dir.join(COMPLETE_NAME))
+                .and_then(|()| core.disk.sync_dir(&dir))
+                .map_err(failed)?;
+            names.retain(|name| name != COMPLETE_NAME);
+        }
         names.iter().try_for_each(|name| core.disk.remove(&dir.join(name))).map_err(failed)?;
         core.disk.remove_dir(&dir).and_then(|()| core.disk.sync_dir(&core.dir)).map_err(failed)
     }

@@ -28,8 +28,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Their side store: what is lost costs a longer replay.
-pub(crate) const SNAPSHOTS: SideKind =
-    SideKind { name: "snapshots", events_min: 1_000, is_dispensable: true };
+pub(crate) const SNAPSHOTS: SideKind = SideKind { name: "snapshots", size_min: 1_000, is_dispensable: true };
 
 /// A stream's state: a snapshot, if there is one that can be used, and the events behind it.
 pub struct Loaded {
@@ -71,7 +70,7 @@ pub(crate) fn append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket,
         Ok(ticket) => SnapshotOnItsWay::Ticket(ticket),
         Err(error) => SnapshotOnItsWay::Failed(error),
     };
-    core.snapshots.has_grown(core, side.next_position().get(), renew);
+    core.snapshots.has_grown(core, 1, renew);
     Ok(ticket.with_snapshot(on_its_way))
 }
 
@@ -91,7 +90,7 @@ pub(crate) fn write_alone(
     let ticket = {
         let side = core.snapshots.writable(core)?;
         let bytes = appends_of(snapshot, of).iter().map(Promise::bytes_for).sum();
-        core.snapshots.has_grown(core, side.next_position().get(), renew);
+        core.snapshots.has_grown(core, 1, renew);
         write(snapshot, of, Promise::new(&side, bytes)?)?
     };
     ticket.wait().map(drop)
@@ -278,8 +277,8 @@ fn is_worth_while(core: &Arc<Core>) -> Result<bool, ReadError> {
 }
 
 /// Copies what counts of what is before `end`, stream by stream, each in its order.
-fn copy_counting(core: &Arc<Core>, from: &Store, end: Position, to: &Store) -> Result<(), AppendError> {
-    let Some(last) = end.get().checked_sub(1).map(Position::new) else { return Ok(()) };
+fn copy_counting(core: &Arc<Core>, from: &Store, end: Position, to: &Store) -> Result<u64, AppendError> {
+    let Some(last) = end.get().checked_sub(1).map(Position::new) else { return Ok(0) };
     let mut on_its_way = None;
     for stream in from.streams().map_err(failed_read)? {
         commit::refuse_if_closed(core)?;
@@ -308,7 +307,8 @@ fn copy_counting(core: &Arc<Core>, from: &Store, end: Position, to: &Store) -> R
         }
     }
     // Those of one thread settle in their order.
-    on_its_way.map_or(Ok(()), |ticket| ticket.wait().map(drop))
+    on_its_way.map_or(Ok(()), |ticket| ticket.wait().map(drop))?;
+    Ok(to.next_position().get())
 }
 
 /// Which of a stream's snapshots count: of each name those written last that the log confirms, but for deleted ones. Met

@@ -1,23 +1,17 @@
 //! Handing out: who may take what, and what becomes of what was taken.
 
 use super::lanes::{Lanes, Open, Place};
-use super::standing::{ParkedEntry, Standing};
-use crate::format::subscription::{Note, OpenNote, ParkedNote, Progress};
-use annals_types::{
-    DeliveryId, DeliveryOrder, Membership, Nack, NewSubscription, Position, Start, Timestamp, limits,
-};
+use super::standing::{Outline, ParkedEntry, Standing};
+use crate::format::subscription::Note;
+use annals_types::{DeliveryId, DeliveryOrder, Membership, Nack, Position, Start, Timestamp, limits};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
-    settings: NewSubscription<'static>,
-    start: Start,
-    next: u64,
+    outline: Outline,
     lanes: Lanes,
-    parked: BTreeMap<u64, ParkedEntry>,
-    stopped: Option<String>,
     /// In the order in which they joined: the first of an exclusive subscription is the one that is handed events.
     members: BTreeMap<u64, Member>,
     members_ever: u64,
@@ -52,6 +46,16 @@ pub(crate) enum Taken {
     Nothing,
 }
 
+/// What a machine could hand out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MayGive {
+    /// An event that it has.
+    Ready,
+    /// One that is still to be offered.
+    More,
+    Nothing,
+}
+
 /// An event that matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Offer {
@@ -72,10 +76,10 @@ pub(crate) enum Refusal {
 }
 
 impl Machine {
-    /// Goes on from how a subscription stands. Nobody is a member.
-    pub(crate) fn new(standing: Standing) -> Self {
-        let Standing { settings, start, next, open, parked, stopped } = standing;
-        let mut lanes = Lanes::new(match settings.order {
+    /// Goes on from how a subscription stands. Nobody is a member; hand-outs have numbers greater than `deliveries_before`.
+    pub(crate) fn new(standing: Standing, deliveries_before: u64) -> Self {
+        let Standing { outline, open } = standing;
+        let mut lanes = Lanes::new(match outline.settings.order {
             DeliveryOrder::ByStream => |_, hash| hash,
             DeliveryOrder::Total => |_, _| 0,
             DeliveryOrder::Unordered => |position, _| position,
@@ -84,32 +88,20 @@ impl Machine {
             lanes.insert(position, Open { hash, failures, handed: None, place: Place::Waiting });
         }
         Self {
-            settings,
-            start,
-            next,
+            noted_next: outline.next,
+            outline,
             lanes,
-            parked,
-            stopped,
             members: BTreeMap::new(),
             members_ever: 0,
-            deliveries_ever: 0,
+            deliveries_ever: deliveries_before,
             notes: Vec::new(),
             is_dirty: false,
-            noted_next: next,
         }
     }
 
-    pub(crate) fn settings(&self) -> &NewSubscription<'static> {
-        &self.settings
-    }
-
-    pub(crate) fn start(&self) -> Start {
-        self.start
-    }
-
-    /// All before this position was looked at.
-    pub(crate) fn next(&self) -> u64 {
-        self.next
+    /// How the subscription stands, but for what is open.
+    pub(crate) fn outline(&self) -> &Outline {
+        &self.outline
     }
 
     pub(crate) fn open_count(&self) -> usize {
@@ -128,14 +120,6 @@ impl Machine {
         self.members.len()
     }
 
-    pub(crate) fn parked(&self) -> &BTreeMap<u64, ParkedEntry> {
-        &self.parked
-    }
-
-    pub(crate) fn stopped(&self) -> Option<&str> {
-        self.stopped.as_deref()
-    }
-
     /// A new member, the last in turn.
     pub(crate) fn join(&mut self, now: Instant) -> Result<u64, Refusal> {
         if self.members.len() >= limits::MEMBERS_MAX {
@@ -148,23 +132,28 @@ impl Machine {
 
     /// A member is none any more, and what it holds waits for its turn again.
     pub(crate) fn leave(&mut self, member: u64) {
-        if self.members.remove(&member).is_none_or(|member| member.held == 0) {
-            return;
+        if self.members.get(&member).is_some_and(|member| member.held > 0) {
+            self.held(member).into_iter().for_each(|position| self.lanes.put(position, Place::Waiting));
         }
+        self.members.remove(&member);
+    }
+
+    /// All that a member holds has failed.
+    pub(crate) fn fail_held(&mut self, member: u64, reason: &str, wall: Timestamp) {
+        for position in self.held(member) {
+            self.take_back(position);
+            self.fail(position, reason, None, wall);
+        }
+    }
+
+    fn held(&self, member: u64) -> Vec<u64> {
         let is_held = |open: &Open| matches!(open.place, Place::InFlight { member: by, .. } if by == member);
-        let held: Vec<u64> = self
-            .lanes
-            .open()
-            .iter()
-            .filter(|(_, open)| is_held(open))
-            .map(|(&position, _)| position)
-            .collect();
-        held.into_iter().for_each(|position| self.lanes.put(position, Place::Waiting));
+        self.lanes.open().iter().filter(|(_, open)| is_held(open)).map(|(&position, _)| position).collect()
     }
 
     /// Who alone may take, if not all may.
     pub(crate) fn only_taker(&self) -> Option<u64> {
-        match self.settings.membership {
+        match self.outline.settings.membership {
             Membership::Exclusive => self.members.keys().next().copied(),
             Membership::Shared => None,
         }
@@ -186,7 +175,8 @@ impl Machine {
         for _ in 0..OVERDUE_MAX {
             let Some(position) = self.lanes.overdue(now) else { break };
             let holder = self.take_back(position);
-            let reason = format!("it was held for {:?} without an answer", self.settings.message_timeout);
+            let reason =
+                format!("it was held for {:?} without an answer", self.outline.settings.handling_timeout);
             self.fail(position, &reason, None, wall);
             if self.only_taker().is_some() && self.members.len() > 1 {
                 self.leave(holder);
@@ -194,7 +184,7 @@ impl Machine {
         }
         while let Some(taker) = self.only_taker()
             && self.members.len() > 1
-            && self.members[&taker].heard + self.settings.message_timeout <= now
+            && self.members[&taker].heard + self.outline.settings.handling_timeout <= now
         {
             self.leave(taker);
         }
@@ -204,22 +194,34 @@ impl Machine {
     /// When the next thing happens by itself that a member that waits has to see.
     pub(crate) fn next_moment(&self, member: u64) -> Option<Instant> {
         let taker = self.only_taker().filter(|&taker| taker != member);
-        let lapse = taker.map(|taker| self.members[&taker].heard + self.settings.message_timeout);
+        let lapse = taker.map(|taker| self.members[&taker].heard + self.outline.settings.handling_timeout);
         [self.lanes.next_moment(), lapse].into_iter().flatten().min()
     }
 
-    /// Whether something can be handed out to whoever may take it.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.stopped.is_none() && self.lanes.ready().is_some()
+    /// Whether whoever may take could get something, as far as is known here.
+    pub(crate) fn may_give(&self) -> MayGive {
+        if self.outline.stopped.is_some() {
+            return MayGive::Nothing;
+        }
+        match (self.lanes.ready(), self.has_room()) {
+            (Some(_), _) => MayGive::Ready,
+            (None, true) => MayGive::More,
+            (None, false) => MayGive::Nothing,
+        }
+    }
+
+    /// Whether a member may hold no more than it does.
+    pub(crate) fn is_full(&self, member: u64) -> bool {
+        self.members.get(&member).is_some_and(|member| member.held >= self.outline.settings.in_flight_max)
     }
 
     /// Hands the next event to a member, if there is one for it.
     pub(crate) fn take(&mut self, member: u64, now: Instant) -> Result<Taken, Refusal> {
         let held = self.members.get(&member).ok_or(Refusal::Lost)?.held;
-        if let Some(reason) = &self.stopped {
+        if let Some(reason) = &self.outline.stopped {
             return Err(Refusal::Stopped(reason.clone()));
         }
-        if !self.is_in_turn(member) || held >= self.settings.in_flight_max {
+        if !self.is_in_turn(member) || held >= self.outline.settings.in_flight_max {
             return Ok(Taken::Nothing);
         }
         let Some(position) = self.lanes.ready() else {
@@ -227,7 +229,7 @@ impl Machine {
         };
         self.deliveries_ever += 1;
         let number = self.deliveries_ever;
-        let until = now + self.settings.message_timeout;
+        let until = now + self.outline.settings.handling_timeout;
         let attempt = self.lanes.open()[&position].failures.saturating_add(1);
         self.lanes.hand(position, Some((member, number)));
         self.lanes.put(position, Place::InFlight { member, until });
@@ -239,21 +241,21 @@ impl Machine {
     fn has_room(&self) -> bool {
         let open = self.lanes.open().len();
         let waiting = open - self.lanes.in_flight();
-        let is_in_vain = self.settings.order == DeliveryOrder::Total && open > 0;
+        let is_in_vain = self.outline.settings.order == DeliveryOrder::Total && open > 0;
         !is_in_vain && open < limits::OPEN_MAX && waiting < limits::WAITING_MAX
     }
 
     /// The next event that matches, behind all before.
     pub(crate) fn offer(&mut self, offer: Offer) {
-        debug_assert!(offer.position >= self.next, "what is open or parked lies before");
-        self.next = offer.position + 1;
+        debug_assert!(offer.position >= self.outline.next, "what is open or parked lies before");
+        self.outline.next = offer.position + 1;
         let open = Open { hash: offer.hash, failures: 0, handed: None, place: Place::Waiting };
         self.lanes.insert(offer.position, open);
     }
 
     /// Nothing more matches before this position.
     pub(crate) fn pass(&mut self, next: u64) {
-        self.next = self.next.max(next);
+        self.outline.next = self.outline.next.max(next);
     }
 
     /// Events are done. All of these are, or none. It is not too late as long as nobody was handed them again.
@@ -310,7 +312,7 @@ impl Machine {
     /// A member needs more time for all that it holds.
     pub(crate) fn renew(&mut self, member: u64, now: Instant) -> Result<(), Refusal> {
         self.hear(member, now)?;
-        let until = now + self.settings.message_timeout;
+        let until = now + self.outline.settings.handling_timeout;
         let renewed = |open: &Open| match open.place {
             Place::InFlight { member: by, .. } if by == member => Some(Place::InFlight { member, until }),
             _ => None,
@@ -327,22 +329,22 @@ impl Machine {
 
     /// Hands out nothing any more.
     pub(crate) fn stop(&mut self, reason: &str) {
-        self.stopped = Some(cut(reason));
+        self.outline.stopped = Some(cut(reason));
         self.is_dirty = true;
     }
 
     /// Hands out events again.
     pub(crate) fn resume(&mut self) {
-        self.stopped = None;
+        self.outline.stopped = None;
         self.is_dirty = true;
     }
 
     /// Begins again, with what is at `next` or behind. What is in flight is no more; what is parked there comes again.
     pub(crate) fn reset(&mut self, start: Start, next: u64) {
-        (self.start, self.next) = (start, next);
+        (self.outline.start, self.outline.next) = (start, next);
         self.lanes.clear();
         self.members.values_mut().for_each(|member| member.held = 0);
-        let again: Vec<u64> = self.parked.split_off(&next).into_keys().collect();
+        let again: Vec<u64> = self.outline.parked.split_off(&next).into_keys().collect();
         self.is_dirty = true;
         if !again.is_empty() {
             self.notes.push(Note::Unparked(again));
@@ -354,7 +356,7 @@ impl Machine {
         let unparked = self.unpark(positions)?;
         let count = unparked.len();
         for (position, entry) in unparked {
-            let open = Open { hash: entry.lane, failures: 0, handed: None, place: Place::Waiting };
+            let open = Open { hash: entry.hash, failures: 0, handed: None, place: Place::Waiting };
             self.lanes.insert(position, open);
         }
         Ok(count)
@@ -367,12 +369,13 @@ impl Machine {
 
     /// The notes that say all that was not noted yet. They are true together.
     pub(crate) fn notes(&self) -> Vec<Note> {
-        [Note::Progress(self.progress())].into_iter().chain(self.notes.iter().cloned()).collect()
+        let open = self.lanes.open().iter().map(|(&position, open)| (position, open.hash, open.failures));
+        [self.outline.progress(open)].into_iter().chain(self.notes.iter().cloned()).collect()
     }
 
     /// What [`Self::notes`] says was noted.
     pub(crate) fn set_noted(&mut self) {
-        (self.is_dirty, self.noted_next) = (false, self.next);
+        (self.is_dirty, self.noted_next) = (false, self.outline.next);
         self.notes.clear();
     }
 
@@ -383,26 +386,12 @@ impl Machine {
 
     /// Whether there is anything to note soon.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.is_dirty || self.has_notes() || self.next >= self.noted_next + LOOKED_AT_MAX
+        self.is_dirty || self.has_notes() || self.outline.next >= self.noted_next + LOOKED_AT_MAX
     }
 
     /// Whether anything is not noted.
     pub(crate) fn has_changed(&self) -> bool {
-        self.is_dirty() || self.next != self.noted_next
-    }
-
-    fn progress(&self) -> Progress {
-        let note = |(&position, open): (&u64, &Open)| OpenNote {
-            position,
-            lane: open.hash,
-            failures: open.failures,
-        };
-        Progress {
-            start: self.start,
-            next: self.next,
-            open: self.lanes.open().iter().map(note).collect(),
-            stopped: self.stopped.clone(),
-        }
+        self.is_dirty() || self.outline.next != self.noted_next
     }
 
     /// Whether this was the last hand-out of an event, to this member, and was not answered.
@@ -443,7 +432,7 @@ impl Machine {
     fn fail(&mut self, position: u64, reason: &str, pause: Option<(Instant, f64)>, wall: Timestamp) {
         let failures = self.lanes.fail(position);
         self.is_dirty = true;
-        if failures > self.settings.retries_max {
+        if failures > self.outline.settings.retries_max {
             self.park(position, reason, wall);
         } else if let Some((now, chance)) = pause {
             self.lanes.put(position, Place::Later(now + self.pause(failures, chance)));
@@ -453,34 +442,41 @@ impl Machine {
     /// The pause after so many failures.
     fn pause(&self, failures: u32, chance: f64) -> Duration {
         let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        let whole = self.settings.backoff.saturating_mul(doubled).min(self.settings.backoff_max);
+        let whole =
+            self.outline.settings.backoff.saturating_mul(doubled).min(self.outline.settings.backoff_max);
         whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
     }
 
     /// Sets what waits aside, or stops where that cannot be, or there is no more room for it: it is never skipped.
     fn park(&mut self, position: u64, reason: &str, time: Timestamp) {
-        if self.settings.by_cursor {
+        if self.outline.settings.by_cursor {
             // The cursor would say that it is handled.
             self.stop(reason);
             return;
         }
-        if self.parked.len() >= limits::PARKED_MAX {
-            self.stop(&format!("{} events are parked, and one more failed: {reason}", self.parked.len()));
+        if self.outline.parked.len() >= limits::PARKED_MAX {
+            self.stop(&format!(
+                "{} events are parked, and one more failed: {reason}",
+                self.outline.parked.len()
+            ));
             return;
         }
         let Open { hash, failures, .. } = self.lanes.remove(position).expect("the caller looked");
-        let reason = cut(reason);
-        let open = OpenNote { position, lane: hash, failures };
-        self.notes.push(Note::Parked(ParkedNote { open, time, reason: reason.clone() }));
-        self.parked.insert(position, ParkedEntry { lane: hash, failures, time, reason });
+        let entry = ParkedEntry { hash, failures, time, reason: cut(reason) };
+        self.notes.push(entry.note(position));
+        self.outline.parked.insert(position, entry);
     }
 
     fn unpark(&mut self, positions: &[Position]) -> Result<Vec<(u64, ParkedEntry)>, Refusal> {
-        if let Some(&missing) = positions.iter().find(|position| !self.parked.contains_key(&position.get())) {
+        if let Some(&missing) =
+            positions.iter().find(|position| !self.outline.parked.contains_key(&position.get()))
+        {
             return Err(Refusal::NotParked(missing));
         }
-        let unparked: Vec<(u64, ParkedEntry)> =
-            positions.iter().filter_map(|position| self.parked.remove_entry(&position.get())).collect();
+        let unparked: Vec<(u64, ParkedEntry)> = positions
+            .iter()
+            .filter_map(|position| self.outline.parked.remove_entry(&position.get()))
+            .collect();
         if !unparked.is_empty() {
             self.notes.push(Note::Unparked(unparked.iter().map(|&(position, _)| position).collect()));
         }

@@ -10,5 +10,5 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use machine::{Machine, Offer, Refusal, Taken};
-pub(crate) use standing::{ParkedEntry, Standing};
+pub(crate) use machine::{Machine, MayGive, Offer, Refusal, Taken};
+pub(crate) use standing::{Outline, ParkedEntry, Standing};

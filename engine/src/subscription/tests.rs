@@ -2,7 +2,7 @@
 //! get into, and a large one by chance.
 
 use super::machine::{Machine, Offer, Refusal, Taken};
-use super::standing::Standing;
+use super::standing::{Outline, Standing};
 use crate::format::subscription::Note;
 use annals_types::{
     DeliveryId, DeliveryOrder, Membership, Nack, NewSubscription, Position, Start, Timestamp,
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-/// A step of time: half of the message time-out, and the pause before a retry.
+/// A step of time: half of the handling time-out, and the pause before a retry.
 const STEP: Duration = Duration::from_secs(1);
 const RETRIES_MAX: u32 = 1;
 
@@ -100,9 +100,9 @@ struct Noted {
 impl World {
     fn new(settings: NewSubscription<'static>, streams: Vec<u64>, now: Instant) -> Self {
         let (fates, failures) = (vec![Fate::Due; streams.len()], vec![0; streams.len()]);
-        let standing = Standing::new(settings);
+        let standing = Standing::new(settings, 0);
         Self {
-            machine: Machine::new(standing.clone()),
+            machine: Machine::new(standing.clone(), 0),
             now,
             streams,
             fates: fates.clone(),
@@ -118,7 +118,7 @@ impl World {
     }
 
     fn timeout(&self) -> Duration {
-        self.machine.settings().message_timeout
+        self.machine.outline().settings.handling_timeout
     }
 
     fn wall() -> Timestamp {
@@ -141,7 +141,7 @@ impl World {
     /// Whether an open event has to wait for another one.
     fn waits_for(&self, position: u64) -> bool {
         let of = |position: u64| self.streams[usize::try_from(position).unwrap()];
-        let lane_has = |other: u64| match self.machine.settings().order {
+        let lane_has = |other: u64| match self.machine.outline().settings.order {
             DeliveryOrder::ByStream => of(other) == of(position),
             DeliveryOrder::Total => true,
             DeliveryOrder::Unordered => false,
@@ -154,7 +154,7 @@ impl World {
     /// What should have happened by itself by now.
     fn expect_by_now(&mut self) {
         let (timeout, now) = (self.timeout(), self.now);
-        let is_exclusive = self.machine.settings().membership == Membership::Exclusive;
+        let is_exclusive = self.machine.outline().settings.membership == Membership::Exclusive;
         loop {
             let overdue =
                 self.members.iter().flat_map(|(&member, held)| held.iter().map(move |&held| (member, held)));
@@ -320,7 +320,7 @@ impl World {
             assert!(matches!(taken, Err(Refusal::Stopped(_))), "{taken:?}");
             return;
         }
-        let settings = self.machine.settings();
+        let settings = &self.machine.outline().settings;
         let is_in_turn =
             settings.membership == Membership::Shared || self.members.keys().next() == Some(&member);
         let has_room = self.members[&member].len() < settings.in_flight_max as usize;
@@ -395,12 +395,12 @@ impl World {
         (noted.stopped, noted.next) = (*stopped, *next);
         // The notes that are written in place of all of these say the same.
         let standing = self.noted.standing.as_ref();
-        let again = standing.unwrap().notes().into_iter().fold(None, Standing::fold);
+        let again = standing.unwrap().notes().fold(None, Standing::fold);
         assert_eq!(again.as_ref(), standing);
     }
 
     fn crash(&mut self) {
-        self.machine = Machine::new(self.noted.standing.clone().unwrap());
+        self.machine = Machine::new(self.noted.standing.clone().unwrap(), 0);
         let Noted { fates, failures, stopped, next, .. } = self.noted.clone();
         (self.fates, self.failures, self.stopped, self.next) = (fates, failures, stopped, next);
         self.members.clear();
@@ -413,17 +413,17 @@ impl World {
     fn check(&self) {
         let machine = &self.machine;
         let due: BTreeSet<u64> = (0..self.next).filter(|&position| self.is_open(position)).collect();
-        assert_eq!(machine.next(), self.next);
+        assert_eq!(machine.outline().next, self.next);
         assert_eq!(machine.open_count(), due.len(), "what is not done is open, {self:#?}");
         assert_eq!(machine.first_open(), due.first().copied());
         let is_parked = |position: &u64| self.fates[usize::try_from(*position).unwrap()] == Fate::Parked;
         let parked: BTreeSet<u64> = (0..self.fates.len() as u64).filter(is_parked).collect();
-        assert_eq!(machine.parked().keys().copied().collect::<BTreeSet<_>>(), parked);
+        assert_eq!(machine.outline().parked.keys().copied().collect::<BTreeSet<_>>(), parked);
         assert_eq!(machine.in_flight(), self.members.values().map(Vec::len).sum::<usize>(), "{self:#?}");
         assert_eq!(machine.member_count(), self.members.len());
-        assert_eq!(machine.stopped().is_some(), self.stopped);
+        assert_eq!(machine.outline().stopped.is_some(), self.stopped);
         if let Some(limit) = self.members.values().map(Vec::len).max() {
-            assert!(limit <= machine.settings().in_flight_max as usize);
+            assert!(limit <= machine.outline().settings.in_flight_max as usize);
         }
     }
 
@@ -466,12 +466,8 @@ impl World {
         }
         let Noted { standing, .. } = &self.noted;
         let standing = standing.as_ref().map(|standing| {
-            (
-                standing.next,
-                &standing.open,
-                standing.parked.keys().collect::<Vec<_>>(),
-                standing.stopped.is_some(),
-            )
+            let Outline { next, parked, stopped, .. } = &standing.outline;
+            (next, &standing.open, parked.keys().collect::<Vec<_>>(), stopped.is_some())
         });
         let _ = write!(
             text,
@@ -487,7 +483,7 @@ impl World {
 fn settings(membership: Membership, order: DeliveryOrder, in_flight_max: u32) -> NewSubscription<'static> {
     NewSubscription { membership, order, ..NewSubscription::new("s") }
         .in_flight_max(in_flight_max)
-        .message_timeout(2 * STEP)
+        .handling_timeout(2 * STEP)
         .retries(RETRIES_MAX, STEP, STEP)
 }
 
@@ -609,7 +605,7 @@ fn with_taken(
     count: u64,
     now: Instant,
 ) -> (Machine, u64, Vec<DeliveryId>) {
-    let mut machine = Machine::new(Standing::new(settings));
+    let mut machine = Machine::new(Standing::new(settings, 0), 0);
     let member = machine.join(now).unwrap();
     (0..count).for_each(|position| machine.offer(Offer { position, hash: position }));
     let taken = (0..count).map(|_| match machine.take(member, now).unwrap() {
@@ -655,7 +651,7 @@ fn many_are_acknowledged_all_or_none() {
 #[test]
 fn where_no_more_can_be_parked_it_stops_and_skips_nothing() {
     let now = a_moment();
-    let mut machine = Machine::new(Standing::new(NewSubscription::new("s").retries(0, STEP, STEP)));
+    let mut machine = Machine::new(Standing::new(NewSubscription::new("s").retries(0, STEP, STEP), 0), 0);
     let member = machine.join(now).unwrap();
     let parked_max = annals_types::limits::PARKED_MAX as u64;
     for position in 0..=parked_max {
@@ -663,15 +659,22 @@ fn where_no_more_can_be_parked_it_stops_and_skips_nothing() {
         let Ok(Taken::Delivery { id, .. }) = machine.take(member, now) else { panic!("it is ready") };
         machine.nack(member, id, &Nack::retry("x".repeat(5_000)), (now, Timestamp::ZERO), 0.5).unwrap();
     }
-    assert_eq!((machine.parked().len() as u64, machine.first_open()), (parked_max, Some(parked_max)));
-    assert!(machine.stopped().is_some_and(|reason| reason.starts_with("10000 events are parked")));
-    assert!(machine.parked().values().all(|entry| entry.reason.len() == 1_024));
+    assert_eq!((machine.outline().parked.len() as u64, machine.first_open()), (parked_max, Some(parked_max)));
+    assert!(
+        machine
+            .outline()
+            .stopped
+            .as_ref()
+            .is_some_and(|reason| reason.starts_with("10000 events are parked"))
+    );
+    assert!(machine.outline().parked.values().all(|entry| entry.reason.len() == 1_024));
 }
 
 #[test]
 fn what_is_read_ahead_and_what_is_open_is_bounded() {
     let now = a_moment();
-    let mut machine = Machine::new(Standing::new(NewSubscription::new("s").shared().in_flight_max(1_000)));
+    let mut machine =
+        Machine::new(Standing::new(NewSubscription::new("s").shared().in_flight_max(1_000), 0), 0);
     let mut members: Vec<u64> = (0..20).map(|_| machine.join(now).unwrap()).collect();
     let mut position = 0;
     // One stream: only its first event can be handed out.
@@ -698,4 +701,23 @@ fn what_is_read_ahead_and_what_is_open_is_bounded() {
         }
     }
     assert_eq!(machine.open_count(), annals_types::limits::OPEN_MAX);
+}
+
+#[test]
+fn what_is_held_for_too_long_is_dealt_with_in_portions_that_a_batch_can_hold() {
+    let now = a_moment();
+    let settings = NewSubscription::new("s").in_flight_max(1_000).retries(0, STEP, STEP).shared();
+    let (mut machine, member, taken) = with_taken(settings, 1_000, now);
+    let other = machine.join(now).unwrap();
+    (1_000..1_500).for_each(|position| machine.offer(Offer { position, hash: position }));
+    for _ in 0..500 {
+        assert!(matches!(machine.take(other, now), Ok(Taken::Delivery { .. })));
+    }
+    let later = now + machine.outline().settings.handling_timeout;
+    machine.tick(later, Timestamp::ZERO);
+    assert_eq!((machine.outline().parked.len(), machine.notes().len()), (1_000, 1_001));
+    assert_eq!(machine.next_moment(member), Some(later), "there is more to do");
+    machine.tick(later, Timestamp::ZERO);
+    assert_eq!((machine.outline().parked.len(), machine.in_flight()), (1_500, 0));
+    assert_eq!(machine.ack(member, &taken[..1]), Err(Refusal::NotInFlight(Position::ZERO)));
 }

@@ -2,8 +2,8 @@
 
 use crate::support::{block_on, event, open, read_all, small, wait, wait_until, within};
 use annals::{
-    Append, DiskChoice, Follow, Followed, InputError, NewEvent, Position, QueryItem, Read, ReadError, Record,
-    Settings, Store, Subscription, Timestamp, Version,
+    Append, DiskChoice, Follow, Followed, Following, InputError, NewEvent, Position, QueryItem, Read,
+    ReadError, Record, Settings, Store, Timestamp, Version,
 };
 use futures_core::Stream;
 use std::future::poll_fn;
@@ -19,10 +19,10 @@ fn append(store: &Store, append: impl Into<Append<'static>>) -> u64 {
 }
 
 /// The positions of the events that come before it has caught up.
-fn until_caught_up(subscription: &mut Subscription) -> (Vec<u64>, u64) {
+fn until_caught_up(following: &mut Following) -> (Vec<u64>, u64) {
     let mut positions = Vec::new();
     loop {
-        match subscription.next_within(SOON).unwrap().expect("it comes soon") {
+        match following.next_within(SOON).unwrap().expect("it comes soon") {
             Followed::Event(record) => positions.push(record.position().get()),
             Followed::CaughtUp { next } => return (positions, next.get()),
             Followed::Progress { .. } => {}
@@ -30,9 +30,9 @@ fn until_caught_up(subscription: &mut Subscription) -> (Vec<u64>, u64) {
     }
 }
 
-fn next_event(subscription: &mut Subscription) -> Record {
+fn next_event(following: &mut Following) -> Record {
     loop {
-        let followed = subscription.next_within(SOON).unwrap().expect("it comes soon");
+        let followed = following.next_within(SOON).unwrap().expect("it comes soon");
         if let Some(record) = followed.into_event() {
             return record;
         }
@@ -55,16 +55,16 @@ fn what_is_there_comes_and_then_what_is_appended() {
     assert_eq!(until_caught_up(&mut tagged), (vec![], 300));
     assert_eq!(until_caught_up(&mut live), (vec![], 300));
     append(&store, event("s-1").tag("rare"));
-    for subscription in [&mut all, &mut one, &mut tagged, &mut live] {
-        assert_eq!(next_event(subscription).position().get(), 300);
-        assert!(subscription.next_within(Duration::ZERO).unwrap().is_none(), "it is live still");
+    for following in [&mut all, &mut one, &mut tagged, &mut live] {
+        assert_eq!(next_event(following).position().get(), 300);
+        assert!(following.next_within(Duration::ZERO).unwrap().is_none(), "it is live still");
     }
     assert_eq!(next_event_version(&mut one, &store), Version::new(101));
 }
 
-fn next_event_version(subscription: &mut Subscription, store: &Store) -> Version {
+fn next_event_version(following: &mut Following, store: &Store) -> Version {
     append(store, event("s-1"));
-    next_event(subscription).version()
+    next_event(following).version()
 }
 
 #[test]
@@ -99,8 +99,8 @@ fn it_begins_where_it_is_told_to_also_at_places_that_are_not_there_yet() {
     }
     let mut last = store.follow(&Follow::all().from_end()).unwrap();
     store.close().unwrap();
-    for (number, (subscription, wanted)) in begun.into_iter().enumerate() {
-        let events = subscription.filter_map(|followed| followed.unwrap().into_event());
+    for (number, (following, wanted)) in begun.into_iter().enumerate() {
+        let events = following.filter_map(|followed| followed.unwrap().into_event());
         assert_eq!(
             events.map(|record| record.position().get()).collect::<Vec<_>>(),
             wanted,
@@ -138,6 +138,17 @@ fn progress_is_told_in_time_where_nothing_matches() {
         );
     }
     assert!(blocking.next_within(3 * often).unwrap().is_none(), "it is told once");
+}
+
+#[test]
+fn a_store_is_opened_and_closed_inside_a_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.append(event("s")).unwrap().await.unwrap();
+        store.close().unwrap();
+    });
 }
 
 #[test]
@@ -218,26 +229,26 @@ fn a_store_that_fails_says_so_to_who_follows() {
     let store =
         open_simulated(&disk, Path::new("/store"), small(DiskChoice::Auto), Clock::default()).unwrap();
     append(&store, event("s"));
-    let mut subscription = store.follow(&Follow::all()).unwrap();
+    let mut following = store.follow(&Follow::all()).unwrap();
     disk.fail_at(disk.operations() + 1, Fault::EIO, Repeat::ForGood);
     assert!(wait(store.append(event("s"))).is_err());
-    assert_eq!(until_caught_up(&mut subscription), (vec![0], 1));
-    assert!(matches!(subscription.next(), Some(Err(ReadError::Stopped { .. }))));
-    assert!(subscription.next().is_none());
+    assert_eq!(until_caught_up(&mut following), (vec![0], 1));
+    assert!(matches!(following.next(), Some(Err(ReadError::Stopped { .. }))));
+    assert!(following.next().is_none());
 }
 
 #[test]
 fn one_that_falls_behind_says_when_it_has_caught_up_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let mut subscription = store.follow(&Follow::all()).unwrap();
-    assert_eq!(until_caught_up(&mut subscription), (vec![], 0));
+    let mut following = store.follow(&Follow::all()).unwrap();
+    assert_eq!(until_caught_up(&mut following), (vec![], 0));
     let tickets: Vec<_> = (0..1_500).map(|_| store.append(event("s")).unwrap()).collect();
     for ticket in tickets {
         ticket.wait().unwrap();
     }
-    assert_eq!(until_caught_up(&mut subscription), ((0..1_500).collect(), 1_500));
-    assert!(subscription.next_within(Duration::ZERO).unwrap().is_none());
+    assert_eq!(until_caught_up(&mut following), ((0..1_500).collect(), 1_500));
+    assert!(following.next_within(Duration::ZERO).unwrap().is_none());
 }
 
 #[test]
@@ -286,9 +297,9 @@ fn stop(count: usize) {
         let large = append(&store, event("s").binary(vec![7; 1 << 20]));
         if round % 22 == 0 {
             append(&store, event("s"));
-            let mut subscription = store.follow(&Follow::all().after(Position::new(large))).unwrap();
-            assert_eq!(next_event(&mut subscription).position().get(), large + 1);
-            held.extend((held.len() < count).then_some(subscription));
+            let mut following = store.follow(&Follow::all().after(Position::new(large))).unwrap();
+            assert_eq!(next_event(&mut following).position().get(), large + 1);
+            held.extend((held.len() < count).then_some(following));
         }
     }
     wait_until("all but the last to be sealed", || {

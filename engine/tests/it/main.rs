@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
 mod append;
+
 mod beside;
 mod boundary;
 mod crash;
@@ -23,5 +24,6 @@ mod query;
 mod snapshot;
 mod subscription;
 mod subscription_lasts;
+mod subscription_lives;
 mod support;
 mod torn_tail;

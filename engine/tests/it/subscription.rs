@@ -1,14 +1,16 @@
 //! Durable subscriptions: what is handed to whom, and what of it lasts.
 
-use crate::support::{block_on, cases, event, now, on_disk, open, wait, wait_until};
+use crate::support::{block_on, cases, event, now, on_disk, open, wait, wait_until, within};
 use annals::testing::SimulatedDisk;
 use annals::{
-    Append, AppendError, Delivery, DeliveryId, DeliveryOrder, InputError, Member, Nack, NewEvent,
-    NewSubscription, ParkedChoice, Position, QueryItem, Start, Store, SubscriptionError, Timestamp, Version,
-    limits,
+    AppendError, Delivery, DeliveryId, DeliveryOrder, InputError, Member, Nack, NewEvent, NewSubscription,
+    ParkedChoice, Position, QueryItem, Start, Store, SubscriptionError, Timestamp, Version, limits,
 };
+use futures_core::Stream;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -127,7 +129,7 @@ fn of_an_exclusive_subscription_the_next_member_takes_over() {
     fill(&store, 3, 6);
     let lease = Duration::from_millis(400);
     let new =
-        NewSubscription::new("one").order(DeliveryOrder::Unordered).message_timeout(lease).in_flight_max(2);
+        NewSubscription::new("one").order(DeliveryOrder::Unordered).handling_timeout(lease).in_flight_max(2);
     store.create_subscription(&new).unwrap();
     let mut first = store.join("one").unwrap();
     let mut second = store.join("one").unwrap();
@@ -173,7 +175,7 @@ fn a_member_that_renews_or_waits_keeps_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let lease = Duration::from_millis(200);
-    store.create_subscription(&NewSubscription::new("one").message_timeout(lease)).unwrap();
+    store.create_subscription(&NewSubscription::new("one").handling_timeout(lease)).unwrap();
     let mut first = store.join("one").unwrap();
     let mut second = store.join("one").unwrap();
     let waiting = std::thread::spawn(move || {
@@ -370,8 +372,8 @@ fn bad_input_is_refused_by_name_and_nothing_is_lost() {
     let new = || NewSubscription::new("work");
     assert!(matches!(input(new().in_flight_max(0)), InputError::Setting { setting: "in_flight_max", .. }));
     assert!(matches!(input(new().in_flight_max(1_001)), InputError::Setting { .. }));
-    assert!(matches!(input(new().message_timeout(Duration::ZERO)), InputError::Setting { .. }));
-    assert!(matches!(input(new().message_timeout(Duration::MAX)), InputError::Setting { .. }));
+    assert!(matches!(input(new().handling_timeout(Duration::ZERO)), InputError::Setting { .. }));
+    assert!(matches!(input(new().handling_timeout(Duration::MAX)), InputError::Setting { .. }));
     assert!(matches!(input(new().retries(1, SECOND, SECOND / 2)), InputError::Setting { .. }));
     assert!(matches!(input(new().by_cursor().shared()), InputError::CursorOfMany));
     assert!(matches!(input(new().start(Start::From(Version::ZERO.into()))), InputError::Bound { .. }));
@@ -395,7 +397,7 @@ fn what_does_not_fit_what_is_there_is_refused_and_nothing_is_lost() {
     let Err(error) = other else { panic!("it has other settings") };
     assert_eq!(
         error.to_string(),
-        "there is a subscription \"work\" with another query; delete it first, or choose another name"
+        "there is a subscription \"work\" with another query; choose another name, or delete it with all that is known of it"
     );
     let wrong = DeliveryId { number: delivery.id.number + 1, ..delivery.id };
     for id in [delivery.id, wrong] {
@@ -432,10 +434,8 @@ fn what_does_not_fit_what_is_there_is_refused_and_nothing_is_lost() {
 
 /// A processor that appends one event for each of those that it is handed.
 fn process(store: &Store, delivery: &Delivery) -> Result<(), AppendError> {
-    let before = store.cursor("copying").unwrap().and_then(|cursor| cursor.position);
     let copy = NewEvent::new("copies", "Copied").json(position(delivery).to_string());
-    let append = Append::from(copy).expect_cursor("copying", before);
-    wait(store.append(append.advance("copying", Some(delivery.position())))).map(drop)
+    wait(store.append(delivery.handled_by(copy.into()))).map(drop)
 }
 
 fn copies(store: &Store) -> Vec<u64> {
@@ -483,18 +483,17 @@ fn a_member_that_lost_its_place_cannot_handle_an_event_a_second_time() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     fill(&store, 1, 2);
-    let new = NewSubscription::new("copying").stream("s-0").by_cursor().message_timeout(SECOND / 10);
+    let new = NewSubscription::new("copying").stream("s-0").by_cursor().handling_timeout(SECOND / 10);
     store.create_subscription(&new).unwrap();
     let (mut first, mut second) = (store.join("copying").unwrap(), store.join("copying").unwrap());
     let delivery = next(&mut first);
-    let before = store.cursor("copying").unwrap().and_then(|cursor| cursor.position);
     let again = next(&mut second);
     assert_eq!(delivery.position(), again.position());
     process(&store, &again).unwrap();
     second.ack(again.id).unwrap();
-    let late = Append::from(event("copies")).expect_cursor("copying", before);
-    let late = wait(store.append(late.advance("copying", Some(delivery.position()))));
+    let late = process(&store, &delivery);
     assert!(matches!(late, Err(AppendError::WrongCursor { .. })), "{late:?}");
+    assert_eq!(copies(&store), [0]);
     // Reset, it begins again, and so does the cursor.
     process(&store, &next(&mut second)).unwrap();
     store.reset_subscription("copying", Start::First).unwrap();
@@ -503,11 +502,105 @@ fn a_member_that_lost_its_place_cannot_handle_an_event_a_second_time() {
 }
 
 #[test]
+fn a_subscription_by_cursor_stops_where_it_would_park() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store, 1, 3);
+    let new =
+        NewSubscription::new("copying").stream("s-0").by_cursor().retries(1, Duration::ZERO, Duration::ZERO);
+    store.create_subscription(&new).unwrap();
+    let mut member = store.join("copying").unwrap();
+    for nack in [Nack::park("wrong"), Nack::retry("late"), Nack::retry("later")] {
+        let delivery = next(&mut member);
+        assert_eq!(position(&delivery), 0);
+        let is_to_stop = delivery.attempt > 1 || matches!(nack, Nack::Park(_));
+        member.nack(delivery.id, &nack).unwrap();
+        if is_to_stop {
+            assert!(matches!(member.next_within(SECOND), Err(SubscriptionError::Stopped { .. })), "{nack:?}");
+            assert!(store.parked("copying").unwrap().is_empty());
+            store.resume_subscription("copying").unwrap();
+        }
+    }
+    while let Some(delivery) = member.next_within(Duration::ZERO).unwrap() {
+        process(&store, &delivery).unwrap();
+        member.ack(delivery.id).unwrap();
+    }
+    assert_eq!(copies(&store), [0, 1, 2]);
+}
+
+#[test]
+fn a_stopped_subscription_says_so_once_and_its_members_wait_until_it_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store, 1, 1);
+    store.create_subscription(&NewSubscription::new("work").shared()).unwrap();
+    store.stop_subscription("work", "a pause").unwrap();
+    let (mut blocking, mut awaiting) = (store.join("work").unwrap(), store.join("work").unwrap());
+    assert!(matches!(blocking.next_within(SECOND), Err(SubscriptionError::Stopped { .. })));
+    assert!(matches!(block_on(&mut awaiting), Some(Err(SubscriptionError::Stopped { .. }))));
+    none(&mut blocking);
+    let other = store.clone();
+    let resuming = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        other.resume_subscription("work").unwrap();
+    });
+    let delivery = block_on(&mut awaiting).unwrap().unwrap();
+    awaiting.ack(delivery.id).unwrap();
+    resuming.join().unwrap();
+    // What ends a member ends it once.
+    store.delete_subscription("work").unwrap();
+    assert!(matches!(block_on(&mut awaiting), Some(Err(SubscriptionError::Deleted { .. }))));
+    assert!(block_on(&mut awaiting).is_none() && awaiting.has_ended() && !awaiting.is_in_turn());
+    assert!(matches!(blocking.next_within(SECOND), Err(SubscriptionError::Deleted { .. })));
+    assert!(blocking.next_within(SECOND).unwrap().is_none());
+}
+
+#[test]
+fn an_answer_is_not_too_late_as_long_as_nobody_else_has_the_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store, 1, 2);
+    let new = NewSubscription::new("work")
+        .handling_timeout(Duration::from_millis(30))
+        .order(DeliveryOrder::Unordered);
+    store.create_subscription(&new).unwrap();
+    let mut member = store.join("work").unwrap();
+    let (first, second) = (next(&mut member), next(&mut member));
+    std::thread::sleep(Duration::from_millis(60));
+    member.ack(first.id).unwrap();
+    let again = next(&mut member);
+    assert_eq!((again.position(), again.attempt), (second.position(), 2));
+    assert!(matches!(member.ack(second.id), Err(SubscriptionError::NotInFlight { .. })));
+    member.ack(again.id).unwrap();
+    none(&mut member);
+}
+
+#[test]
+fn an_event_whose_handler_panics_fails_and_is_parked_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store, 1, 1);
+    store
+        .create_subscription(&NewSubscription::new("work").retries(1, Duration::ZERO, Duration::ZERO))
+        .unwrap();
+    for attempt in 1..=2 {
+        let mut member = store.join("work").unwrap();
+        let handler = std::thread::spawn(move || {
+            let delivery = next(&mut member);
+            assert_ne!(delivery.attempt, attempt, "it is meant to fail");
+        });
+        handler.join().unwrap_err();
+    }
+    assert_eq!(store.parked("work").unwrap()[0].reason, "its handler panicked");
+    none(&mut store.join("work").unwrap());
+}
+
+#[test]
 fn what_waits_is_awaited_without_a_thread() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     fill(&store, 1, 1);
-    let new = NewSubscription::new("work").message_timeout(SECOND / 4).retries(5, SECOND / 20, SECOND / 20);
+    let new = NewSubscription::new("work").handling_timeout(SECOND / 4).retries(5, SECOND / 20, SECOND / 20);
     store.create_subscription(&new).unwrap();
     let (mut first, mut second) = (store.join("work").unwrap(), store.join("work").unwrap());
     let delivery = block_on(&mut first).unwrap().unwrap();
@@ -551,4 +644,70 @@ fn acknowledgements_are_noted_within_a_moment() {
         wait_until("it is noted", || reader.subscription("work").unwrap().next.get() >= count);
         assert!(begun.elapsed() < 5 * SECOND, "{:?}", begun.elapsed());
     }
+}
+
+#[test]
+fn who_waits_for_an_answer_learns_of_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store, 1, 2);
+    let new = || NewSubscription::new("");
+    let cases = [
+        ("full", new().in_flight_max(1).order(DeliveryOrder::Unordered)),
+        ("total", new().order(DeliveryOrder::Total)),
+        ("shared", new().order(DeliveryOrder::Total).shared()),
+    ];
+    for (name, new) in cases {
+        store.create_subscription(&NewSubscription { name: name.into(), ..new }).unwrap();
+        let mut member = store.join(name).unwrap();
+        let first = next(&mut member);
+        let acknowledger = member.acknowledger();
+        let mut waiting = if name == "shared" { store.join(name).unwrap() } else { member };
+        let answering = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            acknowledger.ack(first.id).unwrap();
+            acknowledger
+        });
+        let begun = now();
+        assert_eq!(position(&next(&mut waiting)), 1, "{name}");
+        // A third of the handling time-out is when it would look again by itself.
+        assert!(begun.elapsed() < 5 * SECOND, "{name}: {:?}", begun.elapsed());
+        drop(answering.join().unwrap());
+    }
+}
+
+/// A waker that owns a member, and panics where it is woken.
+struct Owning(Mutex<Option<Member>>);
+
+impl Wake for Owning {
+    fn wake(self: Arc<Self>) {
+        assert!(self.0.lock().unwrap().is_none(), "it panics where its member waits");
+    }
+}
+
+#[test]
+fn wakers_may_own_members_and_panic() {
+    within(30, "dropping and panicking wakers", || {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        store
+            .create_subscription(&NewSubscription::new("work").shared().handling_timeout(SECOND / 10))
+            .unwrap();
+        let poll = |member: &mut Member, waker: &Waker| {
+            assert!(Pin::new(member).poll_next(&mut Context::from_waker(waker)).is_pending());
+        };
+        let (mut first, mut second) = (store.join("work").unwrap(), store.join("work").unwrap());
+        poll(&mut second, Waker::noop());
+        let waker = Waker::from(Arc::new(Owning(Mutex::new(Some(second)))));
+        poll(&mut first, &waker);
+        drop(waker);
+        // It is woken, and panics, on the thread that keeps the time; that goes on for others.
+        std::thread::sleep(SECOND / 5);
+        fill(&store, 1, 1);
+        let delivery = next(&mut first);
+        first.ack(delivery.id).unwrap();
+        let reader = Store::open_read_only(dir.path()).unwrap();
+        wait_until("it is noted", || reader.subscription("work").unwrap().next.get() == 1);
+        drop(first);
+    });
 }

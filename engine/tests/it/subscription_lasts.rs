@@ -171,11 +171,14 @@ fn a_full_disk_is_said_and_over_when_there_is_room() {
     let Some((_, SubscriptionError::Append(AppendError::DiskFull(_)))) = refused else {
         panic!("{refused:?}")
     };
-    assert!(matches!(member.ack(delivery.id), Err(SubscriptionError::Interrupted { .. })));
+    // Nothing was changed, and nobody has lost anything by it.
+    assert!(matches!(member.nack(delivery.id, &Nack::park("x")), Err(SubscriptionError::Append(_))));
+    assert!(store.parked("work").unwrap().is_empty());
     disk.set_capacity(u64::MAX);
+    member.ack(delivery.id).unwrap();
     assert!(store.subscription("work").unwrap().stopped.is_some());
     store.resume_subscription("work").unwrap();
-    assert_eq!(drain(&mut store.join("work").unwrap()), [0]);
+    assert_eq!(drain(&mut member), [0; 0]);
 }
 
 #[test]
@@ -298,4 +301,118 @@ fn a_member_in_a_closing_store_ends() {
         let store = open(dir.path());
         wait(store.append(Append::from(event("s")).expect("s", exactly(0)))).unwrap_err();
     });
+}
+
+#[test]
+fn what_is_known_after_a_write_of_unknown_outcome_is_what_is_there() {
+    for (at, seed) in (0..5).flat_map(|at| (0..cases(3)).map(move |seed| (at, seed))) {
+        let disk = SimulatedDisk::new(seed);
+        let store = on_disk(&disk);
+        fill(&store, 1, 4);
+        store.create_subscription(&NewSubscription::new("work").order(DeliveryOrder::Unordered)).unwrap();
+        let mut member = store.join("work").unwrap();
+        let id = next(&mut member).id;
+        member.nack(id, &Nack::park("later")).unwrap();
+        disk.fail_at(disk.operations() + at, Fault::ShortThenError, Repeat::Once);
+        let replayed = store.replay_parked("work", &Position::ZERO.into());
+        disk.clear_faults();
+        drop(member);
+        let handled = drain(&mut store.join("work").unwrap());
+        let known = store.parked("work").unwrap().len();
+        std::thread::sleep(Duration::from_millis(150));
+        let disk = disk.kill();
+        drop(store);
+        let store = on_disk(&disk);
+        let label = format!("operation {at}, seed {seed}: {replayed:?}");
+        assert_eq!(store.parked("work").unwrap().len(), known, "{label}");
+        let again = drain(&mut store.join("work").unwrap());
+        assert!(known == 1 || handled.contains(&0) || again.contains(&0), "{label}: event 0 is lost");
+    }
+}
+
+#[test]
+fn what_is_parked_as_a_member_joins_is_noted() {
+    let disk = SimulatedDisk::new(3);
+    let store = on_disk(&disk);
+    fill(&store, 1, 1);
+    let new =
+        NewSubscription::new("work").handling_timeout(SECOND / 50).retries(0, Duration::ZERO, Duration::ZERO);
+    store.create_subscription(&new).unwrap();
+    let mut first = store.join("work").unwrap();
+    next(&mut first);
+    std::thread::sleep(SECOND / 25);
+    let second = store.join("work").unwrap();
+    assert_eq!(store.parked("work").unwrap().len(), 1);
+    let disk = disk.kill();
+    drop((first, second, store));
+    assert_eq!(on_disk(&disk).parked("work").unwrap().len(), 1);
+}
+
+#[test]
+fn hand_outs_of_before_are_not_those_of_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store, 1, 1);
+    let new = || NewSubscription::new("work");
+    store.create_subscription(&new()).unwrap();
+    let before = next(&mut store.join("work").unwrap()).id;
+    store.delete_subscription("work").unwrap();
+    store.create_subscription(&new()).unwrap();
+    let mut member = store.join("work").unwrap();
+    assert_ne!(next(&mut member).id, before);
+    assert!(matches!(member.ack(before), Err(SubscriptionError::NotInFlight { .. })));
+}
+
+#[test]
+fn whoever_closes_first_what_was_acknowledged_is_noted() {
+    for _ in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        fill(&store, 1, 1);
+        let names: Vec<String> = (0..8).map(|number| format!("work {number}")).collect();
+        let members: Vec<_> = names
+            .iter()
+            .map(|name| {
+                store.create_subscription(&NewSubscription::new(name)).unwrap();
+                let mut member = store.join(name).unwrap();
+                let id = next(&mut member).id;
+                member.ack(id).unwrap();
+                member
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| store.clone().close().unwrap());
+            }
+        });
+        drop((members, store));
+        let store = open(dir.path());
+        assert!(names.iter().all(|name| store.subscription(name).unwrap().next.get() == 1));
+    }
+}
+
+#[test]
+fn one_that_is_idle_keeps_nothing_of_what_was_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    fill(&store, 1, 2);
+    for name in ["idle", "busy"] {
+        store.create_subscription(&NewSubscription::new(name)).unwrap();
+    }
+    let mut idle = store.join("idle").unwrap();
+    let id = next(&mut idle).id;
+    idle.ack(id).unwrap();
+    let reason = "x".repeat(limits::REASON_BYTES_MAX);
+    let renewed = || dir.path().join("subscriptions-1/complete").exists();
+    while !renewed() {
+        store.stop_subscription("busy", &reason).unwrap();
+    }
+    let left = || {
+        let open = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        open.filter(|path| path.starts_with(dir.path()) && path.to_string_lossy().ends_with("(deleted)"))
+            .count()
+    };
+    wait_until("all of the first generation is closed", || left() == 0);
 }

@@ -470,7 +470,7 @@ pub enum SubscriptionError {
         name: String,
     },
     /// There is a subscription of that name with other settings. It stays as it is.
-    #[error("there is a subscription \"{}\" with another {difference}; delete it first, or choose another name", name.escape_debug())]
+    #[error("there is a subscription \"{}\" with another {difference}; choose another name, or delete it with all that is known of it", name.escape_debug())]
     Exists {
         /// The name.
         name: String,
@@ -490,10 +490,10 @@ pub enum SubscriptionError {
         /// The subscription.
         name: String,
     },
-    /// What was acknowledged is not in flight with this member: it was before, or took too long and was taken back, or
-    /// the subscription was reset meanwhile. Nothing was acknowledged.
+    /// What was answered is not this member's: it was not handed to it, was answered before, was taken back and handed out
+    /// again, or the subscription was reset meanwhile. Nothing was changed.
     #[error(
-        "the event at position {position} is not in flight with this member; it was acknowledged before, or taken back"
+        "the event at position {position} is not in flight with this member: it was answered before, or taken back and handed out again"
     )]
     NotInFlight {
         /// The event's position.
@@ -515,9 +515,9 @@ pub enum SubscriptionError {
         /// The position.
         position: Position,
     },
-    /// The member has lost its place to another one that waited, as it was not heard of for the message time-out or held an
-    /// event for longer. What it held is handed out again.
-    #[error("this member of subscription \"{}\" has lost its place to another: it was silent, or held an event, for the message time-out; join again", name.escape_debug())]
+    /// It is no member any more: it was dropped, or has lost its place to another one that waited, as it was silent for the
+    /// handling time-out or held an event for as long. What it held is handed out again.
+    #[error("no member of subscription \"{}\" any more: it was dropped, or was silent or held an event for the handling time-out while another waited; join again", name.escape_debug())]
     Lost {
         /// The subscription.
         name: String,
@@ -550,7 +550,8 @@ pub enum SubscriptionError {
     /// Reading the log, or the state of subscriptions, failed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Writing the state of subscriptions failed. Nothing was changed.
+    /// Writing the state of a subscription failed, or nothing can be written. Whether it was changed is not known; its members join
+    /// again.
     #[error(transparent)]
     Append(#[from] AppendError),
 }

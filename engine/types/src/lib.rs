@@ -33,7 +33,7 @@ pub use settings::{DiskChoice, Settings};
 pub use snapshot::{Load, NewSnapshot, PassedOver, Snapshot};
 pub use stream::{ExpectedVersion, category};
 pub use subscription::{
-    Delivery, DeliveryId, DeliveryOrder, Membership, Nack, NewSubscription, Parked, ParkedChoice,
+    CursorAt, Delivery, DeliveryId, DeliveryOrder, Membership, Nack, NewSubscription, Parked, ParkedChoice,
     SubscriptionStatus, check_subscription_name,
 };
 pub use uuid::Uuid;

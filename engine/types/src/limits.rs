@@ -54,8 +54,8 @@ pub const WAITING_MAX: usize = 1_000;
 pub const PARKED_MAX: usize = 10_000;
 /// Longest reason for which an event is parked or a subscription stopped, in bytes; what is longer is cut.
 pub const REASON_BYTES_MAX: usize = 1_024;
-/// Longest message time-out of a durable subscription, and longest pause before a retry.
-pub const MESSAGE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest handling time-out of a durable subscription, and longest pause before a retry.
+pub const HANDLING_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How far a given event time may be ahead of both the clock and the event before it (one minute,
 /// in nanoseconds): a wrong far-future time would raise every later event's time for good.
 pub const TIME_AHEAD_NS_MAX: u64 = 60 * 1_000_000_000;

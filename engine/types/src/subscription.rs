@@ -1,5 +1,6 @@
 //! Durable subscriptions: named, kept in the store, with members that handle what they are handed.
 
+use crate::append::Append;
 use crate::error::InputError;
 use crate::event::{Record, check_name};
 use crate::follow::{Follow, Start};
@@ -9,12 +10,14 @@ use crate::query::Query;
 use crate::read::Read;
 use std::borrow::Cow;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who is handed events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Membership {
-    /// One member; the next one takes over when it leaves, or is not heard of for the message time-out.
+    /// One member; while others wait, the next one takes over when it leaves, or is silent or holds an event for the
+    /// handling time-out.
     #[default]
     Exclusive,
     /// All members, each event to one of them.
@@ -24,7 +27,7 @@ pub enum Membership {
 /// What waits until earlier events are done: acknowledged, skipped or parked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum DeliveryOrder {
-    /// An event waits for the earlier ones of its stream.
+    /// An event waits for the earlier ones of its stream. Where 1,000 wait, no more is looked for until fewer do.
     #[default]
     ByStream,
     /// An event waits for all earlier ones: they are handed out one at a time.
@@ -42,7 +45,7 @@ pub enum DeliveryOrder {
 ///     .query(QueryItem::new().of_type("OrderPlaced"))
 ///     .shared()
 ///     .in_flight_max(8)
-///     .message_timeout(Duration::from_secs(10))
+///     .handling_timeout(Duration::from_secs(10))
 ///     .retries(3, Duration::from_millis(200), Duration::from_secs(5));
 /// assert!(invoicing.validate().is_ok());
 /// ```
@@ -60,11 +63,11 @@ pub struct NewSubscription<'a> {
     pub membership: Membership,
     /// What waits for what. Default: events of one stream for each other.
     pub order: DeliveryOrder,
-    /// How many events a member may hold at a time, 1 to 1,000. Default: 32.
+    /// How many events a member may hold at a time, 1 to 1,000; all members together hold 10,000 at most. Default: 32.
     pub in_flight_max: u32,
     /// How long a member may hold an event, and how long the one member of an exclusive subscription may not be heard of
     /// while others wait for its place: 1 ms to a day. Default: 30 seconds.
-    pub message_timeout: Duration,
+    pub handling_timeout: Duration,
     /// How often an event is handed out again after it failed before it is parked. Default: 10.
     pub retries_max: u32,
     /// The pause after the first failure of an event; each further one doubles it. Of each, between half and all is waited,
@@ -73,7 +76,7 @@ pub struct NewSubscription<'a> {
     /// The longest pause, up to a day. Default: 30 seconds.
     pub backoff_max: Duration,
     /// Whether how far it has come is the cursor of the same name, which its member sets with what it appends:
-    /// exactly once. Default: no.
+    /// exactly once. It stops where it would park an event. Default: no.
     pub by_cursor: bool,
 }
 
@@ -88,7 +91,7 @@ impl<'a> NewSubscription<'a> {
             membership: Membership::default(),
             order: DeliveryOrder::default(),
             in_flight_max: 32,
-            message_timeout: Duration::from_secs(30),
+            handling_timeout: Duration::from_secs(30),
             retries_max: 10,
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(30),
@@ -140,8 +143,8 @@ impl<'a> NewSubscription<'a> {
 
     /// Sets how long a member may hold an event, or not be heard of.
     #[must_use]
-    pub fn message_timeout(mut self, timeout: Duration) -> Self {
-        self.message_timeout = timeout;
+    pub fn handling_timeout(mut self, timeout: Duration) -> Self {
+        self.handling_timeout = timeout;
         self
     }
 
@@ -154,11 +157,11 @@ impl<'a> NewSubscription<'a> {
     }
 
     /// Makes the cursor of the same name say how far it has come: the member advances it with what it appends
-    /// ([`Append::advance`](crate::Append::advance)), on the condition that it is where it was
-    /// ([`Append::expect_cursor`](crate::Append::expect_cursor)). Events come one at a time, to one member.
+    /// ([`Delivery::handled_by`]), and so handles each event exactly once. Events come one at a time, to one member. One that
+    /// leads to no append is acknowledged alone; one that would be parked stops the subscription.
     #[must_use]
     pub fn by_cursor(mut self) -> Self {
-        (self.by_cursor, self.membership, self.order) = (true, Membership::Exclusive, DeliveryOrder::Total);
+        (self.by_cursor, self.order) = (true, DeliveryOrder::Total);
         self
     }
 
@@ -201,9 +204,9 @@ impl<'a> NewSubscription<'a> {
             }
         };
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let longest = ms(limits::MESSAGE_TIMEOUT_MAX);
+        let longest = ms(limits::HANDLING_TIMEOUT_MAX);
         check("in_flight_max", self.in_flight_max.into(), 1, limits::IN_FLIGHT_MAX.into())?;
-        check("message_timeout in milliseconds", ms(self.message_timeout), 1, longest)?;
+        check("handling_timeout in milliseconds", ms(self.handling_timeout), 1, longest)?;
         check("backoff_max in milliseconds", ms(self.backoff_max), 0, longest)?;
         check("backoff in milliseconds", ms(self.backoff), 0, ms(self.backoff_max))?;
         let is_one_by_one = self.membership == Membership::Exclusive && self.order == DeliveryOrder::Total;
@@ -224,7 +227,7 @@ impl<'a> NewSubscription<'a> {
             (self.membership == other.membership, "membership"),
             (self.order == other.order, "order"),
             (self.in_flight_max == other.in_flight_max, "number of events in flight"),
-            (self.message_timeout == other.message_timeout, "message time-out"),
+            (self.handling_timeout == other.handling_timeout, "handling time-out"),
             (self.retries_max == other.retries_max, "number of retries"),
             (self.backoff == other.backoff, "pause before a retry"),
             (self.backoff_max == other.backoff_max, "longest pause before a retry"),
@@ -260,6 +263,33 @@ pub struct Delivery {
     pub attempt: u32,
     /// The event.
     pub event: Record,
+    /// Of a subscription by cursor: where that was when the event was handed out.
+    pub cursor: Option<CursorAt>,
+}
+
+/// A cursor, at some moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CursorAt {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it was.
+    pub position: Option<Position>,
+}
+
+impl Delivery {
+    /// Has an append handle the event, exactly once: it moves the cursor of a subscription by cursor to the event, on the
+    /// condition that it is where it was when the event was handed out. To other subscriptions' it adds nothing.
+    ///
+    /// Where it is refused with [`AppendError::WrongCursor`](crate::AppendError::WrongCursor), another member has handled the event.
+    #[must_use]
+    pub fn handled_by<'a>(&self, append: Append<'a>) -> Append<'a> {
+        match &self.cursor {
+            None => append,
+            Some(CursorAt { name, position }) => append
+                .expect_cursor(name.to_string(), *position)
+                .advance(name.to_string(), Some(self.event.position())),
+        }
+    }
 }
 
 impl Deref for Delivery {

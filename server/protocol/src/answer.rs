@@ -6,9 +6,9 @@ use crate::wire::{
     Malformed, Rest, Wire, malformed, parts, put_bytes, put_count, put_list, put_text, take_bytes, take_text,
 };
 use annals_types::{
-    Appended, ContentKind, Cursor, Damage, DamageKind, Delivery, Head, NewSubscription, Parked, PassedOver,
-    Position, Record, RecordParts, Snapshot, Start, Stat, SubscriptionStatus, Timestamp, Uuid, Verified,
-    Version, limits,
+    Appended, ContentKind, Cursor, CursorAt, Damage, DamageKind, Delivery, Head, NewSubscription, Parked,
+    PassedOver, Position, Record, RecordParts, Snapshot, Start, Stat, SubscriptionStatus, Timestamp, Uuid,
+    Verified, Version, limits,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use std::ops::Range;
@@ -222,12 +222,15 @@ impl ListPart for Delivery {
     fn put_one(&self, to: &mut BytesMut) {
         self.id.put(to);
         self.attempt.put(to);
+        self.cursor.as_ref().map(|cursor| (cursor.name.to_string(), cursor.position)).put(to);
         put_record(&self.event, to);
     }
 
     fn take_one(from: &mut Body<'_>) -> Result<Self, Malformed> {
         let (id, attempt) = Wire::take(&mut from.rest)?;
-        Ok(Self { id, attempt, event: take_record(from)? })
+        let cursor: Option<(String, Option<Position>)> = Wire::take(&mut from.rest)?;
+        let cursor = cursor.map(|(name, position)| CursorAt { name: name.into(), position });
+        Ok(Self { id, attempt, cursor, event: take_record(from)? })
     }
 }
 

@@ -511,7 +511,7 @@ parts!(NewSubscription<'a> {
     membership,
     order,
     in_flight_max,
-    message_timeout,
+    handling_timeout,
     retries_max,
     backoff,
     backoff_max,

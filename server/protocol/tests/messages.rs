@@ -3,10 +3,10 @@
 use annals_protocol::frame::{self, BODY_BYTES_MAX, Header};
 use annals_protocol::{Answer, Consistency, Events, Failure, Hello, Request, Welcome};
 use annals_types::{
-    Append, AppendError, Appended, Bound, ContentKind, Cursor, Damage, DamageKind, Delivery, DeliveryId,
-    ExpectedVersion, Follow, Head, Load, Nack, NewEvent, NewSnapshot, NewSubscription, Parked, ParkedChoice,
-    PassedOver, Position, Query, QueryItem, Read, ReadError, Record, RecordParts, Snapshot, Start, Stat,
-    SubscriptionError, SubscriptionStatus, Timestamp, Uuid, Verified, Version,
+    Append, AppendError, Appended, Bound, ContentKind, Cursor, CursorAt, Damage, DamageKind, Delivery,
+    DeliveryId, ExpectedVersion, Follow, Head, Load, Nack, NewEvent, NewSnapshot, NewSubscription, Parked,
+    ParkedChoice, PassedOver, Position, Query, QueryItem, Read, ReadError, Record, RecordParts, Snapshot,
+    Start, Stat, SubscriptionError, SubscriptionStatus, Timestamp, Uuid, Verified, Version,
 };
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
@@ -191,8 +191,9 @@ fn answers() -> Vec<Answer> {
     let passed_over = PassedOver { version: Some(Version::new(2)), reason: "damaged".to_owned() };
     let parked =
         Parked { position: position(1), failures: 2, time: Timestamp::new(3), reason: "wrong".to_owned() };
-    let delivery =
-        Delivery { id: DeliveryId { position: position(3), number: 4 }, attempt: 2, event: record(3) };
+    let id = DeliveryId { position: position(3), number: 4 };
+    let cursor = CursorAt { name: "a".into(), position: Some(position(2)) };
+    let delivery = Delivery { id, attempt: 2, event: record(3), cursor: Some(cursor) };
     let cursor = Cursor { position: Some(position(4)), revision: 2 };
     vec![
         Answer::Welcome(welcome),

@@ -247,7 +247,8 @@ pub(crate) struct Follow {
     #[arg(long, value_name = "start|end|N", value_parser = parse_start)]
     pub(crate) from: Option<Start>,
     /// Follow as a member of this durable subscription: what was printed before is not printed again. It is created
-    /// where there is none, and goes on where it stands where there is one
+    /// where there is none, and goes on where it stands where there is one. The store is open for writing meanwhile,
+    /// so that no other process can append to it
     #[arg(long, value_name = "NAME")]
     pub(crate) subscription: Option<String>,
 }
@@ -275,7 +276,7 @@ pub(crate) enum SubscriptionAction {
     /// Print how one stands
     #[command(after_help = "Example:\n  annals subscription show invoicing")]
     Show(SubscriptionName),
-    /// Begin again from a place; what is parked behind it comes again
+    /// Begin again from a place: what is before it counts as done, and what is parked behind it comes again
     #[command(after_help = "Example:\n  annals subscription reset invoicing --from 2026-11-22T00:00:00Z")]
     Reset {
         #[command(flatten)]
@@ -339,9 +340,9 @@ pub(crate) struct SubscriptionCreate {
     pub(crate) name: SubscriptionName,
     #[command(flatten)]
     pub(crate) selection: Selection,
-    /// Where to begin: at the start, at the end, or at a position (with --stream a version)
-    #[arg(long, value_name = "start|end|N", default_value = "start", value_parser = parse_start)]
-    pub(crate) from: Start,
+    /// Where to begin: the start, the end, a position (with --stream a version), or a time (RFC 3339)
+    #[arg(long, value_name = "start|end|N|TIME", default_value = "start", value_parser = parse_reset)]
+    pub(crate) from: ResetTo,
     /// Have its members compete, instead of one member after the other
     #[arg(long)]
     pub(crate) shared: bool,
@@ -353,7 +354,7 @@ pub(crate) struct SubscriptionCreate {
     pub(crate) in_flight_max: u32,
     /// How long a member may hold an event, or not be heard of
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
-    pub(crate) message_timeout: f64,
+    pub(crate) handling_timeout: f64,
     /// How often an event is tried again before it is parked
     #[arg(long, value_name = "COUNT", default_value_t = 10)]
     pub(crate) retries: u32,

@@ -2,14 +2,14 @@
 
 use super::arguments::Follow as Options;
 use super::read::print_event;
-use super::subscription::followed as followed_by;
+use super::subscription::new_for_printing;
 use super::values::Start;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::StopRequest;
 use annals::{
-    Follow, Followed, Member, NewSubscription, Position, ReadError, Store, Subscription, SubscriptionError,
+    Follow, Followed, Following, Member, NewSubscription, Position, ReadError, Store, SubscriptionError,
     Version,
 };
 use std::time::Duration;
@@ -32,11 +32,11 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let mut store = config.open_for_reading()?;
     let mut output = Output::open();
     let mut failed_attempts = 0;
-    let mut subscription = store.follow(&follow);
+    let mut following = store.follow(&follow);
     while !stop.is_set() {
-        match subscription.map_err(Failure::from).and_then(|subscription| {
+        match following.map_err(Failure::from).and_then(|following| {
             failed_attempts = 0;
-            print(subscription, &mut follow, &mut output, config.json, &stop)
+            print(following, &mut follow, &mut output, config.json, &stop)
         }) {
             Ok(()) => break,
             Err(Failure::Read(ReadError::Io(_))) if failed_attempts < ATTEMPTS_MAX => {
@@ -44,7 +44,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
                 std::thread::sleep(RETRY_PAUSE);
                 // Where even that fails, the store at hand is as good as any for the next attempt.
                 store = config.open_for_reading().unwrap_or(store);
-                subscription = store.follow(&follow);
+                following = store.follow(&follow);
             }
             Err(failure) => return output.finish(Err(failure)),
         }
@@ -84,7 +84,7 @@ fn run_as_member(config: &Config, options: &Options, name: &str) -> Result<(), F
 /// Joins the subscription; creates it where there is none. What was given must be what it is.
 fn attach(store: &Store, options: &Options, name: &str) -> Result<Member, Failure> {
     let given = options.selection.read();
-    let asked = followed_by(name, given, options.from.unwrap_or(Start::Next));
+    let asked = new_for_printing(name, given, options.from.unwrap_or(Start::Next));
     let there = match store.subscription(name) {
         Ok(there) => there.settings,
         Err(SubscriptionError::Unknown { .. }) => {
@@ -119,7 +119,11 @@ fn print_deliveries(
             Some(delivery) => {
                 print_event(output, &delivery, json)?;
                 output.flush()?;
-                member.ack(delivery.id)?;
+                match member.ack(delivery.id) {
+                    // Whoever reads the output has taken too long: it was handed out again, and will be printed again.
+                    Err(SubscriptionError::NotInFlight { .. }) => {}
+                    acknowledged => acknowledged?,
+                }
             }
             None => output.check_reader()?,
         }
@@ -129,7 +133,7 @@ fn print_deliveries(
 
 /// Prints what comes until a signal does, and notes in `follow` where another attempt is to go on.
 fn print(
-    mut subscription: Subscription,
+    mut following: Following,
     follow: &mut Follow<'_>,
     output: &mut Output,
     json: bool,
@@ -137,7 +141,7 @@ fn print(
 ) -> Result<(), Failure> {
     let mut patience = Duration::ZERO;
     while !stop.is_set() {
-        let followed = subscription.next_within(patience)?;
+        let followed = following.next_within(patience)?;
         patience = Duration::ZERO;
         match followed {
             Some(Followed::Event(record)) => {

@@ -11,7 +11,7 @@ use crate::output::Output;
 use crate::time;
 use annals::{
     Bound, Membership, NewSubscription, Parked, ParkedChoice, Position, QueryItem, Read, Start, Store,
-    SubscriptionStatus, Timestamp,
+    SubscriptionStatus, Timestamp, Version,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -31,7 +31,7 @@ struct Line<'a> {
     membership: &'static str,
     order: &'static str,
     in_flight_max: u32,
-    message_timeout_seconds: f64,
+    handling_timeout_seconds: f64,
     retries: u32,
     backoff_seconds: f64,
     backoff_max_seconds: f64,
@@ -39,11 +39,12 @@ struct Line<'a> {
     next_position: u64,
     lag: u64,
     open: u64,
-    in_flight: Option<u64>,
     parked: u64,
-    members: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     oldest_position: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     oldest_age_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<&'a str>,
 }
 
@@ -68,13 +69,21 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     };
     match &options.action {
         Action::Create(create) => write(&|store| {
-            store.create_subscription(&new(create)?)?;
-            Ok(())
+            let is_created = store.create_subscription(&new(create)?)?;
+            let mut output = Output::open();
+            let told = match (config.json, is_created) {
+                (true, _) => output.json_line(&json!({ "created": is_created })),
+                (false, true) => output.write(|out| writeln!(out, "created")),
+                (false, false) => {
+                    output.write(|out| writeln!(out, "it is there already, with these settings"))
+                }
+            };
+            output.finish(told)
         }),
         Action::List => list(config),
         Action::Show(name) => show(config, &name.name),
         Action::Reset { name, from } => {
-            write(&|store| Ok(store.reset_subscription(&name.name, start_of(*from))?))
+            write(&|store| Ok(store.reset_subscription(&name.name, start_of(*from, false))?))
         }
         Action::Stop { name, reason } => write(&|store| Ok(store.stop_subscription(&name.name, reason)?)),
         Action::Resume(name) => write(&|store| Ok(store.resume_subscription(&name.name)?)),
@@ -99,9 +108,11 @@ fn chosen(positions: &[u64]) -> ParkedChoice {
     }
 }
 
-fn start_of(to: ResetTo) -> Start {
+/// Where that is; a number is a version where there is a stream.
+fn start_of(to: ResetTo, has_stream: bool) -> Start {
     match to {
-        ResetTo::Start(start) => place(start, false),
+        ResetTo::Start(start) => place(start, has_stream),
+        ResetTo::Place(Place::Number(number)) if has_stream => Start::From(Version::new(number).into()),
         ResetTo::Place(Place::Number(position)) => Start::From(Position::new(position).into()),
         ResetTo::Place(Place::Time(time)) => Start::From(time.into()),
     }
@@ -116,11 +127,11 @@ fn new(create: &SubscriptionCreate) -> Result<NewSubscription<'_>, Failure> {
     let new = NewSubscription {
         stream: read.stream,
         query: read.query,
-        start: place(create.from, create.selection.stream.is_some()),
+        start: start_of(create.from, create.selection.stream.is_some()),
         membership: if create.shared { Membership::Shared } else { Membership::Exclusive },
         order: create.order.order(),
         in_flight_max: create.in_flight_max,
-        message_timeout: seconds("--message-timeout", create.message_timeout)?,
+        handling_timeout: seconds("--handling-timeout", create.handling_timeout)?,
         retries_max: create.retries,
         backoff: seconds("--backoff", create.backoff)?,
         backoff_max: seconds("--backoff-max", create.backoff_max)?,
@@ -216,7 +227,7 @@ fn line(status: &SubscriptionStatus) -> Line<'_> {
         },
         order: OrderName::of(settings.order),
         in_flight_max: settings.in_flight_max,
-        message_timeout_seconds: settings.message_timeout.as_secs_f64(),
+        handling_timeout_seconds: settings.handling_timeout.as_secs_f64(),
         retries: settings.retries_max,
         backoff_seconds: settings.backoff.as_secs_f64(),
         backoff_max_seconds: settings.backoff_max.as_secs_f64(),
@@ -224,9 +235,7 @@ fn line(status: &SubscriptionStatus) -> Line<'_> {
         next_position: status.next.get(),
         lag: status.lag,
         open: status.open,
-        in_flight: status.in_flight,
         parked: status.parked,
-        members: status.members,
         oldest_position: status.oldest.map(|(position, _)| position.get()),
         oldest_age_seconds: status.oldest.map(|(_, time)| age(time).as_secs_f64()),
         stopped: status.stopped.as_deref(),
@@ -278,17 +287,36 @@ fn write_short(out: &mut impl Write, line: &Line<'_>) -> std::io::Result<()> {
 }
 
 fn write_long(out: &mut impl Write, line: &Line<'_>) -> std::io::Result<()> {
-    let value = serde_json::to_value(line)?;
-    let fields = value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    for (name, value) in fields {
-        let text = value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string());
-        writeln!(out, "{name:<24} {text}")?;
-    }
-    Ok(())
+    let stopped = line.stopped.map_or_else(|| "no".to_owned(), |reason| reason.escape_debug().to_string());
+    let oldest = match (line.oldest_position, line.oldest_age_seconds) {
+        (Some(position), Some(age)) => format!("position {position}, {age:.0} s old"),
+        _ => "none".to_owned(),
+    };
+    let rows = [
+        ("name", line.name.escape_debug().to_string()),
+        ("stream", line.stream.map_or_else(|| "all".to_owned(), |stream| stream.escape_debug().to_string())),
+        ("query", if line.query.is_empty() { "all".to_owned() } else { json!(line.query).to_string() }),
+        ("start", line.start.as_str().map_or_else(|| line.start.to_string(), str::to_owned)),
+        ("members", format!("{}, {} events in flight each", line.membership, line.in_flight_max)),
+        ("order", line.order.to_owned()),
+        ("handling timeout", format!("{} s", line.handling_timeout_seconds)),
+        (
+            "retries",
+            format!("{}, after {} to {} s", line.retries, line.backoff_seconds, line.backoff_max_seconds),
+        ),
+        ("by cursor", if line.by_cursor { "yes" } else { "no" }.to_owned()),
+        ("next position", line.next_position.to_string()),
+        ("lag", line.lag.to_string()),
+        ("open", line.open.to_string()),
+        ("oldest", oldest),
+        ("parked", line.parked.to_string()),
+        ("stopped", stopped),
+    ];
+    rows.iter().try_for_each(|(name, value)| writeln!(out, "{name:<18}{value}"))
 }
 
 /// What `follow --subscription` creates where there is none: one member, one event at a time, in position order.
-pub(super) fn followed<'a>(name: &'a str, read: Read<'a>, from: StartName) -> NewSubscription<'a> {
+pub(super) fn new_for_printing<'a>(name: &'a str, read: Read<'a>, from: StartName) -> NewSubscription<'a> {
     let start = place(from, read.stream.is_some());
     NewSubscription { stream: read.stream, query: read.query, ..NewSubscription::new(name) }
         .start(start)

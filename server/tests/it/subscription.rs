@@ -23,8 +23,14 @@ fn subscriptions_are_created_listed_shown_reset_and_deleted() {
     let place = filled();
     assert_eq!(place.run(&["--json", "subscription", "list"]).expect_code(0).out, "");
     let create = ["subscription", "create", "orders", "--tag", "n:1", "--shared", "--retries", "3"];
-    place.run(&create).expect_code(0);
-    place.run(&create).expect_code(0);
+    assert_eq!(
+        place.run(&[&["--json"], &create[..]].concat()).expect_code(0).json(),
+        json!({"created": true})
+    );
+    assert_eq!(
+        place.run(&[&["--json"], &create[..]].concat()).expect_code(0).json(),
+        json!({"created": false})
+    );
     let error = place.run(&["--json", "subscription", "create", "orders"]).expect_code(1).error();
     assert_eq!((&error["error"], &error["difference"]), (&json!("subscription_exists"), &json!("query")));
     place.run(&["subscription", "create", "later", "--from", "end", "--order", "total"]).expect_code(0);
@@ -43,7 +49,13 @@ fn subscriptions_are_created_listed_shown_reset_and_deleted() {
     );
     assert_eq!((&shown["oldest_position"], &shown["parked"]), (&json!(1), &json!(0)));
     assert!(shown["oldest_age_seconds"].as_f64().unwrap() > 1e6, "{shown}");
-    assert!(place.run(&["subscription", "show", "orders"]).expect_code(0).out.contains("oldest_age_seconds"));
+    assert!(
+        place
+            .run(&["subscription", "show", "orders"])
+            .expect_code(0)
+            .out
+            .contains("oldest            position 1, ")
+    );
     for (from, next) in [("40", 40), ("end", 100), ("2013-01-01T06:01:00Z", 60), ("start", 0)] {
         place.run(&["subscription", "reset", "orders", "--from", from]).expect_code(0);
         assert_eq!(show(&place, "orders")["next_position"], json!(next), "{from}");
@@ -51,6 +63,14 @@ fn subscriptions_are_created_listed_shown_reset_and_deleted() {
     let error =
         place.run(&["--json", "subscription", "reset", "orders", "--from", "101"]).expect_code(1).error();
     assert_eq!((&error["error"], &error["next_position"]), (&json!("after_the_end"), &json!(100)));
+}
+
+#[test]
+fn subscriptions_are_stopped_resumed_and_deleted_and_wrong_words_refused() {
+    let place = filled();
+    for name in ["orders", "later"] {
+        place.run(&["subscription", "create", name]).expect_code(0);
+    }
     place.run(&["subscription", "stop", "orders", "--reason", "a pause"]).expect_code(0);
     assert_eq!(show(&place, "orders")["stopped"], json!("a pause"));
     let error = place.run(&["--json", "follow", "--subscription", "orders"]).expect_code(1).error();
@@ -76,7 +96,7 @@ fn subscriptions_are_created_listed_shown_reset_and_deleted() {
     }
     for wrong in [
         &["create", "x", "--in-flight-max", "0"][..],
-        &["create", "x", "--message-timeout", "-1"],
+        &["create", "x", "--handling-timeout", "-1"],
         &["create", "x", "--by-cursor", "--shared"],
         &["create", ""],
         &["reset", "later", "--from", "middle"],

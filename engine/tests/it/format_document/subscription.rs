@@ -18,7 +18,7 @@ pub(super) fn write_subscriptions(dir: &Path) {
         .start(Start::After(Position::new(3).into()))
         .shared()
         .in_flight_max(7)
-        .message_timeout(Duration::from_millis(1_500))
+        .handling_timeout(Duration::from_millis(1_500))
         .retries(2, Duration::from_millis(30), Duration::from_millis(70));
     store.create_subscription(&full).unwrap();
     store.delete_subscription("full").unwrap();

@@ -3,13 +3,14 @@
 use super::Store;
 use super::commit;
 use super::core::Core;
+use super::hub::read_on;
 use super::member::Member;
 use super::read::Reader;
-use super::subscriptions;
-use crate::subscription::{Machine, ParkedEntry, Standing};
+use super::subscriptions::{self, refused};
+use crate::subscription::{Machine, Outline, ParkedEntry, Standing};
 use annals_types::{
-    Append, NewSubscription, Parked, ParkedChoice, Position, Start, SubscriptionError, SubscriptionStatus,
-    Timestamp, check_subscription_name,
+    Append, NewSubscription, Parked, ParkedChoice, Position, Read, Record, Start, SubscriptionError,
+    SubscriptionStatus, Timestamp, check_subscription_name,
 };
 use std::sync::Arc;
 
@@ -39,10 +40,10 @@ impl Store {
     /// [`SubscriptionError::Unknown`]; failures of reading its state.
     pub fn subscription(&self, name: &str) -> Result<SubscriptionStatus, SubscriptionError> {
         let core = &self.handle.core;
-        self.with_standing(name, |standing| match standing {
-            Known::Used(machine) => status(core, &Facts::of_machine(machine)),
-            Known::Noted(standing) => status(core, &Facts::of_standing(standing)),
-        })
+        let mut status = self.with_outline(name, |outline, open| status(core, outline, open))?;
+        // Not while members wait: looking for it may take a while.
+        status.oldest = oldest(core, &status);
+        Ok(status)
     }
 
     /// How all durable subscriptions stand, by name.
@@ -67,13 +68,7 @@ impl Store {
             time: entry.time,
             reason: entry.reason.clone(),
         };
-        self.with_standing(subscription, |standing| {
-            let entries = match standing {
-                Known::Used(machine) => machine.parked(),
-                Known::Noted(standing) => &standing.parked,
-            };
-            entries.iter().map(parked).collect()
-        })
+        self.with_outline(subscription, |outline, _| outline.parked.iter().map(parked).collect())
     }
 
     /// Has parked events handed out again, as if for the first time. Durable when this returns. How many there were.
@@ -85,9 +80,9 @@ impl Store {
         subscription: &str,
         which: &ParkedChoice,
     ) -> Result<usize, SubscriptionError> {
-        subscriptions::change(&self.handle.core, subscription, |inner| {
-            let positions = chosen(&inner.machine, which);
-            inner.machine.replay(&positions)
+        subscriptions::change(&self.handle.core, subscription, |machine| {
+            let positions = chosen(machine, which);
+            machine.replay(&positions).map_err(|refusal| refused(subscription, refusal))
         })
     }
 
@@ -100,9 +95,9 @@ impl Store {
         subscription: &str,
         which: &ParkedChoice,
     ) -> Result<usize, SubscriptionError> {
-        subscriptions::change(&self.handle.core, subscription, |inner| {
-            let positions = chosen(&inner.machine, which);
-            inner.machine.discard(&positions)
+        subscriptions::change(&self.handle.core, subscription, |machine| {
+            let positions = chosen(machine, which);
+            machine.discard(&positions).map_err(|refusal| refused(subscription, refusal))
         })
     }
 
@@ -114,15 +109,15 @@ impl Store {
     /// writing its state.
     pub fn reset_subscription(&self, name: &str, start: Start) -> Result<(), SubscriptionError> {
         let core = &self.handle.core;
-        let settings = subscriptions::find(core, name)?.inner.lock().machine.settings().clone();
+        let settings = subscriptions::find(core, name)?.inner.lock().machine.outline().settings.clone();
         let next = subscriptions::resolve(core, &settings, start)?;
-        if settings.by_cursor {
-            // First: until the rest is done, the cursor counts.
-            let handled = next.checked_sub(1).map(Position::new);
-            commit::append(core, &Append::new().advance(name, handled))?.wait()?;
-        }
-        subscriptions::change(core, name, |inner| {
-            inner.reset(start, next);
+        let cursor = settings.by_cursor.then(|| next.checked_sub(1).map(Position::new));
+        subscriptions::change(core, name, |machine| {
+            if let Some(handled) = cursor {
+                // First, and while nobody is handed anything: who handles an event finds the cursor moved, and is refused.
+                commit::append(core, &Append::new().advance(name, handled))?.wait()?;
+            }
+            machine.reset(start, next);
             Ok(())
         })
     }
@@ -132,8 +127,8 @@ impl Store {
     /// # Errors
     /// [`SubscriptionError::Unknown`]; failures of writing its state.
     pub fn stop_subscription(&self, name: &str, reason: &str) -> Result<(), SubscriptionError> {
-        subscriptions::change(&self.handle.core, name, |inner| {
-            inner.machine.stop(reason);
+        subscriptions::change(&self.handle.core, name, |machine| {
+            machine.stop(reason);
             Ok(())
         })
     }
@@ -143,8 +138,8 @@ impl Store {
     /// # Errors
     /// As those of [`Store::stop_subscription`].
     pub fn resume_subscription(&self, name: &str) -> Result<(), SubscriptionError> {
-        subscriptions::change(&self.handle.core, name, |inner| {
-            inner.machine.resume();
+        subscriptions::change(&self.handle.core, name, |machine| {
+            machine.resume();
             Ok(())
         })
     }
@@ -158,106 +153,65 @@ impl Store {
         subscriptions::delete(&self.handle.core, name)
     }
 
-    fn with_standing<T>(
+    fn with_outline<T>(
         &self,
         name: &str,
-        look: impl FnOnce(Known<'_>) -> T,
+        look: impl FnOnce(&Outline, Open) -> T,
     ) -> Result<T, SubscriptionError> {
         let core = &self.handle.core;
         check_subscription_name(name)?;
         if subscriptions::refuse_if_closed(core).is_ok() {
             let hub = subscriptions::find(core, name)?;
-            let inner = hub.inner.lock();
-            return Ok(look(Known::Used(&inner.machine)));
+            let machine = &hub.inner.lock().machine;
+            let (first, held) = (machine.first_open(), Some((machine.in_flight(), machine.member_count())));
+            return Ok(look(machine.outline(), Open { count: machine.open_count(), first, held }));
         }
-        match subscriptions::stand(core, name)? {
-            Some(standing) => Ok(look(Known::Noted(&standing))),
-            None => Err(SubscriptionError::Unknown { name: name.to_owned() }),
-        }
+        let Some(Standing { outline, open }) = subscriptions::stand(core, name)? else {
+            return Err(SubscriptionError::Unknown { name: name.to_owned() });
+        };
+        Ok(look(&outline, Open { count: open.len(), first: open.keys().next().copied(), held: None }))
     }
 }
 
-/// What is known of a subscription.
-enum Known<'a> {
-    /// By the process that has the store open for writing.
-    Used(&'a Machine),
-    /// By others.
-    Noted(&'a Standing),
+/// What of a subscription is open.
+struct Open {
+    count: usize,
+    first: Option<u64>,
+    /// What members hold, and how many these are: known by the process that has the store open for writing.
+    held: Option<(usize, usize)>,
 }
 
 fn chosen(machine: &Machine, which: &ParkedChoice) -> Vec<Position> {
     match which {
-        ParkedChoice::All => machine.parked().keys().copied().map(Position::new).collect(),
+        ParkedChoice::All => machine.outline().parked.keys().copied().map(Position::new).collect(),
         ParkedChoice::At(positions) => positions.clone(),
     }
 }
 
-/// What a status says, whoever knows it.
-struct Facts<'a> {
-    settings: &'a NewSubscription<'static>,
-    start: Start,
-    next: u64,
-    open: usize,
-    first_open: Option<u64>,
-    parked: usize,
-    stopped: Option<&'a str>,
-    in_flight: Option<usize>,
-    members: Option<usize>,
-}
-
-impl<'a> Facts<'a> {
-    fn of_machine(machine: &'a Machine) -> Self {
-        Self {
-            settings: machine.settings(),
-            start: machine.start(),
-            next: machine.next(),
-            open: machine.open_count(),
-            first_open: machine.first_open(),
-            parked: machine.parked().len(),
-            stopped: machine.stopped(),
-            in_flight: Some(machine.in_flight()),
-            members: Some(machine.member_count()),
-        }
-    }
-
-    fn of_standing(standing: &'a Standing) -> Self {
-        Self {
-            settings: &standing.settings,
-            start: standing.start,
-            next: standing.next,
-            open: standing.open.len(),
-            first_open: standing.open.keys().next().copied(),
-            parked: standing.parked.len(),
-            stopped: standing.stopped.as_deref(),
-            in_flight: None,
-            members: None,
-        }
-    }
-}
-
-fn status(core: &Arc<Core>, facts: &Facts<'_>) -> SubscriptionStatus {
-    let durable = core.watermark.position();
+/// All but the time of the first event that is not done.
+fn status(core: &Core, outline: &Outline, open: Open) -> SubscriptionStatus {
     let count = |number: usize| number as u64;
     SubscriptionStatus {
-        settings: facts.settings.clone(),
-        start: facts.start,
-        next: Position::new(facts.next),
-        lag: durable.saturating_sub(facts.next),
-        in_flight: facts.in_flight.map(count),
-        open: count(facts.open),
-        parked: count(facts.parked),
-        oldest: oldest(core, facts),
-        members: facts.members.map(count),
-        stopped: facts.stopped.map(str::to_owned),
+        settings: outline.settings.clone(),
+        start: outline.start,
+        next: Position::new(outline.next),
+        lag: core.watermark.position().saturating_sub(outline.next),
+        in_flight: open.held.map(|(in_flight, _)| count(in_flight)),
+        open: count(open.count),
+        parked: count(outline.parked.len()),
+        oldest: open.first.map(|position| (Position::new(position), Timestamp::ZERO)),
+        members: open.held.map(|(_, members)| count(members)),
+        stopped: outline.stopped.clone(),
     }
 }
 
 /// The first event that is not done. Of what is damaged, nothing is known.
-fn oldest(core: &Arc<Core>, facts: &Facts<'_>) -> Option<(Position, Timestamp)> {
-    let read = match facts.first_open {
-        Some(position) => annals_types::Read::all().from(Position::new(position)),
-        None => subscriptions::read_on(facts.settings, facts.start, facts.next),
+fn oldest(core: &Arc<Core>, status: &SubscriptionStatus) -> Option<(Position, Timestamp)> {
+    let read = match status.oldest {
+        Some((position, _)) => Read::all().from(position),
+        None => read_on(&status.settings, status.start, status.next.get()),
     };
-    let first = Reader::new(core, &read.limit(1)).ok()?.next()?.ok()?;
-    Some((first.position(), first.time()))
+    let mut events = Reader::new(core, &read).ok()?.map_while(Result::ok);
+    let is_to_come = |event: &Record| status.oldest.is_some() || !status.start.is_behind(event);
+    events.find(is_to_come).map(|first| (first.position(), first.time()))
 }
