@@ -17,6 +17,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Whoever has to react to events follows the store ([`Store::follow`]), or becomes a member of a durable subscription
+//! ([`Store::create_subscription`], [`Store::join`]), which knows what is done with.
+//!
 //! It is not a message broker, and not a database to query: it stores events, in order, for good.
 
 #[cfg_attr(not(feature = "testing"), expect(unreachable_pub, reason = "tests set the clock by hand"))]
