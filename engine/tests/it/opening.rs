@@ -4,7 +4,7 @@ use crate::support::{
     NOW, append, check_prefix, event, filling, on_disk, open, read_all, small, spans_in, tiny, wait,
     wait_until,
 };
-use annals::testing::{Clock, Fault, Model, Repeat, SimulatedDisk, open_with_clock};
+use annals::testing::{Clock, Fault, Model, Repeat, SimulatedDisk, open_simulated, open_with_clock};
 use annals::{
     Append, AppendError, DamageKind, DiskChoice, InputError, NewEvent, OpenError, Position, Read, Settings,
     Store, Timestamp, TryAppendError,
@@ -331,4 +331,40 @@ fn a_store_with_spans_that_lost_its_manifest_is_damaged_and_not_something_else()
     let store = Store::open(dir.path()).unwrap();
     wait_until("the leftover is gone", || !dir.path().join("span.tmp").exists());
     store.close().unwrap();
+}
+
+#[test]
+fn a_spare_that_could_be_made_anew_in_part_alone_is_not_trusted() {
+    for at in 0..40 {
+        for seed in 0..4 {
+            let disk = SimulatedDisk::new(seed);
+            let first = on_disk(&disk);
+            wait(first.append(event("s"))).unwrap();
+            let disk = { disk.kill() };
+            drop(first);
+            // Segments are to be larger now, so that the spare is made anew; that fails, and so does removing it.
+            let larger = || {
+                let clock = Clock::Manual(Arc::new(AtomicU64::new(NOW)));
+                let settings = Settings {
+                    segment_bytes_first: 128 << 10,
+                    segment_bytes_max: 128 << 10,
+                    ..small(DiskChoice::Auto)
+                };
+                open_simulated(&disk, Path::new("/store"), settings, clock)
+            };
+            let begun = disk.operations();
+            disk.fail_at(begun + at, Fault::EIO, Repeat::Once);
+            disk.fail_at(begun + at + 1, Fault::EIO, Repeat::Once);
+            drop(larger());
+            disk.clear_faults();
+            let store = larger().unwrap();
+            for _ in 0..50 {
+                wait(store.append(event("s").binary(vec![1; 1_500]))).unwrap();
+            }
+            let crashed = disk.crash(seed);
+            drop(store);
+            let store = on_disk(&crashed);
+            assert_eq!(store.next_position().get(), 51, "operation {at}, seed {seed}");
+        }
+    }
 }
