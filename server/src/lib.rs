@@ -17,6 +17,7 @@ mod lines;
 mod locate;
 mod output;
 mod progress;
+pub mod serve;
 mod signals;
 mod time;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The file that makes a directory a store.
 const MANIFEST: &str = "manifest";
 /// The store that is meant where none is named.
-const STORE_DEFAULT: &str = "default";
+pub(crate) const STORE_DEFAULT: &str = "default";
 /// How many names of stores an error lists; a server may hold thousands.
 const NAMES_SHOWN_MAX: usize = 20;
 
@@ -57,6 +57,26 @@ fn check_name(name: &str) -> Result<(), Failure> {
             name.escape_debug()
         )))
     }
+}
+
+/// Whether there is a store in that directory.
+pub(crate) fn is_store(dir: &Path) -> bool {
+    dir.join(MANIFEST).exists()
+}
+
+/// The directory of a store that is to be made, in a directory of stores.
+pub(crate) fn new_store(data: &Path, name: &str) -> Result<PathBuf, Failure> {
+    check_name(name)?;
+    if is_store(data) {
+        let message = format!("create another store in {}, which is one store", data.display());
+        return Err(Failure::Usage(message));
+    }
+    Ok(data.join(name))
+}
+
+/// Names of the stores that `data` means.
+pub(crate) fn names(data: &Path) -> Vec<String> {
+    if is_store(data) { vec![STORE_DEFAULT.to_owned()] } else { store_names(data) }
 }
 
 /// Names of the stores in a directory, sorted. A directory that cannot be listed has none: opening

@@ -9,6 +9,7 @@ mod flights;
 mod follow;
 mod import;
 mod read;
+mod serve;
 mod snapshot;
 mod subscription;
 mod support;

@@ -1,0 +1,258 @@
+//! A connection: requests go out as they come, answers find who asked.
+
+use crate::{ClientError, Options};
+use annals_protocol::frame::{self, BODY_BYTES_MAX, Header};
+use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION};
+use bytes::{Buf, Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Room that is made for reading at a time.
+const READ_BYTES: usize = 256 << 10;
+
+/// An answer, whether others follow, and how many bytes it took.
+pub(crate) struct Answered {
+    pub(crate) answer: Answer,
+    pub(crate) has_more: bool,
+    pub(crate) bytes: u64,
+}
+
+/// Who waits for the answers to a request.
+enum Asking {
+    Once(oneshot::Sender<Answer>),
+    Many(mpsc::UnboundedSender<Answered>),
+}
+
+/// See the module. It ends when the connection does; whoever waits then is told by their channel.
+pub(crate) struct Link {
+    outgoing: Mutex<BytesMut>,
+    /// Told when there is something to write.
+    written: Notify,
+    asking: Mutex<HashMap<u64, Asking>>,
+    last: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Link {
+    /// Connects, and says who it is.
+    pub(crate) async fn connect(options: &Options) -> Result<Arc<Self>, ClientError> {
+        let unreachable =
+            |reason: String| ClientError::Unreachable { address: options.address.clone(), reason };
+        let begun = async {
+            let socket =
+                TcpStream::connect(&options.address).await.map_err(|error| unreachable(error.to_string()))?;
+            let _ = socket.set_nodelay(true);
+            greet(socket, options).await
+        };
+        match tokio::time::timeout(options.connect_timeout, begun).await {
+            Ok(greeted) => greeted,
+            Err(_) => Err(unreachable("it does not answer".to_owned())),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Asks, and waits for the one answer. `None`: the connection was lost.
+    pub(crate) async fn ask(&self, kind: u16, body: &[u8]) -> Result<Option<Answer>, ClientError> {
+        let (sender, answer) = oneshot::channel();
+        self.send(kind, body, Asking::Once(sender))?;
+        Ok(answer.await.ok())
+    }
+
+    /// Asks for answers that go on. Returns the request's number, too.
+    pub(crate) fn open(
+        &self,
+        request: &Request<'_>,
+    ) -> Result<(u64, mpsc::UnboundedReceiver<Answered>), ClientError> {
+        let mut body = BytesMut::new();
+        request.encode(&mut body);
+        let (sender, answers) = mpsc::unbounded_channel();
+        let number = self.send(request.kind(), &body, Asking::Many(sender))?;
+        Ok((number, answers))
+    }
+
+    /// Says something that has no answer.
+    pub(crate) fn tell(&self, request: &Request<'_>) {
+        let mut outgoing = self.outgoing.lock();
+        let start = frame::begin(&mut outgoing, Header { kind: request.kind(), ..Header::default() });
+        request.encode(&mut outgoing);
+        // What is told is short.
+        let _ = frame::finish(&mut outgoing, start);
+        drop(outgoing);
+        self.written.notify_one();
+    }
+
+    fn send(&self, kind: u16, body: &[u8], asking: Asking) -> Result<u64, ClientError> {
+        let request = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.asking.lock().insert(request, asking);
+        let sent = {
+            let mut outgoing = self.outgoing.lock();
+            let header = Header { request, kind, ..Header::default() };
+            let start = frame::begin(&mut outgoing, header);
+            outgoing.extend_from_slice(body);
+            frame::finish(&mut outgoing, start)
+        };
+        if let Err(error) = sent {
+            self.asking.lock().remove(&request);
+            return Err(ClientError::Nonsense(error.to_string()));
+        }
+        self.written.notify_one();
+        if self.is_over() {
+            // It ended meanwhile, perhaps before this one could be told.
+            self.asking.lock().remove(&request);
+        }
+        Ok(request)
+    }
+
+    /// Nothing more comes.
+    fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.asking.lock().clear();
+        self.written.notify_one();
+    }
+
+    /// Hands an answer to who asked.
+    fn answer(&self, header: Header, body: &Bytes) -> Result<(), ()> {
+        let Ok(answer) = Answer::decode(header.kind, body) else { return Err(()) };
+        let mut asking = self.asking.lock();
+        let is_last = !header.has_more;
+        let done = match asking.get(&header.request) {
+            Some(Asking::Once(_)) => is_last.then(|| asking.remove(&header.request)).flatten(),
+            Some(Asking::Many(sender)) => {
+                let bytes = (frame::HEADER_BYTES + body.len()) as u64;
+                let is_heard = sender
+                    .send(Answered { answer: answer.clone(), has_more: header.has_more, bytes })
+                    .is_ok();
+                if is_last || !is_heard {
+                    asking.remove(&header.request);
+                }
+                None
+            }
+            None => None,
+        };
+        drop(asking);
+        if let Some(Asking::Once(sender)) = done {
+            // Who asked may have given up.
+            let _ = sender.send(answer);
+        }
+        Ok(())
+    }
+}
+
+async fn greet(mut socket: TcpStream, options: &Options) -> Result<Arc<Link>, ClientError> {
+    let lost = |_| ClientError::Lost;
+    let hello = Request::Hello(Hello {
+        version_min: VERSION,
+        version_max: VERSION,
+        features: 0,
+        client: options.name.as_str().into(),
+        store: options.store.as_str().into(),
+        token: options.token.as_deref().map(Into::into),
+    });
+    let mut buffer = BytesMut::from(&PREFACE[..]);
+    let start = frame::begin(&mut buffer, Header { kind: hello.kind(), ..Header::default() });
+    hello.encode(&mut buffer);
+    frame::finish(&mut buffer, start).map_err(|error| ClientError::Nonsense(error.to_string()))?;
+    socket.write_all(&buffer).await.map_err(lost)?;
+    buffer.clear();
+    let (header, body) = loop {
+        let taken = frame::take(&mut buffer, BODY_BYTES_MAX);
+        if let Some(frame) = taken.map_err(|error| ClientError::Nonsense(error.to_string()))? {
+            break frame;
+        }
+        if socket.read_buf(&mut buffer).await.map_err(lost)? == 0 {
+            return Err(ClientError::Lost);
+        }
+    };
+    match Answer::decode(header.kind, &body) {
+        Ok(Answer::Welcome(_)) => {}
+        Ok(Answer::Failed(failure)) => return Err(failure.into()),
+        _ => return Err(ClientError::Nonsense("it is no welcome".to_owned())),
+    }
+    let link = Arc::new(Link {
+        outgoing: Mutex::default(),
+        written: Notify::new(),
+        asking: Mutex::default(),
+        last: AtomicU64::new(0),
+        is_over: AtomicBool::new(false),
+    });
+    let (incoming, to) = socket.into_split();
+    tokio::spawn(listen(Arc::clone(&link), incoming, buffer));
+    tokio::spawn(write(Arc::clone(&link), to));
+    Ok(link)
+}
+
+/// Takes answers until the connection ends.
+async fn listen(link: Arc<Link>, mut incoming: OwnedReadHalf, mut buffer: BytesMut) {
+    'connection: loop {
+        loop {
+            match frame::take(&mut buffer, BODY_BYTES_MAX) {
+                Ok(Some((header, body))) => {
+                    if link.answer(header, &body).is_err() {
+                        break 'connection;
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => break 'connection,
+            }
+        }
+        buffer.reserve(READ_BYTES);
+        // The client may have been dropped: then nobody asks for more.
+        tokio::select! {
+            read = incoming.read_buf(&mut buffer) => match read {
+                Ok(1..) => {}
+                _ => break,
+            },
+            () = over(&link) => break,
+        }
+    }
+    link.end();
+}
+
+/// Waits until nobody but the connection's own tasks knows of it, or it is over.
+async fn over(link: &Arc<Link>) {
+    while Arc::strong_count(link) > 2 && !link.is_over() {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+}
+
+/// Writes what is said, until the connection ends.
+async fn write(link: Arc<Link>, mut to: OwnedWriteHalf) {
+    loop {
+        let mut buffer = std::mem::take(&mut *link.outgoing.lock());
+        if buffer.is_empty() {
+            if link.is_over() {
+                return;
+            }
+            link.written.notified().await;
+            continue;
+        }
+        while buffer.has_remaining() {
+            if !matches!(to.write_buf(&mut buffer).await, Ok(1..)) {
+                link.end();
+                return;
+            }
+        }
+    }
+}
+
+/// What an answer says that is none of those that were hoped for.
+pub(crate) fn unexpected(answer: Answer) -> ClientError {
+    match answer {
+        Answer::Failed(failure) => ClientError::Refused(failure),
+        other => ClientError::Nonsense(format!("an answer of kind {:#x}", other.kind())),
+    }
+}
+
+/// Whether it says that the server is going.
+pub(crate) fn is_going(failure: &Failure) -> bool {
+    matches!(failure, Failure::ShuttingDown)
+}

@@ -1,0 +1,208 @@
+//! A connection: frames come in, are told apart, and lead to work.
+
+use super::Context;
+use super::handler::Session;
+use super::outgoing::{self, Outgoing};
+use annals_protocol::frame::{self, Header};
+use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION, Welcome};
+use bytes::{Buf, Bytes, BytesMut};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, timeout};
+
+/// Room is made for so many bytes at a time: what a frame claims to be is believed as it arrives.
+const READ_BYTES: usize = 64 << 10;
+/// How long a connection that ends may take to write what is under way.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Why a connection ends.
+enum End {
+    /// The client has left, or it is gone.
+    Gone,
+    /// It broke the rules, in this way.
+    Failed(Failure),
+    Stopping,
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<frame::FrameError> for End {
+    fn from(error: frame::FrameError) -> Self {
+        Self::Failed(Failure::Malformed(error.to_string()))
+    }
+}
+
+/// See the module.
+pub(super) struct Connection<R> {
+    context: Arc<Context>,
+    outgoing: Arc<Outgoing>,
+    incoming: R,
+    buffer: BytesMut,
+}
+
+/// Serves a client until it leaves, breaks the rules, or the server stops.
+pub(super) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, context: Arc<Context>) {
+    let limits = context.limits;
+    let (incoming, to) = tokio::io::split(socket);
+    let (outgoing, frames) = Outgoing::new(limits.requests, limits.bytes);
+    let outgoing = Arc::new(outgoing);
+    let mut stopping = context.stopping.clone();
+    let mut connection =
+        Connection { context, outgoing: Arc::clone(&outgoing), incoming, buffer: BytesMut::new() };
+    let writing = outgoing::write(&outgoing, frames, to);
+    tokio::pin!(writing);
+    let end = tokio::select! {
+        end = connection.live() => end,
+        _ = &mut writing => return,
+        _ = stopping.wait_for(|stop| *stop) => End::Stopping,
+    };
+    // What is under way is answered; streams end, as nobody asks for more.
+    let ending = async {
+        match end {
+            End::Gone => {}
+            End::Stopping => {
+                let _ = timeout(DRAIN_TIME, outgoing.drained()).await;
+                outgoing.answer(0, &Answer::Failed(Failure::ShuttingDown), false);
+            }
+            End::Failed(failure) => outgoing.answer(0, &Answer::Failed(failure), false),
+        }
+        outgoing.end();
+        std::future::pending::<()>().await;
+    };
+    let _ = timeout(2 * DRAIN_TIME, async {
+        tokio::select! {
+            _ = &mut writing => {}
+            () = ending => {}
+        }
+    })
+    .await;
+}
+
+impl<R: AsyncRead + Unpin> Connection<R> {
+    /// Takes frames until it ends.
+    async fn live(&mut self) -> End {
+        match self.converse().await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn converse(&mut self) -> Result<std::convert::Infallible, End> {
+        let handshake = self.context.limits.handshake;
+        let greeted = timeout(handshake, self.greet()).await;
+        let mut session = greeted.unwrap_or_else(|_| Err(late("the handshake")))?;
+        loop {
+            let (header, body) = self.next().await?;
+            self.take(&mut session, header, body).await?;
+        }
+    }
+
+    /// Who the client is, and which store it means. Nothing is answered before.
+    async fn greet(&mut self) -> Result<Session, End> {
+        while self.buffer.len() < PREFACE.len() {
+            if !PREFACE.starts_with(&self.buffer) {
+                break;
+            }
+            self.read().await?;
+        }
+        if !self.buffer.starts_with(PREFACE) {
+            return Err(End::Failed(Failure::Malformed("this is no Annals client".to_owned())));
+        }
+        self.buffer.advance(PREFACE.len());
+        let (header, body) = self.next().await?;
+        let request = Request::decode(header.kind, &body);
+        let Ok(Request::Hello(hello)) = request else {
+            return Err(End::Failed(Failure::Malformed("the first message must be a hello".to_owned())));
+        };
+        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+            return Err(End::Failed(Failure::UnsupportedVersion { min: VERSION, max: VERSION }));
+        }
+        let Hello { store, .. } = hello;
+        let limits = &self.context.limits;
+        let welcome = Welcome {
+            version: VERSION,
+            features: 0,
+            server: concat!("annals ", env!("CARGO_PKG_VERSION")).to_owned(),
+            body_bytes_max: u32::try_from(limits.body_bytes).unwrap_or(u32::MAX),
+            requests_max: limits.requests,
+            bytes_max: limits.bytes,
+        };
+        let session = Session::new(&self.context, &self.outgoing, &store).await.map_err(End::Failed)?;
+        self.outgoing.answer(header.request, &Answer::Welcome(welcome), false);
+        Ok(session)
+    }
+
+    /// The next frame.
+    async fn next(&mut self) -> Result<(Header, Bytes), End> {
+        let limits = self.context.limits;
+        let mut since = None;
+        loop {
+            if let Some(frame) = frame::take(&mut self.buffer, limits.body_bytes)? {
+                return Ok(frame);
+            }
+            if self.buffer.is_empty() {
+                since = None;
+                match timeout(limits.idle, self.read()).await {
+                    Ok(read) => read?,
+                    Err(_) if self.outgoing.is_idle() => return Err(late("a request")),
+                    // One who waits for answers may be silent.
+                    Err(_) => {}
+                }
+                continue;
+            }
+            let begun = *since.get_or_insert_with(now);
+            let left = limits.frame.saturating_sub(begun.elapsed());
+            timeout(left, self.read()).await.unwrap_or_else(|_| Err(late("a frame")))?;
+        }
+    }
+
+    /// Reads what there is.
+    async fn read(&mut self) -> Result<(), End> {
+        self.buffer.reserve(READ_BYTES.min(self.context.limits.body_bytes));
+        match self.incoming.read_buf(&mut self.buffer).await? {
+            0 => Err(End::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a request done. Only an append is begun here and now, so that appends keep their order.
+    async fn take(&mut self, session: &mut Session, header: Header, body: Bytes) -> Result<(), End> {
+        let bytes = frame::HEADER_BYTES + body.len();
+        let request = Request::decode(header.kind, &body);
+        let request = match request {
+            Ok(request) => request,
+            Err(malformed) => {
+                let failure = Failure::Malformed(malformed.to_string());
+                self.outgoing.answer(header.request, &Answer::Failed(failure), false);
+                return Ok(());
+            }
+        };
+        match request {
+            Request::Credit(of, more) => session.streams.credit(of, more),
+            Request::Cancel(of) => session.streams.cancel(of),
+            Request::Append(append) => {
+                self.outgoing.enter(bytes).await;
+                session.append(header, bytes, &append, &body).await;
+            }
+            _ => {
+                self.outgoing.enter(bytes).await;
+                session.begin(header, bytes, body);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn late(what: &str) -> End {
+    End::Failed(Failure::Overloaded { what: format!("clients to wait longer for {what}") })
+}
+
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,190 @@
+//! What leaves a connection: answers as they are made, and those of appends once they are durable.
+
+use annals::{AppendError, Appended, Ticket};
+use annals_protocol::frame::{self, Header};
+use annals_protocol::{Answer, Failure};
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::io;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, mpsc};
+
+/// Answers are gathered up to so many bytes before they are written.
+const GATHERED_BYTES: usize = 256 << 10;
+
+/// Where answers are put.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// Frames; `None` ends the connection.
+    frames: mpsc::UnboundedSender<Option<Bytes>>,
+    appends: Mutex<VecDeque<UnderWay>>,
+    /// Told when the first append is put.
+    appended: Notify,
+    load: Load,
+}
+
+/// An append on its way.
+#[derive(Debug)]
+struct UnderWay {
+    request: u64,
+    bytes: usize,
+    ticket: Ticket,
+}
+
+/// What of requests a connection has under way.
+#[derive(Debug)]
+struct Load {
+    max: (u32, u64),
+    now: Mutex<(u32, u64)>,
+    less: Notify,
+}
+
+impl Outgoing {
+    /// With what is to be written: see [`write`].
+    pub(super) fn new(requests_max: u32, bytes_max: u64) -> (Self, mpsc::UnboundedReceiver<Option<Bytes>>) {
+        let (frames, receiver) = mpsc::unbounded_channel();
+        let load = Load { max: (requests_max, bytes_max), now: Mutex::default(), less: Notify::new() };
+        (Self { frames, appends: Mutex::default(), appended: Notify::new(), load }, receiver)
+    }
+
+    /// Waits until one more request, of so many bytes, may be under way; one alone always may.
+    pub(super) async fn enter(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        loop {
+            // Before looking: what becomes less in between is noticed.
+            let less = self.load.less.notified();
+            {
+                let mut now = self.load.now.lock();
+                if now.0 == 0 || now.0 < self.load.max.0 && now.1 + bytes <= self.load.max.1 {
+                    *now = (now.0 + 1, now.1 + bytes);
+                    return;
+                }
+            }
+            less.await;
+        }
+    }
+
+    /// A request, of so many bytes, is under way no more.
+    pub(super) fn leave(&self, bytes: usize) {
+        {
+            let mut now = self.load.now.lock();
+            *now = (now.0 - 1, now.1 - bytes as u64);
+        }
+        self.load.less.notify_one();
+    }
+
+    /// Whether anything is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.load.now.lock().0 == 0
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) async fn drained(&self) {
+        loop {
+            let less = self.load.less.notified();
+            if self.is_idle() {
+                return;
+            }
+            less.await;
+        }
+    }
+
+    /// Ends the connection, once all that was answered is written.
+    pub(super) fn end(&self) {
+        // Who writes may have ended before, with the client.
+        let _ = self.frames.send(None);
+    }
+
+    /// Answers a request once its append is durable, and the request is under way no more.
+    pub(super) fn append(&self, request: u64, bytes: usize, ticket: Ticket) {
+        let is_first = {
+            let mut appends = self.appends.lock();
+            appends.push_back(UnderWay { request, bytes, ticket });
+            appends.len() == 1
+        };
+        if is_first {
+            self.appended.notify_one();
+        }
+    }
+
+    /// Answers a request.
+    pub(super) fn answer(&self, request: u64, answer: &Answer, has_more: bool) {
+        let mut buffer = BytesMut::new();
+        put(&mut buffer, request, answer, has_more);
+        self.send(buffer);
+    }
+
+    /// Sends frames that are made. Whether anybody still listens.
+    pub(super) fn send(&self, frames: BytesMut) -> bool {
+        self.frames.send(Some(frames.freeze())).is_ok()
+    }
+}
+
+/// Appends an answer's frame; what is too long for one is a failure of its own.
+pub(super) fn put(buffer: &mut BytesMut, request: u64, answer: &Answer, has_more: bool) {
+    let header = Header { request, kind: answer.kind(), has_more, store: 0 };
+    let start = frame::begin(buffer, header);
+    answer.encode(buffer);
+    if let Err(error) = frame::finish(buffer, start) {
+        put(buffer, request, &Answer::Failed(Failure::Internal(error.to_string())), false);
+    }
+}
+
+fn appended(outcome: Result<Appended, AppendError>) -> Answer {
+    match outcome {
+        Ok(appended) => Answer::Appended(appended),
+        Err(error) => Answer::Failed(Failure::Append(error)),
+    }
+}
+
+/// Writes what leaves, until nothing more is to come or the client is gone.
+pub(super) async fn write(
+    outgoing: &Outgoing,
+    mut frames: mpsc::UnboundedReceiver<Option<Bytes>>,
+    mut to: impl AsyncWrite + Unpin,
+) -> io::Result<()> {
+    let mut buffer = BytesMut::with_capacity(GATHERED_BYTES);
+    let mut first: Option<UnderWay> = None;
+    loop {
+        if first.is_none() {
+            first = outgoing.appends.lock().pop_front();
+        }
+        tokio::select! {
+            biased;
+            frame = frames.recv() => match frame.flatten() {
+                Some(frame) => buffer.put(frame),
+                None => return to.shutdown().await,
+            },
+            outcome = async { (&mut first.as_mut().expect("it is there").ticket).await }, if first.is_some() => {
+                let UnderWay { request, bytes, .. } = first.take().expect("it is there");
+                put(&mut buffer, request, &appended(outcome), false);
+                outgoing.leave(bytes);
+            }
+            () = outgoing.appended.notified(), if first.is_none() => continue,
+        }
+        // What else is at hand goes with it.
+        let mut has_ended = false;
+        while buffer.len() < GATHERED_BYTES
+            && !has_ended
+            && let Ok(frame) = frames.try_recv()
+        {
+            has_ended = frame.is_none();
+            buffer.put(frame.unwrap_or_default());
+        }
+        while buffer.len() < GATHERED_BYTES && first.is_none() {
+            let Some(next) = outgoing.appends.lock().pop_front() else { break };
+            if next.ticket.is_settled() {
+                put(&mut buffer, next.request, &appended(next.ticket.wait()), false);
+                outgoing.leave(next.bytes);
+            } else {
+                first = Some(next);
+            }
+        }
+        to.write_all(&buffer).await?;
+        buffer.clear();
+        if has_ended {
+            return to.shutdown().await;
+        }
+    }
+}

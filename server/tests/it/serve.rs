@@ -1,0 +1,224 @@
+//! The server, as a client meets it.
+
+use annals::{
+    Append, AppendError, ExpectedVersion, Follow, Followed, Nack, NewEvent, NewSnapshot, NewSubscription,
+    ParkedChoice, Position, QueryItem, Read, Settings, Version,
+};
+use annals_client::{Client, ClientError, Options};
+use annals_protocol::Failure;
+use annals_server::serve::{self, Limits, Server};
+use std::path::Path;
+use std::time::Duration;
+
+pub(crate) fn options(data: &Path) -> serve::Options {
+    serve::Options {
+        data: data.to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        settings: Settings::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// Has a client do something with a server on an empty directory.
+fn with_client<F: Future<Output = ()>>(work: impl FnOnce(Client) -> F) {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(options(&dir.path().join("data"))).unwrap();
+    let address = server.address().to_string();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(Options::new(address)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), work(client)).await.expect("it takes too long");
+    });
+    server.stop();
+}
+
+fn event(stream: &str) -> NewEvent<'_> {
+    NewEvent::new(stream, "Happened").json(r#"{"n":1}"#).tag("t:1")
+}
+
+#[test]
+fn what_is_appended_is_read_back() {
+    with_client(|client| async move {
+        let first =
+            client.append(Append::from(event("s-1")).expect("s-1", ExpectedVersion::NoStream)).await.unwrap();
+        assert_eq!((first.first_position(), first.last_version), (Position::ZERO, Version::ZERO));
+        let several: Append<'_> = (0..500).map(|_| event("s-2")).collect();
+        client.append(several).await.unwrap();
+        let refused =
+            client.append(Append::from(event("s-1")).expect("s-1", ExpectedVersion::NoStream)).await;
+        let Err(ClientError::Refused(Failure::Append(AppendError::WrongVersion {
+            actual: Some(head), ..
+        }))) = refused
+        else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(head.version, Version::ZERO);
+        let mut events = client.read(&Read::all()).await.unwrap();
+        let mut count = 0;
+        while let Some(event) = events.next().await {
+            let event = event.unwrap();
+            assert_eq!(
+                (event.position().get(), event.data(), event.event_type()),
+                (count, &br#"{"n":1}"#[..], "Happened")
+            );
+            assert!(event.tags().eq(["t:1"]));
+            count += 1;
+        }
+        assert_eq!(count, 501);
+        let mut last = client.read(&Read::stream("s-2").backwards().limit(2)).await.unwrap();
+        assert_eq!(last.next().await.unwrap().unwrap().version(), Version::new(499));
+        assert_eq!(client.head("s-2").await.unwrap().unwrap().version, Version::new(499));
+        assert_eq!(client.head("nobody").await.unwrap(), None);
+        assert_eq!(client.stat().await.unwrap().events, 501);
+        // By what a query selects, on the condition that there is nothing more.
+        let boundary =
+            Append::from(event("s-3")).fail_if_matches(QueryItem::new().tag("t:1"), Some(Position::new(500)));
+        client.append(boundary.advance("handler", Some(Position::new(3)))).await.unwrap();
+        assert_eq!(client.cursor("handler").await.unwrap().unwrap().position, Some(Position::new(3)));
+        let state = Append::from(event("s-1")).snapshot(NewSnapshot::new("s-1", 1, "state"));
+        client.append(state).await.unwrap();
+    });
+}
+
+#[test]
+fn many_requests_are_under_way_at_a_time() {
+    with_client(|client| async move {
+        let appends: Vec<_> = (0..2_000_u64)
+            .map(|number| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let stream = format!("s-{number}");
+                    client
+                        .append(
+                            Append::from(event(&stream)).expect(stream.clone(), ExpectedVersion::NoStream),
+                        )
+                        .await
+                })
+            })
+            .collect();
+        let mut positions = Vec::new();
+        for append in appends {
+            positions.push(append.await.unwrap().unwrap().first_position().get());
+        }
+        positions.sort_unstable();
+        assert!(positions.into_iter().eq(0..2_000));
+    });
+}
+
+#[test]
+fn who_follows_over_the_network_gets_each_event_once() {
+    with_client(|client| async move {
+        for _ in 0..100 {
+            client.append(event("a")).await.unwrap();
+        }
+        let mut following = client.follow(&Follow::stream("a").from(Version::new(10))).await.unwrap();
+        let appending = {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for number in 0..400 {
+                    client.append(event(if number % 2 == 0 { "a" } else { "b" })).await.unwrap();
+                }
+            })
+        };
+        let mut versions = Vec::new();
+        while versions.len() < 290 {
+            if let Followed::Event(record) = following.next().await.unwrap().unwrap() {
+                versions.push(record.version().get());
+            }
+        }
+        assert!(versions.into_iter().eq(10..300));
+        appending.await.unwrap();
+    });
+}
+
+#[test]
+fn members_over_the_network_handle_each_event() {
+    with_client(|client| async move {
+        client.create_subscription(&NewSubscription::new("work").shared()).await.unwrap();
+        assert!(!client.create_subscription(&NewSubscription::new("work").shared()).await.unwrap());
+        for number in 0..60 {
+            client.append(event(&format!("s-{}", number % 7))).await.unwrap();
+        }
+        let mut members = [client.join("work").await.unwrap(), client.join("work").await.unwrap()];
+        let mut handled = Vec::new();
+        while handled.len() < 59 {
+            for member in &mut members {
+                let Ok(delivery) = tokio::time::timeout(Duration::from_millis(50), member.next()).await
+                else {
+                    continue;
+                };
+                let delivery = delivery.unwrap().unwrap();
+                if delivery.position().get() == 5 {
+                    member.nack(delivery.id, &Nack::park("wrong")).await.unwrap();
+                } else {
+                    member.ack(&[delivery.id]).await.unwrap();
+                    handled.push(delivery.position().get());
+                }
+            }
+        }
+        handled.sort_unstable();
+        assert!(handled.into_iter().eq((0..60).filter(|&position| position != 5)));
+        assert_eq!(client.parked("work").await.unwrap()[0].reason, "wrong");
+        assert_eq!(client.replay_parked("work", ParkedChoice::All).await.unwrap(), 1);
+        let (first, second) = {
+            let [first, second] = &mut members;
+            (first, second)
+        };
+        let delivery =
+            tokio::select! { delivery = first.next() => delivery, delivery = second.next() => delivery };
+        assert_eq!(delivery.unwrap().unwrap().position().get(), 5);
+        // Gone with what it holds: somebody else is handed it.
+        drop(members);
+        let mut last = client.join("work").await.unwrap();
+        let delivery = last.next().await.unwrap().unwrap();
+        last.ack(&[delivery.id]).await.unwrap();
+        assert_eq!(client.subscription("work").await.unwrap().open, 0);
+        let unknown = client.join("nobody").await.map(drop);
+        assert!(matches!(unknown, Err(ClientError::Refused(Failure::Subscription(_)))), "{unknown:?}");
+    });
+}
+
+#[test]
+fn a_server_that_comes_back_is_found_again_and_nothing_is_appended_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start(options(&data)).unwrap();
+    let listen = server.address();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let client = runtime.block_on(Client::connect(Options::new(listen.to_string()))).unwrap();
+    let (following, appending) = runtime.block_on(async {
+        let mut following = client.follow(&Follow::all()).await.unwrap();
+        let followed = tokio::spawn(async move {
+            let mut positions = Vec::new();
+            while positions.len() < 300 {
+                if let Followed::Event(record) = following.next().await.unwrap().unwrap() {
+                    positions.push(record.position().get());
+                }
+            }
+            positions
+        });
+        let client = client.clone();
+        let appending = tokio::spawn(async move {
+            for number in 0..300 {
+                client.append(event(&format!("s-{number}"))).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        (followed, appending)
+    });
+    let mut server = Some(server);
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(120));
+        server.take().unwrap().stop();
+        std::thread::sleep(Duration::from_millis(50));
+        server = Some(Server::start(serve::Options { listen, ..options(&data) }).unwrap());
+    }
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(60), appending).await.expect("in time").unwrap();
+        let followed =
+            tokio::time::timeout(Duration::from_secs(60), following).await.expect("in time").unwrap();
+        assert!(followed.into_iter().eq(0..300));
+        assert_eq!(client.stat().await.unwrap().events, 300);
+    });
+    server.unwrap().stop();
+}
