@@ -3,6 +3,7 @@
 mod append;
 mod disk;
 mod follow;
+mod load;
 mod opening;
 mod query;
 mod read;
@@ -32,6 +33,8 @@ enum What {
     Read(read::Arguments),
     /// Opening a large store after a close and after a kill.
     Opening(opening::Arguments),
+    /// Load on a server.
+    Load(load::Arguments),
     /// Look-ups in many sealed segments, against few.
     Segments(segments::Arguments),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         What::Query(arguments) => query::run(&arguments),
         What::Read(arguments) => read::run(&arguments),
         What::Opening(arguments) => opening::run(&arguments),
+        What::Load(arguments) => load::run(&arguments),
         What::Segments(arguments) => segments::run(&arguments),
     };
     match done {

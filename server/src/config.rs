@@ -33,6 +33,8 @@ struct File {
 /// What a command works with, once every source of settings has spoken.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// What was given: a store, or a directory of stores.
+    pub(crate) data: PathBuf,
     directory: PathBuf,
     /// Whether to print for machines.
     pub(crate) json: bool,
@@ -51,7 +53,7 @@ impl Config {
         }
         let data = data.or(file.data.as_deref()).unwrap_or(Path::new(DATA_DEFAULT));
         let directory = locate(data, common.store.as_deref().or(file.store.as_deref()))?;
-        Ok(Self { directory, json: common.json, batch: file.batch, file })
+        Ok(Self { data: data.to_owned(), directory, json: common.json, batch: file.batch, file })
     }
 
     /// Opens the store for reading, beside a writer or without one. Creates nothing.
@@ -59,10 +61,14 @@ impl Config {
         Ok(Store::open_read_only(&self.directory)?)
     }
 
+    /// What stores are opened with.
+    pub(crate) fn settings(&self, tuning: &Tuning) -> Settings {
+        settings(tuning, &self.file)
+    }
+
     /// Opens the store for writing, and creates it where there is none.
     pub(crate) fn open_for_writing(&self, tuning: &Tuning) -> Result<Store, Failure> {
-        let settings = settings(tuning, &self.file);
-        Ok(Store::open_with(&self.directory, settings)?)
+        Ok(Store::open_with(&self.directory, self.settings(tuning))?)
     }
 
     /// Opens a store that is there for writing. Creates nothing.

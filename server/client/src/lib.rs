@@ -86,8 +86,11 @@ pub enum ClientError {
         reason: String,
     },
     /// The connection was lost before the answer came, and the request cannot be repeated safely.
-    #[error("the connection to the server was lost before it answered")]
-    Lost,
+    #[error("the connection to the server was lost before it answered: {reason}")]
+    Lost {
+        /// What became of it.
+        reason: String,
+    },
     /// The answer did not come in time.
     #[error("the server did not answer in time")]
     Late,

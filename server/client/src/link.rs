@@ -2,17 +2,19 @@
 
 use crate::{ClientError, Options};
 use annals_protocol::frame::{self, BODY_BYTES_MAX, Header};
-use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION};
+use annals_protocol::{Answer, Failure, Hello, Malformed, PREFACE, Request, VERSION};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+/// What became of a connection that the server has ended.
+const CLOSED: &str = "the server has closed it";
 /// Room that is made for reading at a time.
 const READ_BYTES: usize = 256 << 10;
 
@@ -36,7 +38,8 @@ pub(crate) struct Link {
     written: Notify,
     asking: Mutex<HashMap<u64, Asking>>,
     last: AtomicU64,
-    is_over: AtomicBool,
+    /// Why it has ended, if it has.
+    over: OnceLock<String>,
 }
 
 impl Link {
@@ -57,14 +60,19 @@ impl Link {
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
+        self.over.get().is_some()
     }
 
-    /// Asks, and waits for the one answer. `None`: the connection was lost.
-    pub(crate) async fn ask(&self, kind: u16, body: &[u8]) -> Result<Option<Answer>, ClientError> {
+    /// What whoever waits is told once it is over.
+    pub(crate) fn lost(&self) -> ClientError {
+        ClientError::Lost { reason: self.over.get().cloned().unwrap_or_default() }
+    }
+
+    /// Asks, and waits for the one answer.
+    pub(crate) async fn ask(&self, kind: u16, body: &[u8]) -> Result<Answer, ClientError> {
         let (sender, answer) = oneshot::channel();
         self.send(kind, body, Asking::Once(sender))?;
-        Ok(answer.await.ok())
+        answer.await.map_err(|_| self.lost())
     }
 
     /// Asks for answers that go on. Returns the request's number, too.
@@ -112,16 +120,16 @@ impl Link {
         Ok(request)
     }
 
-    /// Nothing more comes.
-    fn end(&self) {
-        self.is_over.store(true, Ordering::Release);
+    /// Nothing more comes, for this reason or an earlier one.
+    fn end(&self, reason: impl Into<String>) {
+        let _ = self.over.set(reason.into());
         self.asking.lock().clear();
         self.written.notify_one();
     }
 
     /// Hands an answer to who asked.
-    fn answer(&self, header: Header, body: &Bytes) -> Result<(), ()> {
-        let Ok(answer) = Answer::decode(header.kind, body) else { return Err(()) };
+    fn answer(&self, header: Header, body: &Bytes) -> Result<(), Malformed> {
+        let answer = Answer::decode(header.kind, body)?;
         let mut asking = self.asking.lock();
         let is_last = !header.has_more;
         let done = match asking.get(&header.request) {
@@ -148,7 +156,7 @@ impl Link {
 }
 
 async fn greet(mut socket: TcpStream, options: &Options) -> Result<Arc<Link>, ClientError> {
-    let lost = |_| ClientError::Lost;
+    let lost = |error: std::io::Error| ClientError::Lost { reason: error.to_string() };
     let hello = Request::Hello(Hello {
         version_min: VERSION,
         version_max: VERSION,
@@ -169,7 +177,7 @@ async fn greet(mut socket: TcpStream, options: &Options) -> Result<Arc<Link>, Cl
             break frame;
         }
         if socket.read_buf(&mut buffer).await.map_err(lost)? == 0 {
-            return Err(ClientError::Lost);
+            return Err(ClientError::Lost { reason: CLOSED.to_owned() });
         }
     };
     match Answer::decode(header.kind, &body) {
@@ -182,7 +190,7 @@ async fn greet(mut socket: TcpStream, options: &Options) -> Result<Arc<Link>, Cl
         written: Notify::new(),
         asking: Mutex::default(),
         last: AtomicU64::new(0),
-        is_over: AtomicBool::new(false),
+        over: OnceLock::new(),
     });
     let (incoming, to) = socket.into_split();
     tokio::spawn(listen(Arc::clone(&link), incoming, buffer));
@@ -192,29 +200,27 @@ async fn greet(mut socket: TcpStream, options: &Options) -> Result<Arc<Link>, Cl
 
 /// Takes answers until the connection ends.
 async fn listen(link: Arc<Link>, mut incoming: OwnedReadHalf, mut buffer: BytesMut) {
-    'connection: loop {
+    loop {
         loop {
-            match frame::take(&mut buffer, BODY_BYTES_MAX) {
-                Ok(Some((header, body))) => {
-                    if link.answer(header, &body).is_err() {
-                        break 'connection;
-                    }
-                }
+            let taken = match frame::take(&mut buffer, BODY_BYTES_MAX) {
+                Ok(Some((header, body))) => link.answer(header, &body).map_err(|error| error.to_string()),
                 Ok(None) => break,
-                Err(_) => break 'connection,
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(reason) = taken {
+                return link.end(reason);
             }
         }
         buffer.reserve(READ_BYTES);
-        // The client may have been dropped: then nobody asks for more.
         tokio::select! {
             read = incoming.read_buf(&mut buffer) => match read {
                 Ok(1..) => {}
-                _ => break,
+                Ok(0) => return link.end(CLOSED),
+                Err(error) => return link.end(error.to_string()),
             },
-            () = over(&link) => break,
+            () = over(&link) => return link.end("nobody asks for anything any more"),
         }
     }
-    link.end();
 }
 
 /// Waits until nobody but the connection's own tasks knows of it, or it is over.
@@ -233,12 +239,13 @@ async fn write(link: Arc<Link>, mut to: OwnedWriteHalf) {
                 return;
             }
             link.written.notified().await;
+            // Whoever else is about to say something goes with it.
+            tokio::task::yield_now().await;
             continue;
         }
         while buffer.has_remaining() {
-            if !matches!(to.write_buf(&mut buffer).await, Ok(1..)) {
-                link.end();
-                return;
+            if let Err(error) = to.write_buf(&mut buffer).await {
+                return link.end(error.to_string());
             }
         }
     }

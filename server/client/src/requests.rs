@@ -92,14 +92,13 @@ impl Client {
         loop {
             let failed = match timeout_at(deadline, self.link()).await {
                 Ok(Ok(link)) => match timeout_at(deadline, link.ask(request.kind(), &body)).await {
-                    Ok(Ok(Some(Answer::Failed(failure)))) if is_going(&failure) => failure.into(),
-                    Ok(Ok(Some(answer))) => return Ok(answer),
-                    Ok(Ok(None)) if is_repeatable => ClientError::Lost,
-                    Ok(Ok(None)) => return Err(ClientError::Lost),
+                    Ok(Ok(Answer::Failed(failure))) if is_going(&failure) => failure.into(),
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(error @ ClientError::Lost { .. })) if is_repeatable => error,
                     Ok(Err(error)) => return Err(error),
                     Err(_) => return Err(ClientError::Late),
                 },
-                Ok(Err(error @ (ClientError::Unreachable { .. } | ClientError::Lost))) => error,
+                Ok(Err(error @ (ClientError::Unreachable { .. } | ClientError::Lost { .. }))) => error,
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(ClientError::Late),
             };
@@ -266,7 +265,7 @@ fn give_id(event: &mut NewEvent<'_>) {
 /// What of a failure can be cured by trying once more elsewhere or later.
 pub(crate) fn is_passing(error: &ClientError) -> bool {
     match error {
-        ClientError::Lost | ClientError::Unreachable { .. } => true,
+        ClientError::Lost { .. } | ClientError::Unreachable { .. } => true,
         ClientError::Refused(failure) => matches!(failure, Failure::ShuttingDown),
         _ => false,
     }

@@ -36,7 +36,7 @@ impl Flow {
         }
         let Some(Answered { answer, has_more, bytes }) = self.answers.recv().await else {
             self.has_ended = true;
-            return Some(Err(ClientError::Lost));
+            return Some(Err(self.link.lost()));
         };
         self.has_ended = !has_more;
         self.taken += bytes;
@@ -188,7 +188,7 @@ impl Deliveries {
                 Err(unexpected(other))
             }
             Some(Err(error)) => Err(error),
-            None => Err(ClientError::Lost),
+            None => Err(flow.link.lost()),
         }
     }
 
@@ -236,9 +236,8 @@ impl Deliveries {
         request.encode(&mut body);
         let asked = self.flow.link.ask(request.kind(), &body);
         match tokio::time::timeout(self.client.options().request_timeout, asked).await {
-            Ok(Ok(Some(Answer::Done))) => Ok(()),
-            Ok(Ok(Some(other))) => Err(unexpected(other)),
-            Ok(Ok(None)) => Err(ClientError::Lost),
+            Ok(Ok(Answer::Done)) => Ok(()),
+            Ok(Ok(other)) => Err(unexpected(other)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(ClientError::Late),
         }

@@ -90,9 +90,9 @@ pub(crate) enum Command {
     /// Check every checksum, chain and index
     #[command(after_help = "Example:\n  annals verify --data ./backup && echo sound")]
     Verify(Directory),
-    /// Run the server (not there yet)
+    /// Serve stores over the network, until a signal
     #[command(after_help = "Example:\n  annals serve --data ./data --listen 127.0.0.1:4777")]
-    Serve(NotYet),
+    Serve(Serve),
     /// List, show or delete snapshots
     #[command(
         after_help = "Example:\n  annals snapshot list --stream order-42\n  annals snapshot show order-42 --version 41"
@@ -251,6 +251,21 @@ pub(crate) struct Follow {
     /// so that no other process can append to it
     #[arg(long, value_name = "NAME")]
     pub(crate) subscription: Option<String>,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4777", env = "ANNALS_LISTEN")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Listen on other addresses than those of this machine, though anybody there may do anything
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) tuning: Tuning,
 }
 
 /// Options of `subscription`.

@@ -12,6 +12,7 @@ mod notes;
 mod parsed;
 mod read;
 mod sending;
+mod serve;
 mod snapshot;
 mod stat;
 mod streams;
@@ -66,7 +67,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Streams(options) => streams::run(&at(&options.directory)?, options),
         Command::Stat(directory) => stat::run(&at(directory)?),
         Command::Verify(directory) => verify::run(&at(directory)?),
-        Command::Serve(_) => not_yet("serve"),
+        Command::Serve(options) => serve::run(&at(&options.directory)?, options),
         Command::Snapshot(options) => snapshot::run(&at(&options.directory)?, options),
         Command::Subscription(options) => subscription::run(&at(&options.directory)?, options),
         Command::Store(_) => not_yet("store"),

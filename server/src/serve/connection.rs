@@ -1,7 +1,7 @@
 //! A connection: frames come in, are told apart, and lead to work.
 
 use super::Context;
-use super::handler::Session;
+use super::handler::{Asked, Session};
 use super::outgoing::{self, Outgoing};
 use annals_protocol::frame::{self, Header};
 use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION, Welcome};
@@ -10,8 +10,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+/// Requests that are handed on together, and how often before any of them are looked at.
+const ASKED_MAX: usize = 64;
+const REQUESTS_AHEAD: usize = 4;
 /// Room is made for so many bytes at a time: what a frame claims to be is believed as it arrives.
 const READ_BYTES: usize = 64 << 10;
 /// How long a connection that ends may take to write what is under way.
@@ -96,10 +100,13 @@ impl<R: AsyncRead + Unpin> Connection<R> {
     async fn converse(&mut self) -> Result<std::convert::Infallible, End> {
         let handshake = self.context.limits.handshake;
         let greeted = timeout(handshake, self.greet()).await;
-        let mut session = greeted.unwrap_or_else(|_| Err(late("the handshake")))?;
+        let session = greeted.unwrap_or_else(|_| Err(late("the handshake")))?;
+        // What may wait or touch what is not in memory is not done here.
+        let (requests, incoming) = mpsc::channel(REQUESTS_AHEAD);
+        self.context.waiting.spawn(session.live(incoming));
         loop {
-            let (header, body) = self.next().await?;
-            self.take(&mut session, header, body).await?;
+            let first = self.next().await?;
+            self.take_all(&requests, first).await?;
         }
     }
 
@@ -171,32 +178,34 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         }
     }
 
-    /// Has a request done. Only an append is begun here and now, so that appends keep their order.
-    async fn take(&mut self, session: &mut Session, header: Header, body: Bytes) -> Result<(), End> {
-        let bytes = frame::HEADER_BYTES + body.len();
-        let request = Request::decode(header.kind, &body);
-        let request = match request {
-            Ok(request) => request,
-            Err(malformed) => {
-                let failure = Failure::Malformed(malformed.to_string());
-                self.outgoing.answer(header.request, &Answer::Failed(failure), false);
-                return Ok(());
-            }
-        };
-        match request {
-            Request::Credit(of, more) => session.streams.credit(of, more),
-            Request::Cancel(of) => session.streams.cancel(of),
-            Request::Append(append) => {
+    /// Hands on a request, and all others that have arrived whole.
+    async fn take_all(
+        &mut self,
+        requests: &mpsc::Sender<Vec<Asked>>,
+        first: (Header, Bytes),
+    ) -> Result<(), End> {
+        let (mut asked, mut next) = (Vec::new(), Some(first));
+        while let Some((header, body)) = next {
+            let bytes = frame::HEADER_BYTES + body.len();
+            if !self.outgoing.try_enter(bytes) {
+                hand_on(requests, &mut asked).await?;
                 self.outgoing.enter(bytes).await;
-                session.append(header, bytes, &append, &body).await;
             }
-            _ => {
-                self.outgoing.enter(bytes).await;
-                session.begin(header, bytes, body);
+            asked.push(Asked { header, body, bytes });
+            if asked.len() >= ASKED_MAX {
+                hand_on(requests, &mut asked).await?;
             }
+            next = frame::take(&mut self.buffer, self.context.limits.body_bytes)?;
         }
-        Ok(())
+        hand_on(requests, &mut asked).await
     }
+}
+
+async fn hand_on(requests: &mpsc::Sender<Vec<Asked>>, asked: &mut Vec<Asked>) -> Result<(), End> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    requests.send(std::mem::take(asked)).await.map_err(|_| End::Gone)
 }
 
 fn late(what: &str) -> End {

@@ -3,13 +3,14 @@
 use super::Context;
 use super::outgoing::Outgoing;
 use super::streaming::{self, Streams};
-use annals::{Append, Store, Ticket, TryAppendError};
+use annals::Store;
 use annals_protocol::frame::Header;
 use annals_protocol::{Answer, Consistency, Failure, Request};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// How long a read waits for a position that its client read elsewhere.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,37 +47,76 @@ impl Session {
         store.cloned().ok_or_else(|| Failure::NoStore { name: format!("with handle {handle}") })
     }
 
-    /// Appends; where that would have to wait, this connection does.
-    pub(super) async fn append(&self, header: Header, bytes: usize, append: &Append<'_>, body: &Bytes) {
-        let ticket = match self.store(header.store) {
-            Ok(store) => match store.try_append(append) {
-                Ok(ticket) => Ok(ticket),
-                Err(TryAppendError::Failed(error)) => Err(Failure::Append(error)),
-                Err(_) => self.append_waiting(store, body.clone()).await,
-            },
-            Err(failure) => Err(failure),
-        };
-        match ticket {
-            Ok(ticket) => self.outgoing.append(header.request, bytes, ticket),
-            Err(failure) => {
-                self.outgoing.answer(header.request, &Answer::Failed(failure), false);
-                self.outgoing.leave(bytes);
+    /// Has requests done as they come, until no more do.
+    pub(super) async fn live(self, mut incoming: mpsc::Receiver<Vec<Asked>>) {
+        while let Some(asked) = incoming.recv().await {
+            let mut rest = &asked[..];
+            while let Some(first) = rest.first() {
+                let appends = rest.iter().take_while(|next| next.is_append_to(first.header.store)).count();
+                if appends > 0 {
+                    self.append(&rest[..appends]);
+                } else {
+                    self.begin(first);
+                }
+                rest = &rest[appends.max(1)..];
             }
         }
     }
 
-    async fn append_waiting(&self, store: Store, body: Bytes) -> Result<Ticket, Failure> {
-        let appended = self.context.waiting.spawn_blocking(move || {
-            let Ok(Request::Append(append)) = Request::decode(APPEND, &body) else {
-                return Err(Failure::Internal("what was an append is none any more".to_owned()));
-            };
-            store.append(append).map_err(Failure::Append)
-        });
-        appended.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
+    /// Appends, in this order. Where that has to wait, so do all later requests of this connection, and nobody else.
+    fn append(&self, asked: &[Asked]) {
+        let store = match self.store(asked[0].header.store) {
+            Ok(store) => store,
+            Err(failure) => return asked.iter().for_each(|asked| self.refuse(asked, failure.clone())),
+        };
+        let mut appends = Vec::with_capacity(asked.len());
+        let mut decoded = Vec::with_capacity(asked.len());
+        for asked in asked {
+            match Request::decode(APPEND, &asked.body) {
+                Ok(Request::Append(append)) => {
+                    appends.push(append);
+                    decoded.push(asked);
+                }
+                Ok(_) => unreachable!("its kind was looked at"),
+                Err(malformed) => self.refuse(asked, Failure::Malformed(malformed.to_string())),
+            }
+        }
+        if let [append] = &appends[..]
+            && let Ok(ticket) = store.try_append(append)
+        {
+            self.outgoing.append(decoded[0].header.request, decoded[0].bytes, ticket);
+            return;
+        }
+        // Whoever else is on this thread goes on elsewhere meanwhile.
+        let tickets = tokio::task::block_in_place(|| store.append_each(&appends));
+        for (asked, ticket) in decoded.into_iter().zip(tickets) {
+            match ticket {
+                Ok(ticket) => self.outgoing.append(asked.header.request, asked.bytes, ticket),
+                Err(error) => self.refuse(asked, Failure::Append(error)),
+            }
+        }
     }
 
-    /// Has a request done where waiting is done, and answered.
-    pub(super) fn begin(&self, header: Header, bytes: usize, body: Bytes) {
+    fn refuse(&self, asked: &Asked, failure: Failure) {
+        self.outgoing.answer(asked.header.request, &Answer::Failed(failure), false);
+        self.outgoing.leave(asked.bytes);
+    }
+
+    /// Has a request done beside others, and answered.
+    fn begin(&self, asked: &Asked) {
+        let (header, bytes, body) = (asked.header, asked.bytes, asked.body.clone());
+        match Request::decode(header.kind, &body) {
+            Ok(Request::Credit(of, more)) => {
+                self.streams.credit(of, more);
+                return self.outgoing.leave(bytes);
+            }
+            Ok(Request::Cancel(of)) => {
+                self.streams.cancel(of);
+                return self.outgoing.leave(bytes);
+            }
+            Ok(_) => {}
+            Err(malformed) => return self.refuse(asked, Failure::Malformed(malformed.to_string())),
+        }
         let task = Task {
             context: Arc::clone(&self.context),
             outgoing: Arc::clone(&self.outgoing),
@@ -85,13 +125,28 @@ impl Session {
             request: header.request,
             store: self.store(header.store),
         };
-        self.context.waiting.spawn(async move {
+        tokio::spawn(async move {
             if let Err(failure) = task.run(header.kind, body).await {
                 task.outgoing.answer(header.request, &Answer::Failed(failure), false);
             }
             task.streams.end(header.request);
             task.outgoing.leave(bytes);
         });
+    }
+}
+
+/// A request that has arrived.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) header: Header,
+    pub(super) body: Bytes,
+    /// What it takes of what the connection may have under way.
+    pub(super) bytes: usize,
+}
+
+impl Asked {
+    fn is_append_to(&self, store: u32) -> bool {
+        self.header.kind == APPEND && self.header.store == store
     }
 }
 

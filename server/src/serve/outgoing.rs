@@ -48,18 +48,24 @@ impl Outgoing {
         (Self { frames, appends: Mutex::default(), appended: Notify::new(), load }, receiver)
     }
 
-    /// Waits until one more request, of so many bytes, may be under way; one alone always may.
-    pub(super) async fn enter(&self, bytes: usize) {
+    /// Has one more request, of so many bytes, under way, if that may be; one alone always may.
+    pub(super) fn try_enter(&self, bytes: usize) -> bool {
         let bytes = bytes as u64;
+        let mut now = self.load.now.lock();
+        let may = now.0 == 0 || now.0 < self.load.max.0 && now.1 + bytes <= self.load.max.1;
+        if may {
+            *now = (now.0 + 1, now.1 + bytes);
+        }
+        may
+    }
+
+    /// The same, once it may be.
+    pub(super) async fn enter(&self, bytes: usize) {
         loop {
             // Before looking: what becomes less in between is noticed.
             let less = self.load.less.notified();
-            {
-                let mut now = self.load.now.lock();
-                if now.0 == 0 || now.0 < self.load.max.0 && now.1 + bytes <= self.load.max.1 {
-                    *now = (now.0 + 1, now.1 + bytes);
-                    return;
-                }
+            if self.try_enter(bytes) {
+                return;
             }
             less.await;
         }

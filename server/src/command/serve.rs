@@ -1,0 +1,42 @@
+//! `annals serve`: stores over the network, until a signal.
+
+use super::arguments::Serve as Options;
+use super::tell;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::serve::{self, Limits, Server};
+use crate::signals::StopRequest;
+use serde_json::json;
+use std::time::Duration;
+
+/// How often it is looked for a signal.
+const LOOK_PERIOD: Duration = Duration::from_millis(50);
+
+/// Serves until a signal, then lets what is under way end.
+pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
+    let listen = options.listen;
+    if !listen.ip().is_loopback() && !options.insecure {
+        return Err(Failure::Usage(format!(
+            "{listen} can be reached from other machines, and nobody has to say who they are; \
+             listen on 127.0.0.1, or say --insecure"
+        )));
+    }
+    let stop = StopRequest::watch()?;
+    let settings = config.settings(&options.tuning);
+    settings.validate()?;
+    // What is wrong with the default store is said at once. It is made where there is nothing.
+    let served = serve::Options { data: config.data.clone(), listen, settings, limits: Limits::default() };
+    let server =
+        Server::start(served).map_err(|error| Failure::io("listen on", listen.to_string(), error))?;
+    let address = server.address();
+    tell(&if config.json {
+        json!({"ready": address.to_string()}).to_string()
+    } else {
+        format!("ready on {address}")
+    });
+    while !stop.is_set() {
+        std::thread::sleep(LOOK_PERIOD);
+    }
+    server.stop();
+    Ok(())
+}
