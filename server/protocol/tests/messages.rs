@@ -403,3 +403,73 @@ fn a_list_that_claims_more_than_there_is_takes_no_memory() {
     let body = encoded(|to| Request::Append(conditions.clone()).encode(to));
     assert!(Request::decode(10, &body).is_err());
 }
+
+const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
+
+/// The rows of the document's tables that begin with a number: that, and the cell behind it.
+fn rows(heading: &str) -> Vec<(u16, &'static str)> {
+    let section =
+        DOCUMENT.split("\n## ").find(|section| section.starts_with(heading)).expect("it has a section");
+    let cells = section
+        .lines()
+        .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).collect::<Vec<_>>());
+    cells.filter_map(|cells| Some((cells.get(1)?.parse().ok()?, *cells.get(2)?))).collect()
+}
+
+/// The name of a message, as the code has it.
+fn name(message: &impl std::fmt::Debug) -> String {
+    let text = format!("{message:?}");
+    text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_document_has_every_message_and_failure_and_no_other() {
+    let sorted = |mut rows: Vec<(u16, String)>| {
+        rows.sort();
+        rows.dedup();
+        rows
+    };
+    let of_document =
+        |heading| sorted(rows(heading).into_iter().map(|(kind, name)| (kind, name.to_owned())).collect());
+    let requests = requests().iter().map(|request| (request.kind(), name(request))).collect();
+    assert_eq!(of_document("Requests"), sorted(requests));
+    let failed = Answer::Failed(Failure::Fenced);
+    let answers = answers().iter().chain([&failed]).map(|answer| (answer.kind(), name(answer))).collect();
+    assert_eq!(of_document("Answers"), sorted(answers));
+    let codes = |codes: Vec<u16>| codes.into_iter().collect::<std::collections::BTreeSet<u16>>();
+    let in_code =
+        failures().iter().map(Failure::code).chain([301, 400]).filter(|&code| code != 999).collect();
+    assert_eq!(codes(rows("Failures").into_iter().map(|(code, _)| code).collect()), codes(in_code));
+    assert!(DOCUMENT.contains("at most 75,497,472 bytes") && BODY_BYTES_MAX == 75_497_472);
+}
+
+/// Frames of every message, as they were first written: what was understood once is understood for ever.
+/// `ANNALS_MAKE_GOLDEN=v1 cargo test -p annals-protocol` makes them.
+#[test]
+fn golden_frames_are_written_and_read_as_ever() {
+    let framed = |kind, body: Bytes| {
+        let mut frame = BytesMut::new();
+        let start = frame::begin(&mut frame, Header { request: 7, kind, has_more: false, store: 1 });
+        frame.extend_from_slice(&body);
+        frame::finish(&mut frame, start).unwrap();
+        frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let requests = requests();
+    let requests = requests
+        .iter()
+        .map(|request| (name(request), framed(request.kind(), encoded(|to| request.encode(to)))));
+    let answers: Vec<_> = answers().into_iter().chain(failures().into_iter().map(Answer::Failed)).collect();
+    let answers =
+        answers.iter().map(|answer| (name(answer), framed(answer.kind(), encoded(|to| answer.encode(to)))));
+    let now: String = requests.chain(answers).map(|(name, frame)| format!("{name} {frame}\n")).collect();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    if let Ok(version) = std::env::var("ANNALS_MAKE_GOLDEN") {
+        std::fs::create_dir_all(&golden).unwrap();
+        std::fs::write(golden.join(version), &now).unwrap();
+    }
+    let first = std::fs::read_to_string(golden.join("v1")).unwrap();
+    for (golden, now) in first.lines().zip(now.lines()) {
+        assert_eq!(golden, now);
+    }
+    assert_eq!(first.lines().count(), now.lines().count());
+}
