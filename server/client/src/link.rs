@@ -6,11 +6,11 @@ use annals_protocol::{Answer, Failure, Hello, Malformed, PREFACE, Request, VERSI
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// What became of a connection that the server has ended.
@@ -33,13 +33,22 @@ enum Asking {
 
 /// See the module. It ends when the connection does; whoever waits then is told by their channel.
 pub(crate) struct Link {
-    outgoing: Mutex<BytesMut>,
+    socket: TcpStream,
+    outgoing: Mutex<Said>,
     /// Told when there is something to write.
     written: Notify,
     asking: Mutex<HashMap<u64, Asking>>,
     last: AtomicU64,
     /// Why it has ended, if it has.
     over: OnceLock<String>,
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Said {
+    buffer: BytesMut,
+    /// Something that was said before is being written.
+    is_writing: bool,
 }
 
 impl Link {
@@ -89,30 +98,45 @@ impl Link {
 
     /// Says something that has no answer.
     pub(crate) fn tell(&self, request: &Request<'_>) {
-        let mut outgoing = self.outgoing.lock();
-        let start = frame::begin(&mut outgoing, Header { kind: request.kind(), ..Header::default() });
-        request.encode(&mut outgoing);
+        let mut said = self.outgoing.lock();
+        let start = frame::begin(&mut said.buffer, Header { kind: request.kind(), ..Header::default() });
+        request.encode(&mut said.buffer);
         // What is told is short.
-        let _ = frame::finish(&mut outgoing, start);
-        drop(outgoing);
+        let _ = frame::finish(&mut said.buffer, start);
+        drop(said);
         self.written.notify_one();
     }
 
     fn send(&self, kind: u16, body: &[u8], asking: Asking) -> Result<u64, ClientError> {
         let request = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        self.asking.lock().insert(request, asking);
-        let sent = {
-            let mut outgoing = self.outgoing.lock();
-            let header = Header { request, kind, ..Header::default() };
-            let start = frame::begin(&mut outgoing, header);
-            outgoing.extend_from_slice(body);
-            frame::finish(&mut outgoing, start)
+        let is_alone = {
+            let mut others = self.asking.lock();
+            others.insert(request, asking);
+            others.len() == 1
         };
-        if let Err(error) = sent {
-            self.asking.lock().remove(&request);
-            return Err(ClientError::Nonsense(error.to_string()));
+        let sent = {
+            let mut said = self.outgoing.lock();
+            let header = Header { request, kind, ..Header::default() };
+            let start = frame::begin(&mut said.buffer, header);
+            said.buffer.extend_from_slice(body);
+            let sent = frame::finish(&mut said.buffer, start);
+            // One that is alone does not wait for another task.
+            if is_alone
+                && !said.is_writing
+                && let Ok(written) = self.socket.try_write(&said.buffer)
+            {
+                said.buffer.advance(written);
+            }
+            sent.map(|_| said.buffer.is_empty())
+        };
+        match sent {
+            Ok(true) => {}
+            Ok(false) => self.written.notify_one(),
+            Err(error) => {
+                self.asking.lock().remove(&request);
+                return Err(ClientError::Nonsense(error.to_string()));
+            }
         }
-        self.written.notify_one();
         if self.is_over() {
             // It ended meanwhile, perhaps before this one could be told.
             self.asking.lock().remove(&request);
@@ -186,20 +210,20 @@ async fn greet(mut socket: TcpStream, options: &Options) -> Result<Arc<Link>, Cl
         _ => return Err(ClientError::Nonsense("it is no welcome".to_owned())),
     }
     let link = Arc::new(Link {
+        socket,
         outgoing: Mutex::default(),
         written: Notify::new(),
         asking: Mutex::default(),
         last: AtomicU64::new(0),
         over: OnceLock::new(),
     });
-    let (incoming, to) = socket.into_split();
-    tokio::spawn(listen(Arc::clone(&link), incoming, buffer));
-    tokio::spawn(write(Arc::clone(&link), to));
+    tokio::spawn(listen(Arc::clone(&link), buffer));
+    tokio::spawn(write(Arc::clone(&link)));
     Ok(link)
 }
 
 /// Takes answers until the connection ends.
-async fn listen(link: Arc<Link>, mut incoming: OwnedReadHalf, mut buffer: BytesMut) {
+async fn listen(link: Arc<Link>, mut buffer: BytesMut) {
     loop {
         loop {
             let taken = match frame::take(&mut buffer, BODY_BYTES_MAX) {
@@ -213,9 +237,10 @@ async fn listen(link: Arc<Link>, mut incoming: OwnedReadHalf, mut buffer: BytesM
         }
         buffer.reserve(READ_BYTES);
         tokio::select! {
-            read = incoming.read_buf(&mut buffer) => match read {
+            ready = link.socket.readable() => match ready.and_then(|()| link.socket.try_read_buf(&mut buffer)) {
                 Ok(1..) => {}
                 Ok(0) => return link.end(CLOSED),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return link.end(error.to_string()),
             },
             () = over(&link) => return link.end("nobody asks for anything any more"),
@@ -231,9 +256,13 @@ async fn over(link: &Arc<Link>) {
 }
 
 /// Writes what is said, until the connection ends.
-async fn write(link: Arc<Link>, mut to: OwnedWriteHalf) {
+async fn write(link: Arc<Link>) {
     loop {
-        let mut buffer = std::mem::take(&mut *link.outgoing.lock());
+        let mut buffer = {
+            let mut said = link.outgoing.lock();
+            said.is_writing = !said.buffer.is_empty();
+            std::mem::take(&mut said.buffer)
+        };
         if buffer.is_empty() {
             if link.is_over() {
                 return;
@@ -244,8 +273,18 @@ async fn write(link: Arc<Link>, mut to: OwnedWriteHalf) {
             continue;
         }
         while buffer.has_remaining() {
-            if let Err(error) = to.write_buf(&mut buffer).await {
-                return link.end(error.to_string());
+            let written = match link.socket.try_write(&buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if link.is_over() {
+                        return;
+                    }
+                    link.socket.writable().await.map(|()| 0)
+                }
+                written => written,
+            };
+            match written {
+                Ok(written) => buffer.advance(written),
+                Err(error) => return link.end(error.to_string()),
             }
         }
     }

@@ -103,10 +103,11 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         let session = greeted.unwrap_or_else(|_| Err(late("the handshake")))?;
         // What may wait or touch what is not in memory is not done here.
         let (requests, incoming) = mpsc::channel(REQUESTS_AHEAD);
-        self.context.waiting.spawn(session.live(incoming));
+        let session = Arc::new(session);
+        self.context.waiting.spawn(Arc::clone(&session).live(incoming));
         loop {
             let first = self.next().await?;
-            self.take_all(&requests, first).await?;
+            self.take_all(&session, &requests, first).await?;
         }
     }
 
@@ -181,6 +182,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
     /// Hands on a request, and all others that have arrived whole.
     async fn take_all(
         &mut self,
+        session: &Session,
         requests: &mpsc::Sender<Vec<Asked>>,
         first: (Header, Bytes),
     ) -> Result<(), End> {
@@ -188,23 +190,33 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         while let Some((header, body)) = next {
             let bytes = frame::HEADER_BYTES + body.len();
             if !self.outgoing.try_enter(bytes) {
-                hand_on(requests, &mut asked).await?;
+                hand_on(session, requests, &mut asked).await?;
                 self.outgoing.enter(bytes).await;
             }
             asked.push(Asked { header, body, bytes });
             if asked.len() >= ASKED_MAX {
-                hand_on(requests, &mut asked).await?;
+                hand_on(session, requests, &mut asked).await?;
             }
             next = frame::take(&mut self.buffer, self.context.limits.body_bytes)?;
         }
-        hand_on(requests, &mut asked).await
+        if let [alone] = &asked[..]
+            && session.try_now(alone)
+        {
+            return Ok(());
+        }
+        hand_on(session, requests, &mut asked).await
     }
 }
 
-async fn hand_on(requests: &mpsc::Sender<Vec<Asked>>, asked: &mut Vec<Asked>) -> Result<(), End> {
+async fn hand_on(
+    session: &Session,
+    requests: &mpsc::Sender<Vec<Asked>>,
+    asked: &mut Vec<Asked>,
+) -> Result<(), End> {
     if asked.is_empty() {
         return Ok(());
     }
+    session.hand_on(asked.len());
     requests.send(std::mem::take(asked)).await.map_err(|_| End::Gone)
 }
 

@@ -9,11 +9,18 @@ use annals_protocol::{Answer, Consistency, Failure, Request};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// How long a read waits for a position that its client read elsewhere.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the progress of a verification is told.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
+/// Stores that a connection may have handles of.
+const HANDLES_MAX: usize = 1_000;
 
 /// What is known of a client.
 #[derive(Debug)]
@@ -22,7 +29,9 @@ pub(super) struct Session {
     outgoing: Arc<Outgoing>,
     /// By their handles.
     stores: Arc<RwLock<Vec<Store>>>,
-    pub(super) streams: Arc<Streams>,
+    streams: Arc<Streams>,
+    /// Requests that were handed on and not looked at yet.
+    ahead: AtomicUsize,
 }
 
 impl Session {
@@ -38,6 +47,7 @@ impl Session {
             outgoing: Arc::clone(outgoing),
             stores: Arc::new(RwLock::new(vec![store])),
             streams: Arc::default(),
+            ahead: AtomicUsize::new(0),
         })
     }
 
@@ -47,8 +57,28 @@ impl Session {
         store.cloned().ok_or_else(|| Failure::NoStore { name: format!("with handle {handle}") })
     }
 
+    /// Notes that requests are handed on.
+    pub(super) fn hand_on(&self, count: usize) {
+        self.ahead.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// Appends here and now, if this is an append, no earlier request is to be looked at, and nothing has to be waited for.
+    pub(super) fn try_now(&self, asked: &Asked) -> bool {
+        if asked.header.kind != APPEND || self.ahead.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        let Ok(Request::Append(append)) = Request::decode(APPEND, &asked.body) else { return false };
+        let Ok(store) = self.store(asked.header.store) else { return false };
+        let ticket = store.try_append(&append);
+        let is_begun = ticket.is_ok();
+        if let Ok(ticket) = ticket {
+            self.outgoing.append(asked.header.request, asked.bytes, ticket);
+        }
+        is_begun
+    }
+
     /// Has requests done as they come, until no more do.
-    pub(super) async fn live(self, mut incoming: mpsc::Receiver<Vec<Asked>>) {
+    pub(super) async fn live(self: Arc<Self>, mut incoming: mpsc::Receiver<Vec<Asked>>) {
         while let Some(asked) = incoming.recv().await {
             let mut rest = &asked[..];
             while let Some(first) = rest.first() {
@@ -60,7 +90,9 @@ impl Session {
                 }
                 rest = &rest[appends.max(1)..];
             }
+            self.ahead.fetch_sub(asked.len(), Ordering::AcqRel);
         }
+        self.streams.end_all();
     }
 
     /// Appends, in this order. Where that has to wait, so do all later requests of this connection, and nobody else.
@@ -150,12 +182,6 @@ impl Asked {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.streams.end_all();
-    }
-}
-
 /// The kind of an append.
 const APPEND: u16 = 10;
 
@@ -195,10 +221,31 @@ impl Task {
             Request::Join(name, credit) => streaming::join(&store()?, &name, &stream(credit), to).await,
             Request::OpenStore(name) => {
                 let opened = open(&self.context, &name).await?;
-                let mut stores = self.stores.write();
-                stores.push(opened);
-                let handle = u32::try_from(stores.len() - 1).unwrap_or(u32::MAX);
+                let handle = {
+                    let mut stores = self.stores.write();
+                    if stores.len() >= HANDLES_MAX {
+                        return Err(Failure::Overloaded { what: "stores open on one connection".to_owned() });
+                    }
+                    stores.push(opened);
+                    u32::try_from(stores.len() - 1).unwrap_or(u32::MAX)
+                };
                 self.outgoing.answer(self.request, &Answer::Store(handle), false);
+                Ok(())
+            }
+            Request::Verify => {
+                let (store, outgoing, request) = (store()?, Arc::clone(&self.outgoing), self.request);
+                let verified = self.context.waiting.spawn_blocking(move || {
+                    let mut told = Instant::now();
+                    store.verify(&mut |done, all| {
+                        if told.elapsed() >= PROGRESS_PERIOD {
+                            outgoing.answer(request, &Answer::Checked(done, all), true);
+                            told = Instant::now();
+                        }
+                    })
+                });
+                let verified = verified.await.map_err(|error| Failure::Internal(error.to_string()))?;
+                let answer = Answer::Verified(verified.map_err(Failure::Read)?);
+                self.outgoing.answer(self.request, &answer, false);
                 Ok(())
             }
             _ => {
@@ -254,7 +301,6 @@ fn answer(
         Request::Cursor(name) => store?.cursor(&name).map(Answer::Cursor).map_err(read),
         Request::Cursors => store?.cursors().map(Answer::Cursors).map_err(read),
         Request::Stat => store?.stat().map(Answer::Stat).map_err(read),
-        Request::Verify => store?.verify(&mut |_, _| {}).map(Answer::Verified).map_err(read),
         Request::WriteSnapshot(snapshot, version) => {
             store?.write_snapshot(&snapshot, version).map(done).map_err(append)
         }

@@ -99,7 +99,7 @@ impl Server {
     /// # Errors
     /// The address cannot be bound, or threads cannot be started.
     pub fn start(options: Options) -> io::Result<Self> {
-        let network = runtime("annals-net", 2, 2)?;
+        let network = runtime("annals-net", 1, 2)?;
         let waiting = runtime("annals-wait", 2, 32)?;
         let listener = network.block_on(TcpListener::bind(options.listen))?;
         let address = listener.local_addr()?;

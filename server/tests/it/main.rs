@@ -8,6 +8,7 @@ mod documents;
 mod flights;
 mod follow;
 mod import;
+mod raw;
 mod read;
 mod serve;
 mod snapshot;

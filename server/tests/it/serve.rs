@@ -1,5 +1,6 @@
 //! The server, as a client meets it.
 
+use crate::support::{Place, command};
 use annals::{
     Append, AppendError, ExpectedVersion, Follow, Followed, Nack, NewEvent, NewSnapshot, NewSubscription,
     ParkedChoice, Position, QueryItem, Read, Settings, Version,
@@ -7,7 +8,11 @@ use annals::{
 use annals_client::{Client, ClientError, Options};
 use annals_protocol::Failure;
 use annals_server::serve::{self, Limits, Server};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(crate) fn options(data: &Path) -> serve::Options {
@@ -221,4 +226,114 @@ fn a_server_that_comes_back_is_found_again_and_nothing_is_appended_twice() {
         assert_eq!(client.stat().await.unwrap().events, 300);
     });
     server.unwrap().stop();
+}
+
+/// `annals serve` in a process of its own.
+struct Served {
+    child: Child,
+    address: String,
+}
+
+impl Served {
+    fn start(data: &Path, listen: &str) -> Self {
+        let mut child = command(data, &["serve", "--listen", listen])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let address =
+            line.trim_end().strip_prefix("ready on ").unwrap_or_else(|| panic!("{line}")).to_owned();
+        Self { child, address }
+    }
+
+    fn signal(mut self, signal: &str) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended long ago, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_signal_ends_serving_in_order() {
+    let place = Place::new();
+    for signal in ["-INT", "-TERM"] {
+        let served = Served::start(&place.data(), "127.0.0.1:0");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = Client::connect(Options::new(served.address.clone())).await.unwrap();
+            client.append(event("s")).await.unwrap();
+        });
+        // Others read beside it, and nobody else writes.
+        place.run(&["append", "s", "--type", "T"]).expect_code(5);
+        place.run(&["read", "--stream", "s"]).expect_code(0);
+        assert_eq!(served.signal(signal), Some(0));
+    }
+    assert_eq!(place.run(&["--json", "stat"]).expect_code(0).json()["events"], 2);
+    let refused = place.run(&["--json", "serve", "--listen", "0.0.0.0:0"]).expect_code(2);
+    assert_eq!(refused.error()["error"], "usage");
+    place.run(&["serve", "--listen", "nowhere"]).expect_code(2);
+}
+
+#[test]
+fn what_a_killed_server_acknowledged_is_there_once_and_so_is_what_was_sent_again() {
+    const WRITERS: u64 = 12;
+    const KILLS: usize = 10;
+    let place = Place::new();
+    let mut served = Served::start(&place.data(), "127.0.0.1:0");
+    let address = served.address.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let client = runtime.block_on(Client::connect(Options::new(address.clone()))).unwrap();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (client, is_over) = (client.clone(), Arc::clone(&is_over));
+            runtime.spawn(async move {
+                let mut count = 0_u64;
+                while !is_over.load(Ordering::Relaxed) {
+                    let stream = format!("s-{writer}");
+                    let numbered = NewEvent::new(stream, "Numbered").json(count.to_string());
+                    client.append(numbered).await.unwrap();
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for round in 0..KILLS {
+        std::thread::sleep(Duration::from_millis(60 + (round as u64 * 37) % 200));
+        assert_eq!(served.signal("-KILL"), None);
+        served = Served::start(&place.data(), &address);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    is_over.store(true, Ordering::Relaxed);
+    let counts: Vec<u64> = runtime.block_on(async {
+        let mut counts = Vec::new();
+        for writer in writers {
+            counts.push(writer.await.unwrap());
+        }
+        counts
+    });
+    assert_eq!(served.signal("-TERM"), Some(0));
+    let store = annals::Store::open_read_only(place.data()).unwrap();
+    for (writer, count) in counts.iter().enumerate() {
+        let events = store.read(Read::stream(format!("s-{writer}"))).unwrap();
+        let numbers: Vec<u64> =
+            events.map(|event| String::from_utf8_lossy(event.unwrap().data()).parse().unwrap()).collect();
+        assert!(
+            numbers.iter().copied().eq(0..*count),
+            "writer {writer}: {count} acknowledged, {} there",
+            numbers.len()
+        );
+    }
+    assert!(counts.iter().sum::<u64>() > 1_000, "{counts:?}");
 }
