@@ -58,6 +58,12 @@ pub(crate) enum Failure {
         /// The version that was asked for.
         version: Option<u64>,
     },
+    /// A token that there is none of.
+    #[error("there is no token \"{}\"; see annals token list", name.escape_debug())]
+    NoToken {
+        /// Whose it would be.
+        name: String,
+    },
     /// A line of an import is no event, or one that cannot be stored.
     #[error("line {line}: {reason}; the lines before it are imported, use --skip-bad to go on without it")]
     BadLine {
@@ -142,6 +148,7 @@ impl Failure {
             Self::Read(_) | Self::Io(_) | Self::Output(_) => "io",
             Self::NoStream { .. } => "no_stream",
             Self::NoSnapshot { .. } => "no_snapshot",
+            Self::NoToken { .. } => "no_token",
             Self::BadLine { .. } => "bad_line",
             Self::Damaged { .. } => "damage",
             Self::Interrupted => "interrupted",
@@ -206,6 +213,7 @@ impl Failure {
             }
             Self::Subscription(error) => subscription_fields(error),
             Self::NoStream { stream } => vec![("stream", json!(stream))],
+            Self::NoToken { name } => vec![("name", json!(name))],
             Self::NoSnapshot { stream, version } => {
                 vec![("stream", json!(stream)), ("version", json!(version))]
             }

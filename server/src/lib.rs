@@ -20,6 +20,7 @@ mod progress;
 pub mod serve;
 mod signals;
 mod time;
+mod tokens;
 
 pub use command::run;
 

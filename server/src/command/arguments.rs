@@ -3,6 +3,7 @@
 use super::values::{
     DiskName, OrderName, Place, ResetTo, Start, parse_expected, parse_place, parse_reset, parse_start,
 };
+use crate::tokens::Right;
 use annals::{ExpectedVersion, Query, QueryItem, Uuid};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -106,9 +107,9 @@ pub(crate) enum Command {
     /// Administer the stores of a server (not there yet)
     #[command(after_help = "Example:\n  annals store create tenant-7")]
     Store(NotYet),
-    /// Administer the tokens of a server (not there yet)
-    #[command(after_help = "Example:\n  annals token create")]
-    Token(NotYet),
+    /// Create, list and revoke the tokens that a server asks for
+    #[command(after_help = "Example:\n  annals token create billing --right append --prefix order-")]
+    Token(Token),
     /// Make certificates for a server (not there yet)
     #[command(after_help = "Example:\n  annals tls init")]
     Tls(NotYet),
@@ -253,6 +254,49 @@ pub(crate) struct Follow {
     pub(crate) subscription: Option<String>,
 }
 
+/// Options of `token`.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    /// The file of tokens [default: tokens, in the directory of the stores]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) tokens: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) action: TokenAction,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenAction {
+    /// Make one, and print it: it is shown this once
+    #[command(
+        after_help = "Example:\n  annals token create billing --right read --right append --prefix order-"
+    )]
+    Create {
+        /// Whose it is
+        name: String,
+        /// What it allows; may be given several times
+        #[arg(long, value_enum, required = true)]
+        right: Vec<Right>,
+        /// In this store alone
+        #[arg(long = "in-store", value_name = "NAME")]
+        store: Option<String>,
+        /// To streams alone whose names begin with this
+        #[arg(long)]
+        prefix: Option<String>,
+    },
+    /// List them, with what they allow
+    #[command(after_help = "Example:\n  annals token list --json")]
+    List,
+    /// Have one allow nothing any more, within a second
+    #[command(after_help = "Example:\n  annals token revoke billing")]
+    Revoke {
+        /// Whose it is
+        name: String,
+    },
+}
+
 /// Options of `serve`.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
@@ -261,9 +305,13 @@ pub(crate) struct Serve {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4777", env = "ANNALS_LISTEN")]
     pub(crate) listen: std::net::SocketAddr,
-    /// Listen on other addresses than those of this machine, though anybody there may do anything
+    /// Listen on other addresses than those of this machine, though what is said can be read on its way and, without
+    /// tokens, anybody may do anything
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Ask for tokens, of which this file has the hashes; see annals token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tuning: Tuning,
 }

@@ -18,6 +18,7 @@ mod stat;
 mod streams;
 mod subscription;
 mod timing;
+mod token;
 pub(crate) mod values;
 mod verify;
 
@@ -71,7 +72,7 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Snapshot(options) => snapshot::run(&at(&options.directory)?, options),
         Command::Subscription(options) => subscription::run(&at(&options.directory)?, options),
         Command::Store(_) => not_yet("store"),
-        Command::Token(_) => not_yet("token"),
+        Command::Token(options) => token::run(&at(&options.directory)?, options),
         Command::Tls(_) => not_yet("tls"),
         Command::Replay(_) => not_yet("replay"),
         Command::Trace(_) => not_yet("trace"),

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::serve::{self, Limits, Server};
 use crate::signals::StopRequest;
+use crate::tokens::Tokens;
 use serde_json::json;
 use std::time::Duration;
 
@@ -17,17 +18,21 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let listen = options.listen;
     if !listen.ip().is_loopback() && !options.insecure {
         return Err(Failure::Usage(format!(
-            "{listen} can be reached from other machines, and nobody has to say who they are; \
+            "{listen} can be reached from other machines, and what is said can be read on its way; \
              listen on 127.0.0.1, or say --insecure"
         )));
     }
+    let tokens = match &options.tokens {
+        Some(path) => Some(Tokens::open(path).map_err(|error| Failure::io("read", path, error))?),
+        None => None,
+    };
     let stop = StopRequest::watch()?;
     let settings = config.settings(&options.tuning);
     settings.validate()?;
     // What is wrong with the default store is said at once. It is made where there is nothing.
     let served = serve::Options { data: config.data.clone(), listen, settings, limits: Limits::default() };
-    let server =
-        Server::start(served).map_err(|error| Failure::io("listen on", listen.to_string(), error))?;
+    let server = Server::start_with(served, tokens)
+        .map_err(|error| Failure::io("listen on", listen.to_string(), error))?;
     let address = server.address();
     tell(&if config.json {
         json!({"ready": address.to_string()}).to_string()

@@ -1,6 +1,7 @@
 //! A connection: frames come in, are told apart, and lead to work.
 
 use super::Context;
+use super::access::Access;
 use super::handler::{Asked, Session};
 use super::outgoing::{self, Outgoing};
 use annals_protocol::frame::{self, Header};
@@ -131,7 +132,8 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         if !(hello.version_min..=hello.version_max).contains(&VERSION) {
             return Err(End::Failed(Failure::UnsupportedVersion { min: VERSION, max: VERSION }));
         }
-        let Hello { store, .. } = hello;
+        let Hello { store, token, .. } = hello;
+        let access = Access::identify(self.context.tokens.as_ref(), token.as_deref()).map_err(End::Failed)?;
         let limits = &self.context.limits;
         let welcome = Welcome {
             version: VERSION,
@@ -141,7 +143,8 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             requests_max: limits.requests,
             bytes_max: limits.bytes,
         };
-        let session = Session::new(&self.context, &self.outgoing, &store).await.map_err(End::Failed)?;
+        let session =
+            Session::new(&self.context, &self.outgoing, access, &store).await.map_err(End::Failed)?;
         self.outgoing.answer(header.request, &Answer::Welcome(welcome), false);
         Ok(session)
     }

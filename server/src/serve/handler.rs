@@ -1,6 +1,7 @@
 //! What a session has done: appends in their order, everything else beside each other.
 
 use super::Context;
+use super::access::Access;
 use super::outgoing::Outgoing;
 use super::streaming::{self, Streams};
 use annals::Store;
@@ -27,8 +28,9 @@ const HANDLES_MAX: usize = 1_000;
 pub(super) struct Session {
     context: Arc<Context>,
     outgoing: Arc<Outgoing>,
+    access: Access,
     /// By their handles.
-    stores: Arc<RwLock<Vec<Store>>>,
+    stores: Arc<RwLock<Vec<(String, Store)>>>,
     streams: Arc<Streams>,
     /// Requests that were handed on and not looked at yet.
     ahead: AtomicUsize,
@@ -39,22 +41,29 @@ impl Session {
     pub(super) async fn new(
         context: &Arc<Context>,
         outgoing: &Arc<Outgoing>,
+        access: Access,
         store: &str,
     ) -> Result<Self, Failure> {
-        let store = open(context, store).await?;
+        access.check_store(store)?;
+        let opened = open(context, store).await?;
         Ok(Self {
             context: Arc::clone(context),
             outgoing: Arc::clone(outgoing),
-            stores: Arc::new(RwLock::new(vec![store])),
+            access,
+            stores: Arc::new(RwLock::new(vec![(store.to_owned(), opened)])),
             streams: Arc::default(),
             ahead: AtomicUsize::new(0),
         })
     }
 
-    fn store(&self, handle: u32) -> Result<Store, Failure> {
+    /// The store of that handle, if the client may have this done to it.
+    fn store_for(&self, handle: u32, request: &Request<'_>) -> Result<Store, Failure> {
         let stores = self.stores.read();
-        let store = usize::try_from(handle).ok().and_then(|handle| stores.get(handle));
-        store.cloned().ok_or_else(|| Failure::NoStore { name: format!("with handle {handle}") })
+        let found = usize::try_from(handle).ok().and_then(|handle| stores.get(handle));
+        let (name, store) =
+            found.ok_or_else(|| Failure::NoStore { name: format!("with handle {handle}") })?;
+        self.access.check(name, request)?;
+        Ok(store.clone())
     }
 
     /// Notes that requests are handed on.
@@ -67,8 +76,9 @@ impl Session {
         if asked.header.kind != APPEND || self.ahead.load(Ordering::Acquire) > 0 {
             return false;
         }
-        let Ok(Request::Append(append)) = Request::decode(APPEND, &asked.body) else { return false };
-        let Ok(store) = self.store(asked.header.store) else { return false };
+        let Ok(request @ Request::Append(_)) = Request::decode(APPEND, &asked.body) else { return false };
+        let Ok(store) = self.store_for(asked.header.store, &request) else { return false };
+        let Request::Append(append) = request else { unreachable!("it was looked at") };
         let ticket = store.try_append(&append);
         let is_begun = ticket.is_ok();
         if let Ok(ticket) = ticket {
@@ -97,22 +107,25 @@ impl Session {
 
     /// Appends, in this order. Where that has to wait, so do all later requests of this connection, and nobody else.
     fn append(&self, asked: &[Asked]) {
-        let store = match self.store(asked[0].header.store) {
-            Ok(store) => store,
-            Err(failure) => return asked.iter().for_each(|asked| self.refuse(asked, failure.clone())),
-        };
+        let mut store = None;
         let mut appends = Vec::with_capacity(asked.len());
         let mut decoded = Vec::with_capacity(asked.len());
         for asked in asked {
-            match Request::decode(APPEND, &asked.body) {
-                Ok(Request::Append(append)) => {
+            let request =
+                Request::decode(APPEND, &asked.body).map_err(|error| Failure::Malformed(error.to_string()));
+            let allowed =
+                request.and_then(|request| Ok((self.store_for(asked.header.store, &request)?, request)));
+            match allowed {
+                Ok((its_store, Request::Append(append))) => {
+                    store = Some(its_store);
                     appends.push(append);
                     decoded.push(asked);
                 }
                 Ok(_) => unreachable!("its kind was looked at"),
-                Err(malformed) => self.refuse(asked, Failure::Malformed(malformed.to_string())),
+                Err(failure) => self.refuse(asked, failure),
             }
         }
+        let Some(store) = store else { return };
         if let [append] = &appends[..]
             && let Ok(ticket) = store.try_append(append)
         {
@@ -137,7 +150,9 @@ impl Session {
     /// Has a request done beside others, and answered.
     fn begin(&self, asked: &Asked) {
         let (header, bytes, body) = (asked.header, asked.bytes, asked.body.clone());
-        match Request::decode(header.kind, &body) {
+        let request = Request::decode(header.kind, &body);
+        let store = request.as_ref().ok().map(|request| self.store_for(header.store, request));
+        match request {
             Ok(Request::Credit(of, more)) => {
                 self.streams.credit(of, more);
                 return self.outgoing.leave(bytes);
@@ -155,7 +170,8 @@ impl Session {
             stores: Arc::clone(&self.stores),
             streams: Arc::clone(&self.streams),
             request: header.request,
-            store: self.store(header.store),
+            access: self.access.clone(),
+            store: store.expect("the request was decoded"),
         };
         tokio::spawn(async move {
             if let Err(failure) = task.run(header.kind, body).await {
@@ -195,8 +211,9 @@ async fn open(context: &Arc<Context>, name: &str) -> Result<Store, Failure> {
 struct Task {
     context: Arc<Context>,
     outgoing: Arc<Outgoing>,
-    stores: Arc<RwLock<Vec<Store>>>,
+    stores: Arc<RwLock<Vec<(String, Store)>>>,
     streams: Arc<Streams>,
+    access: Access,
     request: u64,
     store: Result<Store, Failure>,
 }
@@ -220,13 +237,14 @@ impl Task {
             Request::Streams(credit) => streaming::heads(&store()?, &stream(credit), to).await,
             Request::Join(name, credit) => streaming::join(&store()?, &name, &stream(credit), to).await,
             Request::OpenStore(name) => {
+                self.access.check_store(&name)?;
                 let opened = open(&self.context, &name).await?;
                 let handle = {
                     let mut stores = self.stores.write();
                     if stores.len() >= HANDLES_MAX {
                         return Err(Failure::Overloaded { what: "stores open on one connection".to_owned() });
                     }
-                    stores.push(opened);
+                    stores.push((name.into_owned(), opened));
                     u32::try_from(stores.len() - 1).unwrap_or(u32::MAX)
                 };
                 self.outgoing.answer(self.request, &Answer::Store(handle), false);
@@ -293,9 +311,9 @@ fn answer(
     let count = |count: usize| Answer::Count(count as u64);
     let done = |()| Answer::Done;
     match request {
-        Request::Ping => Ok(Answer::Done),
-        Request::Stores => Ok(Answer::Names(context.stores.names())),
-        Request::CreateStore(name) => context.stores.create(&name).map(done),
+        Request::Ping => store.map(|_| Answer::Done),
+        Request::Stores => store.map(|_| Answer::Names(context.stores.names())),
+        Request::CreateStore(name) => store.and_then(|_| context.stores.create(&name)).map(done),
         Request::DropStore(_) => Err(Failure::Forbidden { what: "drop stores".to_owned() }),
         Request::Head(stream) => store?.head(&stream).map(Answer::Head).map_err(read),
         Request::Cursor(name) => store?.cursor(&name).map(Answer::Cursor).map_err(read),
@@ -339,11 +357,15 @@ fn answer(
         Request::DiscardParked(name, which) => {
             store?.discard_parked(&name, &which).map(count).map_err(subscription)
         }
-        Request::Ack(member, ids) => streams.member(member)?.ack_each(&ids).map(done).map_err(subscription),
-        Request::Nack(member, id, nack) => {
-            streams.member(member)?.nack(id, &nack).map(done).map_err(subscription)
+        Request::Ack(member, ids) => {
+            store.and_then(|_| streams.member(member))?.ack_each(&ids).map(done).map_err(subscription)
         }
-        Request::Renew(member) => streams.member(member)?.renew().map(done).map_err(subscription),
+        Request::Nack(member, id, nack) => {
+            store.and_then(|_| streams.member(member))?.nack(id, &nack).map(done).map_err(subscription)
+        }
+        Request::Renew(member) => {
+            store.and_then(|_| streams.member(member))?.renew().map(done).map_err(subscription)
+        }
         other => Err(Failure::UnknownRequest { kind: other.kind() }),
     }
 }

@@ -4,6 +4,7 @@
 //! written. Whatever may wait or touch what is not in memory runs on the second: reading, following, members of durable
 //! subscriptions, and all that is asked for seldom.
 
+mod access;
 mod connection;
 mod handler;
 mod outgoing;
@@ -11,6 +12,7 @@ mod stores;
 mod streaming;
 
 use self::stores::Stores;
+use crate::tokens::Tokens;
 use annals::Settings;
 use annals_protocol::frame::BODY_BYTES_MAX;
 use std::io;
@@ -73,6 +75,8 @@ impl Default for Limits {
 struct Context {
     stores: Arc<Stores>,
     limits: Limits,
+    /// Who may do what; `None`: anybody anything.
+    tokens: Option<Arc<Tokens>>,
     /// Where waiting is done.
     waiting: tokio::runtime::Handle,
     /// Whether the server is shutting down.
@@ -99,6 +103,11 @@ impl Server {
     /// # Errors
     /// The address cannot be bound, or threads cannot be started.
     pub fn start(options: Options) -> io::Result<Self> {
+        Self::start_with(options, None)
+    }
+
+    /// The same, asking clients for a token.
+    pub(crate) fn start_with(options: Options, tokens: Option<Tokens>) -> io::Result<Self> {
         let network = runtime("annals-net", 1, 2)?;
         let waiting = runtime("annals-wait", 2, 32)?;
         let listener = network.block_on(TcpListener::bind(options.listen))?;
@@ -108,6 +117,7 @@ impl Server {
         let context = Arc::new(Context {
             stores: Arc::clone(&stores),
             limits: options.limits,
+            tokens: tokens.map(Arc::new),
             waiting: waiting.handle().clone(),
             stopping,
         });

@@ -236,11 +236,13 @@ struct Served {
 
 impl Served {
     fn start(data: &Path, listen: &str) -> Self {
-        let mut child = command(data, &["serve", "--listen", listen])
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        Self::start_with(data, &["--listen", listen])
+    }
+
+    fn start_with(data: &Path, options: &[&str]) -> Self {
+        let arguments = [&["serve"], options].concat();
+        let mut child =
+            command(data, &arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
         let address =
@@ -336,4 +338,78 @@ fn what_a_killed_server_acknowledged_is_there_once_and_so_is_what_was_sent_again
         );
     }
     assert!(counts.iter().sum::<u64>() > 1_000, "{counts:?}");
+}
+
+#[test]
+fn a_token_allows_what_it_says_until_it_is_revoked() {
+    let place = Place::new();
+    let tokens = place.path("tokens");
+    let tokens = tokens.to_str().unwrap();
+    let create = |arguments: &[&str]| {
+        let created = place.run(&[&["--json", "token", "--tokens", tokens, "create"], arguments].concat());
+        created.expect_code(0).json()["token"].as_str().unwrap().to_owned()
+    };
+    let writer = create(&["writer", "--right", "append", "--right", "read", "--prefix", "order-"]);
+    let reader = create(&["reader", "--right", "read"]);
+    let elsewhere = create(&["elsewhere", "--right", "admin", "--in-store", "other"]);
+    let admin = create(&["admin", "--right", "admin"]);
+    place.run(&["token", "--tokens", tokens, "create", "reader", "--right", "read"]).expect_code(2);
+    assert_eq!(
+        place.run(&["--json", "token", "--tokens", tokens, "list"]).expect_code(0).json_lines().len(),
+        4
+    );
+    let served = Served::start_with(&place.data(), &["--listen", "127.0.0.1:0", "--tokens", tokens]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let connect = |token: Option<&str>| {
+        let mut options = Options::new(served.address.clone());
+        options.token = token.map(str::to_owned);
+        runtime.block_on(Client::connect(options))
+    };
+    for wrong in [None, Some("annals_nobody"), Some(&writer[..writer.len() - 1])] {
+        let refused = connect(wrong);
+        assert!(matches!(refused, Err(ClientError::Refused(Failure::Unauthenticated))), "{refused:?}");
+    }
+    let refused = connect(Some(&elsewhere));
+    assert!(matches!(refused, Err(ClientError::Refused(Failure::Forbidden { .. }))), "{refused:?}");
+    let (writer, reader, admin) =
+        (connect(Some(&writer)).unwrap(), connect(Some(&reader)).unwrap(), connect(Some(&admin)).unwrap());
+    let is_forbidden = |result: Result<(), ClientError>| {
+        assert!(matches!(result, Err(ClientError::Refused(Failure::Forbidden { .. }))), "{result:?}");
+    };
+    runtime.block_on(async {
+        writer.append(event("order-1")).await.unwrap();
+        is_forbidden(writer.append(event("user-1")).await.map(drop));
+        is_forbidden(writer.append([event("order-1"), event("user-1")]).await.map(drop));
+        is_forbidden(
+            writer
+                .append(Append::from(event("order-1")).fail_if_matches(QueryItem::new().tag("t"), None))
+                .await
+                .map(drop),
+        );
+        is_forbidden(writer.append(Append::from(event("order-1")).advance("c", None)).await.map(drop));
+        is_forbidden(writer.head("user-1").await.map(drop));
+        assert!(writer.head("order-1").await.unwrap().is_some());
+        is_forbidden(writer.stat().await.map(drop));
+        let mut all = writer.read(&Read::all()).await.unwrap();
+        is_forbidden(all.next().await.unwrap().map(drop));
+        let mut own = writer.read(&Read::stream("order-1")).await.unwrap();
+        own.next().await.unwrap().unwrap();
+        is_forbidden(reader.append(event("order-1")).await.map(drop));
+        is_forbidden(reader.create_subscription(&NewSubscription::new("work")).await.map(drop));
+        admin.create_subscription(&NewSubscription::new("work")).await.unwrap();
+        reader.join("work").await.unwrap();
+        assert_eq!(reader.stat().await.unwrap().events, 1);
+    });
+    place.run(&["token", "--tokens", tokens, "revoke", "reader"]).expect_code(0);
+    let error =
+        place.run(&["--json", "token", "--tokens", tokens, "revoke", "reader"]).expect_code(1).error();
+    assert_eq!(error["error"], "no_token");
+    std::thread::sleep(Duration::from_millis(1_300));
+    runtime.block_on(async {
+        let revoked = reader.stat().await;
+        assert!(matches!(revoked, Err(ClientError::Refused(Failure::Unauthenticated))), "{revoked:?}");
+        assert_eq!(admin.stat().await.unwrap().events, 1);
+    });
+    assert_eq!(served.signal("-TERM"), Some(0));
+    place.run(&["serve", "--tokens", place.path("none").to_str().unwrap()]).expect_code(1);
 }

@@ -29,7 +29,6 @@ fn what_is_not_there_yet_says_so() {
     let place = Place::new();
     for arguments in [
         &["--json", "store", "create", "x"][..],
-        &["--json", "token", "list"],
         &["--json", "tls", "init"],
         &["--json", "replay", "order-42"],
         &["--json", "trace", "01908a5c-3f1e-7cc0-8000-000000000001"],
