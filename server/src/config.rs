@@ -56,6 +56,14 @@ impl Config {
         Ok(Self { data: data.to_owned(), directory, json: common.json, batch: file.batch, file })
     }
 
+    /// The same, to serve all stores in `data`: none of them is chosen.
+    pub(crate) fn resolve_all(data: Option<&Path>, common: &Common) -> Result<Self, Failure> {
+        refuse_server_options(common)?;
+        let file = common.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let data = data.or(file.data.as_deref()).unwrap_or(Path::new(DATA_DEFAULT)).to_owned();
+        Ok(Self { directory: data.clone(), data, json: common.json, batch: file.batch, file })
+    }
+
     /// Opens the store for reading, beside a writer or without one. Creates nothing.
     pub(crate) fn open_for_reading(&self) -> Result<Store, Failure> {
         Ok(Store::open_read_only(&self.directory)?)

@@ -68,7 +68,10 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Streams(options) => streams::run(&at(&options.directory)?, options),
         Command::Stat(directory) => stat::run(&at(directory)?),
         Command::Verify(directory) => verify::run(&at(directory)?),
-        Command::Serve(options) => serve::run(&at(&options.directory)?, options),
+        Command::Serve(options) => {
+            let data = options.directory.data.as_deref().or(arguments.data.as_deref());
+            serve::run(&Config::resolve_all(data, &arguments.common)?, options)
+        }
         Command::Snapshot(options) => snapshot::run(&at(&options.directory)?, options),
         Command::Subscription(options) => subscription::run(&at(&options.directory)?, options),
         Command::Store(_) => not_yet("store"),

@@ -4,9 +4,11 @@ use super::arguments::Serve as Options;
 use super::tell;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::locate::locate;
 use crate::serve::{self, Limits, Server};
 use crate::signals::StopRequest;
 use crate::tokens::Tokens;
+use annals::Store;
 use serde_json::json;
 use std::time::Duration;
 
@@ -30,8 +32,13 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let settings = config.settings(&options.tuning);
     settings.validate()?;
     // What is wrong with the default store is said at once. It is made where there is nothing.
+    let default = match locate(&config.data, None) {
+        Ok(dir) => Some(Store::open_with(dir, settings.clone())?),
+        // There are others, and not that one.
+        Err(_) => None,
+    };
     let served = serve::Options { data: config.data.clone(), listen, settings, limits: Limits::default() };
-    let server = Server::start_with(served, tokens)
+    let server = Server::start_with(served, tokens, default)
         .map_err(|error| Failure::io("listen on", listen.to_string(), error))?;
     let address = server.address();
     tell(&if config.json {

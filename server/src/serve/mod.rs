@@ -13,7 +13,7 @@ mod streaming;
 
 use self::stores::Stores;
 use crate::tokens::Tokens;
-use annals::Settings;
+use annals::{Settings, Store};
 use annals_protocol::frame::BODY_BYTES_MAX;
 use std::io;
 use std::net::SocketAddr;
@@ -103,16 +103,20 @@ impl Server {
     /// # Errors
     /// The address cannot be bound, or threads cannot be started.
     pub fn start(options: Options) -> io::Result<Self> {
-        Self::start_with(options, None)
+        Self::start_with(options, None, None)
     }
 
-    /// The same, asking clients for a token.
-    pub(crate) fn start_with(options: Options, tokens: Option<Tokens>) -> io::Result<Self> {
+    /// The same, asking clients for a token, where there are any, and with the default store, if that is open already.
+    pub(crate) fn start_with(
+        options: Options,
+        tokens: Option<Tokens>,
+        default: Option<Store>,
+    ) -> io::Result<Self> {
         let network = runtime("annals-net", 1, 2)?;
         let waiting = runtime("annals-wait", 2, 32)?;
         let listener = network.block_on(TcpListener::bind(options.listen))?;
         let address = listener.local_addr()?;
-        let stores = Arc::new(Stores::new(options.data, options.settings));
+        let stores = Arc::new(Stores::new(options.data, options.settings, default));
         let (stop, stopping) = watch::channel(false);
         let context = Arc::new(Context {
             stores: Arc::clone(&stores),

@@ -22,8 +22,10 @@ struct Open {
 }
 
 impl Stores {
-    pub(super) fn new(data: PathBuf, settings: Settings) -> Self {
-        Self { data, settings, open: Mutex::default() }
+    /// `default`: that one, if it is open already.
+    pub(super) fn new(data: PathBuf, settings: Settings, default: Option<Store>) -> Self {
+        let by_name = default.map(|store| (locate::STORE_DEFAULT.to_owned(), store)).into_iter().collect();
+        Self { data, settings, open: Mutex::new(Open { by_name, is_closed: false }) }
     }
 
     /// The store of that name. Waits for the disk.

@@ -413,3 +413,42 @@ fn a_token_allows_what_it_says_until_it_is_revoked() {
     assert_eq!(served.signal("-TERM"), Some(0));
     place.run(&["serve", "--tokens", place.path("none").to_str().unwrap()]).expect_code(1);
 }
+
+#[test]
+fn what_is_wrong_with_a_store_is_said_before_anything_is_served() {
+    let place = Place::new();
+    let store = annals::Store::open(place.data()).unwrap();
+    let error = place.run(&["--json", "serve", "--listen", "127.0.0.1:0"]).expect_code(5).error();
+    assert_eq!(error["error"], "in_use");
+    store.close().unwrap();
+    std::fs::create_dir(place.path("other")).unwrap();
+    std::fs::write(place.path("other/file"), "x").unwrap();
+    let other = place.path("other");
+    place.run(&["serve", "--listen", "127.0.0.1:0", "--data", other.to_str().unwrap()]).expect_code(1);
+}
+
+#[test]
+fn stores_of_a_directory_are_created_and_served_side_by_side() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["default", "tenant-1"] {
+        annals::Store::open(dir.path().join(name)).unwrap().close().unwrap();
+    }
+    let server = Server::start(options(dir.path())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let address = server.address().to_string();
+        let tenant = Client::connect(Options::new(address.clone()).store("tenant-1")).await.unwrap();
+        let default = Client::connect(Options::new(address.clone())).await.unwrap();
+        tenant.append(event("s")).await.unwrap();
+        assert_eq!((tenant.stat().await.unwrap().events, default.stat().await.unwrap().events), (1, 0));
+        for name in ["tenant-2", "../tenant-1", "a/b", "\u{0}"] {
+            let nobody = Client::connect(Options::new(address.clone()).store(name)).await;
+            assert!(
+                matches!(nobody, Err(ClientError::Refused(Failure::NoStore { .. }))),
+                "{name}: {nobody:?}"
+            );
+        }
+    });
+    server.stop();
+    assert!(!dir.path().join("tenant-2").exists());
+}
