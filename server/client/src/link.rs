@@ -153,7 +153,15 @@ impl Link {
 
     /// Hands an answer to who asked.
     fn answer(&self, header: Header, body: &Bytes) -> Result<(), Malformed> {
-        let answer = Answer::decode(header.kind, body)?;
+        let answer = match Answer::decode(header.kind, body) {
+            Ok(answer) => answer,
+            // What only a newer client understands ends the request, not the connection.
+            Err(unknown) if unknown.unknown_kind.is_some() => {
+                self.asking.lock().remove(&header.request);
+                return Ok(());
+            }
+            Err(malformed) => return Err(malformed),
+        };
         let mut asking = self.asking.lock();
         let is_last = !header.has_more;
         let done = match asking.get(&header.request) {

@@ -106,9 +106,12 @@ macro_rules! kinds {
                 let mut rest = Body { whole: body, rest: Rest::new(body) };
                 let answer = match kind {
                     $($number => Self::$variant $(($({ let $part = Part::take_from(&mut rest)?; $part }),*))?,)*
-                    _ => return malformed("an unknown kind of answer"),
+                    _ => return Err(Malformed { what: "an unknown kind of answer", unknown_kind: Some(kind) }),
                 };
-                rest.rest.end()?;
+                // What a newer server says of itself, or of a failure, besides is of no interest here.
+                if !matches!(answer, Self::Welcome(_) | Self::Failed(_)) {
+                    rest.rest.end()?;
+                }
                 Ok(answer)
             }
         }

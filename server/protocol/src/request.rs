@@ -1,6 +1,6 @@
 //! What a client asks for.
 
-use crate::wire::{Malformed, Rest, Wire, malformed, parts, put_list};
+use crate::wire::{Malformed, Rest, Wire, parts, put_list};
 use annals_types::{
     Append, DeliveryId, Follow, Load, Nack, NewSnapshot, NewSubscription, ParkedChoice, Position, Read,
     Start, Version, limits,
@@ -145,9 +145,12 @@ macro_rules! kinds {
                 let request = match kind {
                     ACK => Self::Ack(Wire::take(&mut rest)?, rest.list(limits::OPEN_MAX)?),
                     $($number => Self::$variant $(($({ let $part = Wire::take(&mut rest)?; $part }),*))?,)*
-                    _ => return malformed("an unknown kind of request"),
+                    _ => return Err(Malformed { what: "an unknown kind of request", unknown_kind: Some(kind) }),
                 };
-                rest.end()?;
+                // What a newer client says of itself besides is of no interest here.
+                if !matches!(request, Self::Hello(_)) {
+                    rest.end()?;
+                }
                 Ok(request)
             }
         }

@@ -19,6 +19,8 @@ use std::time::Duration;
 pub struct Malformed {
     /// What is wrong.
     pub what: &'static str,
+    /// The kind of the message, if that is what is not known.
+    pub unknown_kind: Option<u16>,
 }
 
 /// The rest of a message.
@@ -34,7 +36,7 @@ pub(crate) trait Wire<'a>: Sized {
 }
 
 pub(crate) const fn malformed<T>(what: &'static str) -> Result<T, Malformed> {
-    Err(Malformed { what })
+    Err(Malformed { what, unknown_kind: None })
 }
 
 impl<'a> Rest<'a> {

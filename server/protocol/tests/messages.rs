@@ -306,7 +306,8 @@ fn requests_are_decoded_as_they_were_and_not_a_byte_may_be_missing() {
             assert!(Request::decode(request.kind(), &body[..cut]).is_err(), "{request:?} cut at {cut}");
         }
         let longer = [&body[..], &[0]].concat();
-        assert!(Request::decode(request.kind(), &longer).is_err(), "{request:?}");
+        let is_hello = matches!(request, Request::Hello(_));
+        assert_eq!(Request::decode(request.kind(), &longer).is_ok(), is_hello, "{request:?}");
     }
     assert_eq!(kinds.len(), 36, "every kind of request is tried");
     for kind in (0..0x200).filter(|kind| !kinds.contains(kind)) {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::access::Access;
-use super::handler::{Asked, Session};
+use super::handler::{Asked, Session, is_about_another};
 use super::outgoing::{self, Outgoing};
 use annals_protocol::frame::{self, Header};
 use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION, Welcome};
@@ -107,6 +107,8 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         let session = Arc::new(session);
         self.context.waiting.spawn(Arc::clone(&session).live(incoming));
         loop {
+            // Who does not read what it asked for is not asked what else it wants.
+            self.outgoing.room().await;
             let first = self.next().await?;
             self.take_all(&session, &requests, first).await?;
         }
@@ -192,6 +194,12 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         let (mut asked, mut next) = (Vec::new(), Some(first));
         while let Some((header, body)) = next {
             let bytes = frame::HEADER_BYTES + body.len();
+            if is_about_another(header.kind) {
+                // Said of a request that is under way, it is none itself; but it comes behind that one.
+                asked.push(Asked { header, body, bytes: 0 });
+                next = frame::take(&mut self.buffer, self.context.limits.body_bytes)?;
+                continue;
+            }
             if !self.outgoing.try_enter(bytes) {
                 hand_on(session, requests, &mut asked).await?;
                 self.outgoing.enter(bytes).await;

@@ -3,10 +3,10 @@
 use super::Context;
 use super::access::Access;
 use super::outgoing::Outgoing;
-use super::streaming::{self, Streams};
+use super::streaming::{self, Flow, Streams};
 use annals::Store;
 use annals_protocol::frame::Header;
-use annals_protocol::{Answer, Consistency, Failure, Request};
+use annals_protocol::{Answer, Consistency, Failure, Malformed, Request};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -66,6 +66,18 @@ impl Session {
         Ok(store.clone())
     }
 
+    /// Hears what is said of another request.
+    fn hear(&self, asked: &Asked) {
+        match Request::decode(asked.header.kind, &asked.body) {
+            Ok(Request::Credit(of, more)) => self.streams.credit(of, more),
+            Ok(Request::Cancel(of)) => self.streams.cancel(of),
+            Ok(_) => unreachable!("its kind was looked at"),
+            Err(malformed) => {
+                self.outgoing.answer(asked.header.request, &Answer::Failed(malformed_as(&malformed)), false);
+            }
+        }
+    }
+
     /// Notes that requests are handed on.
     pub(super) fn hand_on(&self, count: usize) {
         self.ahead.fetch_add(count, Ordering::AcqRel);
@@ -95,6 +107,8 @@ impl Session {
                 let appends = rest.iter().take_while(|next| next.is_append_to(first.header.store)).count();
                 if appends > 0 {
                     self.append(&rest[..appends]);
+                } else if is_about_another(first.header.kind) {
+                    self.hear(first);
                 } else {
                     self.begin(first);
                 }
@@ -152,18 +166,19 @@ impl Session {
         let (header, bytes, body) = (asked.header, asked.bytes, asked.body.clone());
         let request = Request::decode(header.kind, &body);
         let store = request.as_ref().ok().map(|request| self.store_for(header.store, request));
-        match request {
-            Ok(Request::Credit(of, more)) => {
-                self.streams.credit(of, more);
-                return self.outgoing.leave(bytes);
-            }
-            Ok(Request::Cancel(of)) => {
-                self.streams.cancel(of);
-                return self.outgoing.leave(bytes);
-            }
-            Ok(_) => {}
-            Err(malformed) => return self.refuse(asked, Failure::Malformed(malformed.to_string())),
-        }
+        let flow = match request {
+            Ok(request) => match credit_of(&request) {
+                None => None,
+                Some(credit) => match self.streams.begin(header.request, credit) {
+                    None => {
+                        let twice = format!("a request {} is under way already", header.request);
+                        return self.refuse(asked, Failure::Malformed(twice));
+                    }
+                    flow => flow,
+                },
+            },
+            Err(malformed) => return self.refuse(asked, malformed_as(&malformed)),
+        };
         let task = Task {
             context: Arc::clone(&self.context),
             outgoing: Arc::clone(&self.outgoing),
@@ -172,14 +187,37 @@ impl Session {
             request: header.request,
             access: self.access.clone(),
             store: store.expect("the request was decoded"),
+            flow,
         };
         tokio::spawn(async move {
             if let Err(failure) = task.run(header.kind, body).await {
                 task.outgoing.answer(header.request, &Answer::Failed(failure), false);
             }
-            task.streams.end(header.request);
+            if task.flow.is_some() {
+                task.streams.end(header.request);
+            }
             task.outgoing.leave(bytes);
         });
+    }
+}
+
+/// The credit of a request whose answers go on.
+fn credit_of(request: &Request<'_>) -> Option<u64> {
+    match request {
+        Request::Read(_, _, credit)
+        | Request::Follow(_, credit)
+        | Request::Load(_, credit)
+        | Request::Streams(credit)
+        | Request::Join(_, credit) => Some(*credit),
+        _ => None,
+    }
+}
+
+/// What it is to a client that its request was not understood.
+fn malformed_as(malformed: &Malformed) -> Failure {
+    match malformed.unknown_kind {
+        Some(kind) => Failure::UnknownRequest { kind },
+        None => Failure::Malformed(malformed.to_string()),
     }
 }
 
@@ -201,6 +239,11 @@ impl Asked {
 /// The kind of an append.
 const APPEND: u16 = 10;
 
+/// Whether a message of this kind is said of another request: that it is cancelled, or given credit.
+pub(super) fn is_about_another(kind: u16) -> bool {
+    matches!(kind, 4 | 5)
+}
+
 async fn open(context: &Arc<Context>, name: &str) -> Result<Store, Failure> {
     let (stores, name) = (Arc::clone(&context.stores), name.to_owned());
     let opened = context.waiting.spawn_blocking(move || stores.get(&name));
@@ -216,26 +259,26 @@ struct Task {
     access: Access,
     request: u64,
     store: Result<Store, Failure>,
+    /// Of one whose answers go on.
+    flow: Option<Arc<Flow>>,
 }
 
 impl Task {
     async fn run(&self, kind: u16, body: Bytes) -> Result<(), Failure> {
         let request = Request::decode(kind, &body).map_err(|error| Failure::Malformed(error.to_string()))?;
-        let stream = |credit| self.streams.begin(self.request, credit);
+        let flow = || self.flow.as_deref().expect("it has credit");
         let store = || self.store.clone();
         let to = (&*self.outgoing, self.request);
         match request {
-            Request::Read(read, consistency, credit) => {
-                let (store, stream) = (store()?, stream(credit));
+            Request::Read(read, consistency, _) => {
+                let store = store()?;
                 self.catch_up(&store, consistency).await?;
-                streaming::read(&store, &read, &stream, to).await
+                streaming::read(&store, &read, flow(), to).await
             }
-            Request::Follow(follow, credit) => {
-                streaming::follow(&store()?, &follow, &stream(credit), to).await
-            }
-            Request::Load(load, credit) => streaming::load(&store()?, &load, &stream(credit), to).await,
-            Request::Streams(credit) => streaming::heads(&store()?, &stream(credit), to).await,
-            Request::Join(name, credit) => streaming::join(&store()?, &name, &stream(credit), to).await,
+            Request::Follow(follow, _) => streaming::follow(&store()?, &follow, flow(), to).await,
+            Request::Load(load, _) => streaming::load(&store()?, &load, flow(), to).await,
+            Request::Streams(_) => streaming::heads(&store()?, flow(), to).await,
+            Request::Join(name, _) => streaming::join(&store()?, &name, flow(), to).await,
             Request::OpenStore(name) => {
                 self.access.check_store(&name)?;
                 let opened = open(&self.context, &name).await?;
@@ -284,6 +327,9 @@ impl Task {
 
     /// Waits until what the client has read elsewhere is there.
     async fn catch_up(&self, store: &Store, consistency: Consistency) -> Result<(), Failure> {
+        if consistency.level > 1 {
+            return Err(Failure::Malformed(format!("an unknown consistency level {}", consistency.level)));
+        }
         let Some(position) = consistency.at_least else { return Ok(()) };
         if store.next_position() > position {
             return Ok(());

@@ -7,11 +7,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 
 /// Answers are gathered up to so many bytes before they are written.
 const GATHERED_BYTES: usize = 256 << 10;
+
+/// Answers that wait to be written, before no more is asked of the client or sent of streams.
+const QUEUED_BYTES: usize = 1 << 20;
 
 /// Where answers are put.
 #[derive(Debug)]
@@ -22,6 +26,10 @@ pub(super) struct Outgoing {
     /// Told when the first append is put.
     appended: Notify,
     load: Load,
+    /// Bytes of frames that are not written yet.
+    queued: AtomicUsize,
+    /// Told when some of them are.
+    written: Notify,
 }
 
 /// An append on its way.
@@ -45,7 +53,15 @@ impl Outgoing {
     pub(super) fn new(requests_max: u32, bytes_max: u64) -> (Self, mpsc::UnboundedReceiver<Option<Bytes>>) {
         let (frames, receiver) = mpsc::unbounded_channel();
         let load = Load { max: (requests_max, bytes_max), now: Mutex::default(), less: Notify::new() };
-        (Self { frames, appends: Mutex::default(), appended: Notify::new(), load }, receiver)
+        let outgoing = Self {
+            frames,
+            appends: Mutex::default(),
+            appended: Notify::new(),
+            load,
+            queued: AtomicUsize::new(0),
+            written: Notify::new(),
+        };
+        (outgoing, receiver)
     }
 
     /// Has one more request, of so many bytes, under way, if that may be; one alone always may.
@@ -123,7 +139,29 @@ impl Outgoing {
 
     /// Sends frames that are made. Whether anybody still listens.
     pub(super) fn send(&self, frames: BytesMut) -> bool {
+        self.queued.fetch_add(frames.len(), Ordering::AcqRel);
         self.frames.send(Some(frames.freeze())).is_ok()
+    }
+
+    /// Waits until the client has taken enough of what there is for it.
+    pub(super) async fn room(&self) {
+        loop {
+            let written = self.written.notified();
+            tokio::pin!(written);
+            // Several may wait: each has to be waiting before it looks.
+            written.as_mut().enable();
+            if self.queued.load(Ordering::Acquire) < QUEUED_BYTES {
+                return;
+            }
+            written.await;
+        }
+    }
+
+    fn has_written(&self, bytes: usize) {
+        if bytes > 0 {
+            self.queued.fetch_sub(bytes, Ordering::AcqRel);
+            self.written.notify_waiters();
+        }
     }
 }
 
@@ -156,10 +194,25 @@ pub(super) async fn write(
         if first.is_none() {
             first = outgoing.appends.lock().pop_front();
         }
+        // What is durable is answered, however much else there is to write.
+        while let Some(UnderWay { request, bytes, ticket }) = first.take_if(|first| first.ticket.is_settled())
+        {
+            put(&mut buffer, request, &appended(ticket.wait()), false);
+            outgoing.leave(bytes);
+            first = outgoing.appends.lock().pop_front();
+        }
+        if !buffer.is_empty() {
+            to.write_all(&buffer).await?;
+            buffer.clear();
+        }
+        let mut of_frames = 0;
         tokio::select! {
             biased;
             frame = frames.recv() => match frame.flatten() {
-                Some(frame) => buffer.put(frame),
+                Some(frame) => {
+                    of_frames += frame.len();
+                    buffer.put(frame);
+                }
                 None => return to.shutdown().await,
             },
             outcome = async { (&mut first.as_mut().expect("it is there").ticket).await }, if first.is_some() => {
@@ -176,7 +229,9 @@ pub(super) async fn write(
             && let Ok(frame) = frames.try_recv()
         {
             has_ended = frame.is_none();
-            buffer.put(frame.unwrap_or_default());
+            let frame = frame.unwrap_or_default();
+            of_frames += frame.len();
+            buffer.put(frame);
         }
         while buffer.len() < GATHERED_BYTES && first.is_none() {
             let Some(next) = outgoing.appends.lock().pop_front() else { break };
@@ -189,6 +244,7 @@ pub(super) async fn write(
         }
         to.write_all(&buffer).await?;
         buffer.clear();
+        outgoing.has_written(of_frames);
         if has_ended {
             return to.shutdown().await;
         }

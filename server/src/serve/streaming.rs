@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::task::Poll;
 use tokio::sync::Notify;
 
@@ -28,6 +28,7 @@ const ENDED: u8 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     by_request: Mutex<HashMap<u64, Arc<Flow>>>,
+    has_ended: AtomicBool,
 }
 
 /// What a client has said of a request whose answers go on.
@@ -43,15 +44,24 @@ pub(super) struct Flow {
 }
 
 impl Streams {
-    pub(super) fn begin(&self, request: u64, credit: u64) -> Arc<Flow> {
+    /// As the request arrives, so that what is said of it afterwards is heard. `None`: another of that number is under way.
+    pub(super) fn begin(&self, request: u64, credit: u64) -> Option<Arc<Flow>> {
         let flow = Arc::new(Flow {
             credit: AtomicI64::new(i64::try_from(credit).unwrap_or(i64::MAX)),
             over: AtomicU8::new(0),
             changed: Notify::new(),
             member: Mutex::default(),
         });
-        self.by_request.lock().insert(request, Arc::clone(&flow));
-        flow
+        let mut known = self.by_request.lock();
+        if known.contains_key(&request) {
+            return None;
+        }
+        known.insert(request, Arc::clone(&flow));
+        drop(known);
+        if self.has_ended.load(Ordering::Acquire) {
+            flow.end(ENDED);
+        }
+        Some(flow)
     }
 
     pub(super) fn end(&self, request: u64) {
@@ -79,6 +89,7 @@ impl Streams {
 
     /// The connection ends, and all with it.
     pub(super) fn end_all(&self) {
+        self.has_ended.store(true, Ordering::Release);
         self.by_request.lock().values().for_each(|flow| flow.end(ENDED));
     }
 
@@ -147,6 +158,7 @@ async fn send(buffer: &mut BytesMut, flow: &Flow, (outgoing, _): To<'_>) -> Resu
     }
     // Others have their turn.
     tokio::task::yield_now().await;
+    flow.or_cancelled(outgoing.room()).await?;
     flow.allowed().await
 }
 
