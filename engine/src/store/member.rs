@@ -26,8 +26,9 @@ const STEPS_A_LOOK: u32 = 64;
 /// which it is, too).
 ///
 /// An event without an answer within the handling time-out is taken back and counts as failed; after too many failures it is
-/// parked. What a dropped member held is handed out again; it counts as failed where its thread panics. That a process ended is not counted. The one
-/// member of an exclusive subscription loses its place if it is silent, or holds an event, for as long while another waits.
+/// parked. What a dropped member held is handed out again; it counts as failed where its thread panics. That a process ended
+/// is not counted. The one member of an exclusive subscription loses its place if it is silent, or holds an event, for as
+/// long while another waits.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -120,8 +121,8 @@ impl Member {
     ///
     /// # Errors
     /// [`SubscriptionError::Lost`], [`SubscriptionError::Deleted`] and [`SubscriptionError::Interrupted`]: it is no member
-    /// any more, and has ended. [`SubscriptionError::Stopped`], once each time that the subscription is stopped: from then on it waits until
-    /// that is resumed. Damage of what was not looked at yet stops it, and is told first.
+    /// any more, and has ended. [`SubscriptionError::Stopped`], once each time that the subscription is stopped: from then
+    /// on it waits until that is resumed. Damage of what was not looked at yet stops it, and is told first.
     pub fn next_within(&mut self, patience: Duration) -> Result<Option<Delivery>, SubscriptionError> {
         let (mut until, mut is_watching) = (None, false);
         loop {

@@ -25,5 +25,6 @@ mod snapshot;
 mod subscription;
 mod subscription_lasts;
 mod subscription_lives;
+mod subscription_wakes;
 mod support;
 mod torn_tail;

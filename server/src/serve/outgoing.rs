@@ -157,6 +157,18 @@ impl Outgoing {
         }
     }
 
+    /// Answers appends that are settled, in their order, until enough is gathered. `first`: the one that is looked at.
+    fn answer_settled(&self, first: &mut Option<UnderWay>, buffer: &mut BytesMut) {
+        while buffer.len() < GATHERED_BYTES {
+            if first.is_none() {
+                *first = self.appends.lock().pop_front();
+            }
+            let Some(settled) = first.take_if(|first| first.ticket.is_settled()) else { return };
+            put(buffer, settled.request, &appended(settled.ticket.wait()), false);
+            self.leave(settled.bytes);
+        }
+    }
+
     fn has_written(&self, bytes: usize) {
         if bytes > 0 {
             self.queued.fetch_sub(bytes, Ordering::AcqRel);
@@ -191,17 +203,12 @@ pub(super) async fn write(
     let mut buffer = BytesMut::with_capacity(GATHERED_BYTES);
     let mut first: Option<UnderWay> = None;
     loop {
-        if first.is_none() {
-            first = outgoing.appends.lock().pop_front();
-        }
         // What is durable is answered, however much else there is to write.
-        while let Some(UnderWay { request, bytes, ticket }) = first.take_if(|first| first.ticket.is_settled())
-        {
-            put(&mut buffer, request, &appended(ticket.wait()), false);
-            outgoing.leave(bytes);
-            first = outgoing.appends.lock().pop_front();
-        }
-        if !buffer.is_empty() {
+        loop {
+            outgoing.answer_settled(&mut first, &mut buffer);
+            if buffer.is_empty() {
+                break;
+            }
             to.write_all(&buffer).await?;
             buffer.clear();
         }
@@ -233,15 +240,7 @@ pub(super) async fn write(
             of_frames += frame.len();
             buffer.put(frame);
         }
-        while buffer.len() < GATHERED_BYTES && first.is_none() {
-            let Some(next) = outgoing.appends.lock().pop_front() else { break };
-            if next.ticket.is_settled() {
-                put(&mut buffer, next.request, &appended(next.ticket.wait()), false);
-                outgoing.leave(next.bytes);
-            } else {
-                first = Some(next);
-            }
-        }
+        outgoing.answer_settled(&mut first, &mut buffer);
         to.write_all(&buffer).await?;
         buffer.clear();
         outgoing.has_written(of_frames);
