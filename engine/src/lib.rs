@@ -36,13 +36,15 @@ pub mod testing;
 
 pub use annals_types::{
     Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, CursorAt, Damage,
-    DamageKind, Delivery, DeliveryId, DeliveryOrder, DiskChoice, ExpectedVersion, Follow, Followed, Head,
-    InputError, IoFailure, Load, Membership, Nack, NewEvent, NewSnapshot, NewSubscription, OpenError, Parked,
-    ParkedChoice, PassedOver, Position, Query, QueryItem, Read, ReadError, Record, Settings, Snapshot, Start,
-    Stat, SubscriptionError, SubscriptionStatus, Timestamp, Uuid, Verified, Version, category, limits,
+    DamageKind, Delivery, DeliveryId, DeliveryOrder, DiskChoice, EventStore, ExpectedVersion, Follow,
+    Followed, Head, InputError, IoFailure, Load, Membership, Nack, NewEvent, NewSnapshot, NewSubscription,
+    OpenError, Parked, ParkedChoice, PassedOver, Position, Query, QueryItem, Read, ReadError, Record,
+    Settings, Snapshot, Start, Stat, StoreError, SubscriptionError, SubscriptionMember, SubscriptionStatus,
+    Timestamp, Uuid, Verified, Version, category, limits,
 };
 pub use store::Store;
 pub use store::commit::TryAppendError;
+pub use store::event_store::ReaderStream;
 pub use store::follow::{Following, FollowingStream};
 pub use store::member::{Acknowledger, Member};
 pub use store::query::Touched;

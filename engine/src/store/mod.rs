@@ -4,6 +4,7 @@ pub(crate) mod boundary;
 pub(crate) mod commit;
 pub(crate) mod core;
 mod cursors;
+pub(crate) mod event_store;
 mod examine;
 mod filling;
 pub(crate) mod follow;

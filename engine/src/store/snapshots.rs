@@ -24,28 +24,13 @@ use annals_types::{
     Snapshot, Timestamp, Uuid, Version,
 };
 use bytes::Bytes;
-use std::fmt;
 use std::sync::Arc;
 
 /// Their side store: what is lost costs a longer replay.
 pub(crate) const SNAPSHOTS: SideKind = SideKind { name: "snapshots", size_min: 1_000, is_dispensable: true };
 
 /// A stream's state: a snapshot, if there is one that can be used, and the events behind it.
-pub struct Loaded {
-    /// The state to begin with; `None`: begin with nothing.
-    pub snapshot: Option<Snapshot>,
-    /// The events that are not folded yet, in order.
-    pub events: Reader,
-    /// Snapshots that might have been used and could not be.
-    pub passed_over: Vec<PassedOver>,
-}
-
-impl fmt::Debug for Loaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let version = self.snapshot.as_ref().map(|snapshot| snapshot.version);
-        f.debug_struct("Loaded").field("from", &version).finish_non_exhaustive()
-    }
-}
+pub type Loaded = annals_types::Loaded<Reader>;
 
 /// Appends a batch with the state that it leads to. Room for the snapshot is made sure of first, so that a full disk is
 /// met before anything is decided; then both are written at the same time, and the ticket waits for both.

@@ -7,6 +7,7 @@ mod append;
 mod cursor;
 mod error;
 mod event;
+mod event_store;
 mod follow;
 pub mod limits;
 mod position;
@@ -24,6 +25,7 @@ pub use error::{
     AppendError, Damage, DamageKind, Head, InputError, IoFailure, OpenError, ReadError, SubscriptionError,
 };
 pub use event::{ContentKind, NewEvent, Record, RecordParts, check_name};
+pub use event_store::{AsStoreStream, EventStore, Loaded, StoreError, SubscriptionMember};
 pub use follow::{Follow, Followed, Start};
 pub use position::{Position, Timestamp, Version};
 pub use query::{Query, QueryItem};

@@ -1,4 +1,4 @@
-//! An async client of Annals: one connection, any number of requests under way.
+//! An async client of Annals: one connection, any number of requests under way. [`blocking`] has the same without async.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,19 +18,35 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A [`Client`] is an [`EventStore`](annals_types::EventStore), as the embedded store is: code that is written to that trait
+//! runs on either.
 
+mod admin;
+mod append;
+mod asking;
+pub mod blocking;
+mod error;
 mod link;
 mod requests;
+mod socket;
+mod store;
 mod streams;
+mod tls;
 
+pub use append::PendingAppend;
+pub use error::ClientError;
 pub use requests::Client;
-pub use streams::{Deliveries, Events, Following};
+pub use streams::{Deliveries, Events, Following, Heads};
+pub use tls::Tls;
 
-use annals_protocol::Failure;
+pub use annals_protocol::Failure;
+use std::fmt;
 use std::time::Duration;
 
 /// How to reach a server.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// Its host and port.
     pub address: String,
@@ -38,23 +54,26 @@ pub struct Options {
     pub store: String,
     /// Who the client is, where the server asks for that.
     pub token: Option<String>,
+    /// How the server is recognised; `None`: it is not, and what is said can be read on its way.
+    pub tls: Option<Tls>,
     /// What the client calls itself, for the server's logs.
     pub name: String,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long a request may take, reconnecting included; streams end when they end.
     pub request_timeout: Duration,
-    /// Bytes of events that a stream may have on their way and not taken yet.
+    /// Bytes of events that a stream may have on their way and not taken yet; at least 64 KiB.
     pub stream_bytes: u64,
 }
 
 impl Options {
-    /// The default store of a server.
+    /// The default store of a server, without token or encryption.
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
             store: "default".to_owned(),
             token: None,
+            tls: None,
             name: concat!("annals-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
@@ -68,33 +87,31 @@ impl Options {
         self.store = name.into();
         self
     }
+
+    /// Says who the client is.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Encrypts what is said, and recognises the server.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
 }
 
-/// Why a request has no answer, or not the one that was hoped for.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClientError {
-    /// The server says no.
-    #[error(transparent)]
-    Refused(#[from] Failure),
-    /// There is no connection, and none can be made in time. The request was not sent.
-    #[error("the server at {address} cannot be reached: {reason}")]
-    Unreachable {
-        /// Where it was looked for.
-        address: String,
-        /// Why not.
-        reason: String,
-    },
-    /// The connection was lost before the answer came, and the request cannot be repeated safely.
-    #[error("the connection to the server was lost before it answered: {reason}")]
-    Lost {
-        /// What became of it.
-        reason: String,
-    },
-    /// The answer did not come in time.
-    #[error("the server did not answer in time")]
-    Late,
-    /// The server has said something that makes no sense.
-    #[error("the server's answer makes no sense: {0}")]
-    Nonsense(String),
+impl fmt::Debug for Options {
+    /// Without the token: what is printed may be kept.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("address", &self.address)
+            .field("store", &self.store)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("tls", &self.tls)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,22 +1,27 @@
 //! A connection: requests go out as they come, answers find who asked.
 
+use crate::asking::{Asking, Waiting};
+use crate::socket::{self, Plain};
 use crate::{ClientError, Options};
 use annals_protocol::frame::{self, BODY_BYTES_MAX, Header};
-use annals_protocol::{Answer, Failure, Hello, Malformed, PREFACE, Request, VERSION};
-use bytes::{Buf, Bytes, BytesMut};
+use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION, Welcome};
+use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, mpsc};
 
 /// What became of a connection that the server has ended.
 const CLOSED: &str = "the server has closed it";
 /// Room that is made for reading at a time.
 const READ_BYTES: usize = 256 << 10;
+/// What was written once is room for what comes next, unless it was longer.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+/// How often it is looked whether anybody still knows of the connection.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
 /// An answer, whether others follow, and how many bytes it took.
 pub(crate) struct Answered {
@@ -25,22 +30,19 @@ pub(crate) struct Answered {
     pub(crate) bytes: u64,
 }
 
-/// Who waits for the answers to a request.
-enum Asking {
-    Once(oneshot::Sender<Answer>),
-    Many(mpsc::UnboundedSender<Answered>),
-}
-
-/// See the module. It ends when the connection does; whoever waits then is told by their channel.
+/// See the module. It ends when the connection does; whoever waits then is told.
 pub(crate) struct Link {
-    socket: TcpStream,
+    /// Where it can be written to at once: what is encrypted on its way is written by a task alone.
+    plain: Option<Plain>,
     outgoing: Mutex<Said>,
     /// Told when there is something to write.
     written: Notify,
-    asking: Mutex<HashMap<u64, Asking>>,
-    last: AtomicU64,
+    asking: Mutex<Asking>,
+    welcome: Welcome,
     /// Why it has ended, if it has.
     over: OnceLock<String>,
+    /// Told to who writes.
+    ended: Notify,
 }
 
 /// What is to be written.
@@ -54,17 +56,27 @@ struct Said {
 impl Link {
     /// Connects, and says who it is.
     pub(crate) async fn connect(options: &Options) -> Result<Arc<Self>, ClientError> {
-        let unreachable =
-            |reason: String| ClientError::Unreachable { address: options.address.clone(), reason };
         let begun = async {
             let socket =
-                TcpStream::connect(&options.address).await.map_err(|error| unreachable(error.to_string()))?;
-            let _ = socket.set_nodelay(true);
-            greet(socket, options).await
+                socket::connect(&options.address).await.map_err(|error| unreachable(options, &error))?;
+            match &options.tls {
+                None => {
+                    let plain = Plain::new(socket);
+                    greet(plain.clone(), plain.clone(), Some(plain), options).await
+                }
+                Some(tls) => {
+                    let encrypted = tls.connect(socket, options).await?;
+                    let (incoming, outgoing) = tokio::io::split(encrypted);
+                    greet(incoming, outgoing, None, options).await
+                }
+            }
         };
         match tokio::time::timeout(options.connect_timeout, begun).await {
             Ok(greeted) => greeted,
-            Err(_) => Err(unreachable("it does not answer".to_owned())),
+            Err(_) => Err(ClientError::Unreachable {
+                address: options.address.clone(),
+                reason: "it does not answer".to_owned(),
+            }),
         }
     }
 
@@ -77,11 +89,10 @@ impl Link {
         ClientError::Lost { reason: self.over.get().cloned().unwrap_or_default() }
     }
 
-    /// Asks, and waits for the one answer.
-    pub(crate) async fn ask(&self, kind: u16, body: &[u8]) -> Result<Answer, ClientError> {
-        let (sender, answer) = oneshot::channel();
-        self.send(kind, body, Asking::Once(sender))?;
-        answer.await.map_err(|_| self.lost())
+    /// Asks; the one answer can be awaited.
+    pub(crate) fn ask(self: &Arc<Self>, request: &Request<'_>) -> Result<Asked, ClientError> {
+        let number = self.send(request, Waiting::default())?;
+        Ok(Asked { link: Arc::clone(self), number, is_over: false })
     }
 
     /// Asks for answers that go on. Returns the request's number, too.
@@ -89,106 +100,143 @@ impl Link {
         &self,
         request: &Request<'_>,
     ) -> Result<(u64, mpsc::UnboundedReceiver<Answered>), ClientError> {
-        let mut body = BytesMut::new();
-        request.encode(&mut body);
         let (sender, answers) = mpsc::unbounded_channel();
-        let number = self.send(request.kind(), &body, Asking::Many(sender))?;
+        let number = self.send(request, Waiting::Many(sender))?;
         Ok((number, answers))
     }
 
     /// Says something that has no answer.
     pub(crate) fn tell(&self, request: &Request<'_>) {
         let mut said = self.outgoing.lock();
-        let start = frame::begin(&mut said.buffer, Header { kind: request.kind(), ..Header::default() });
-        request.encode(&mut said.buffer);
         // What is told is short.
-        let _ = frame::finish(&mut said.buffer, start);
+        let _ = put(&mut said.buffer, 0, request, BODY_BYTES_MAX);
         drop(said);
         self.written.notify_one();
     }
 
-    fn send(&self, kind: u16, body: &[u8], asking: Asking) -> Result<u64, ClientError> {
-        let request = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        let is_alone = {
-            let mut others = self.asking.lock();
-            others.insert(request, asking);
-            others.len() == 1
-        };
+    fn send(&self, request: &Request<'_>, waiting: Waiting) -> Result<u64, ClientError> {
+        let (number, is_alone) = self.asking.lock().begin(waiting)?;
+        let bytes_max = usize::try_from(self.welcome.body_bytes_max).unwrap_or(BODY_BYTES_MAX);
         let sent = {
             let mut said = self.outgoing.lock();
-            let header = Header { request, kind, ..Header::default() };
-            let start = frame::begin(&mut said.buffer, header);
-            said.buffer.extend_from_slice(body);
-            let sent = frame::finish(&mut said.buffer, start);
+            let sent = put(&mut said.buffer, number, request, bytes_max.min(BODY_BYTES_MAX));
             // One that is alone does not wait for another task.
             if is_alone
                 && !said.is_writing
-                && let Ok(written) = self.socket.try_write(&said.buffer)
+                && let Some(plain) = &self.plain
+                && let Ok(written) = plain.try_write(&said.buffer)
             {
                 said.buffer.advance(written);
             }
-            sent.map(|_| said.buffer.is_empty())
+            sent.map(|()| said.buffer.is_empty())
         };
         match sent {
             Ok(true) => {}
             Ok(false) => self.written.notify_one(),
             Err(error) => {
-                self.asking.lock().remove(&request);
-                return Err(ClientError::Nonsense(error.to_string()));
+                self.asking.lock().end(number);
+                return Err(error);
             }
         }
         if self.is_over() {
             // It ended meanwhile, perhaps before this one could be told.
-            self.asking.lock().remove(&request);
+            self.tell_all();
         }
-        Ok(request)
+        Ok(number)
     }
 
     /// Nothing more comes, for this reason or an earlier one.
     fn end(&self, reason: impl Into<String>) {
         let _ = self.over.set(reason.into());
-        self.asking.lock().clear();
+        self.tell_all();
         self.written.notify_one();
+        self.ended.notify_one();
     }
 
-    /// Hands an answer to who asked.
-    fn answer(&self, header: Header, body: &Bytes) -> Result<(), Malformed> {
-        let answer = match Answer::decode(header.kind, body) {
-            Ok(answer) => answer,
-            // What only a newer client understands ends the request, not the connection.
-            Err(unknown) if unknown.unknown_kind.is_some() => {
-                self.asking.lock().remove(&header.request);
-                return Ok(());
-            }
-            Err(malformed) => return Err(malformed),
-        };
-        let mut asking = self.asking.lock();
-        let is_last = !header.has_more;
-        let done = match asking.get(&header.request) {
-            Some(Asking::Once(_)) => is_last.then(|| asking.remove(&header.request)).flatten(),
-            Some(Asking::Many(sender)) => {
-                let bytes = (frame::HEADER_BYTES + body.len()) as u64;
-                let is_heard = sender
-                    .send(Answered { answer: answer.clone(), has_more: header.has_more, bytes })
-                    .is_ok();
-                if is_last || !is_heard {
-                    asking.remove(&header.request);
-                }
-                None
-            }
-            None => None,
-        };
-        drop(asking);
-        if let Some(Asking::Once(sender)) = done {
-            // Who asked may have given up.
-            let _ = sender.send(answer);
+    /// Tells whoever waits that it is over.
+    fn tell_all(&self) {
+        let woken = self.asking.lock().end_all();
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Hands answers to who asked.
+    fn answer(&self, answers: &mut Vec<(Header, Answered)>) {
+        if answers.is_empty() {
+            return;
         }
-        Ok(())
+        let mut asking = self.asking.lock();
+        let woken: Vec<_> = answers
+            .drain(..)
+            .filter_map(|(header, answered)| asking.answer(header.request, answered))
+            .collect();
+        drop(asking);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll_answer(&self, number: u64, context: &mut Context<'_>) -> Poll<Result<Answer, ClientError>> {
+        self.asking.lock().poll(number, context).map(|answer| answer.ok_or_else(|| self.lost()))
     }
 }
 
-async fn greet(mut socket: TcpStream, options: &Options) -> Result<Arc<Link>, ClientError> {
-    let lost = |error: std::io::Error| ClientError::Lost { reason: error.to_string() };
+/// Appends a request's frame; what is longer than it may be is taken back.
+fn put(
+    buffer: &mut BytesMut,
+    number: u64,
+    request: &Request<'_>,
+    bytes_max: usize,
+) -> Result<(), ClientError> {
+    let header = Header { request: number, kind: request.kind(), ..Header::default() };
+    let start = frame::begin(buffer, header);
+    request.encode(buffer);
+    let bytes = buffer.len() - start - frame::HEADER_BYTES;
+    if bytes > bytes_max {
+        buffer.truncate(start);
+        return Err(ClientError::TooLong { bytes, bytes_max });
+    }
+    // Shorter than any frame may be.
+    let _ = frame::finish(buffer, start);
+    Ok(())
+}
+
+/// A request that was sent, until its answer is taken.
+pub(crate) struct Asked {
+    link: Arc<Link>,
+    number: u64,
+    is_over: bool,
+}
+
+impl Asked {
+    /// The answer.
+    pub(crate) async fn answer(mut self) -> Result<Answer, ClientError> {
+        let answer = poll_fn(|context| self.link.poll_answer(self.number, context)).await;
+        self.is_over = true;
+        answer
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.link.asking.lock().abandon(self.number);
+        }
+    }
+}
+
+pub(crate) fn unreachable(options: &Options, error: &std::io::Error) -> ClientError {
+    ClientError::Unreachable { address: options.address.clone(), reason: error.to_string() }
+}
+
+async fn greet<R, W>(
+    mut incoming: R,
+    mut outgoing: W,
+    plain: Option<Plain>,
+    options: &Options,
+) -> Result<Arc<Link>, ClientError>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let lost = |error: std::io::Error| socket::lost(options, &error);
     let hello = Request::Hello(Hello {
         version_min: VERSION,
         version_max: VERSION,
@@ -198,57 +246,52 @@ async fn greet(mut socket: TcpStream, options: &Options) -> Result<Arc<Link>, Cl
         token: options.token.as_deref().map(Into::into),
     });
     let mut buffer = BytesMut::from(&PREFACE[..]);
-    let start = frame::begin(&mut buffer, Header { kind: hello.kind(), ..Header::default() });
-    hello.encode(&mut buffer);
-    frame::finish(&mut buffer, start).map_err(|error| ClientError::Nonsense(error.to_string()))?;
-    socket.write_all(&buffer).await.map_err(lost)?;
+    put(&mut buffer, 0, &hello, BODY_BYTES_MAX)?;
+    outgoing.write_all(&buffer).await.map_err(lost)?;
+    outgoing.flush().await.map_err(lost)?;
     buffer.clear();
     let (header, body) = loop {
         let taken = frame::take(&mut buffer, BODY_BYTES_MAX);
         if let Some(frame) = taken.map_err(|error| ClientError::Nonsense(error.to_string()))? {
             break frame;
         }
-        if socket.read_buf(&mut buffer).await.map_err(lost)? == 0 {
+        if incoming.read_buf(&mut buffer).await.map_err(lost)? == 0 {
             return Err(ClientError::Lost { reason: CLOSED.to_owned() });
         }
     };
-    match Answer::decode(header.kind, &body) {
-        Ok(Answer::Welcome(_)) => {}
+    let welcome = match Answer::decode(header.kind, &body) {
+        Ok(Answer::Welcome(welcome)) => welcome,
         Ok(Answer::Failed(failure)) => return Err(failure.into()),
         _ => return Err(ClientError::Nonsense("it is no welcome".to_owned())),
-    }
+    };
     let link = Arc::new(Link {
-        socket,
+        plain,
         outgoing: Mutex::default(),
         written: Notify::new(),
         asking: Mutex::default(),
-        last: AtomicU64::new(0),
+        welcome,
         over: OnceLock::new(),
+        ended: Notify::new(),
     });
-    tokio::spawn(listen(Arc::clone(&link), buffer));
-    tokio::spawn(write(Arc::clone(&link)));
+    tokio::spawn(listen(Arc::clone(&link), incoming, buffer));
+    tokio::spawn(write(Arc::clone(&link), outgoing));
     Ok(link)
 }
 
 /// Takes answers until the connection ends.
-async fn listen(link: Arc<Link>, mut buffer: BytesMut) {
+async fn listen(link: Arc<Link>, mut incoming: impl AsyncRead + Unpin, mut buffer: BytesMut) {
+    let mut answers = Vec::new();
     loop {
-        loop {
-            let taken = match frame::take(&mut buffer, BODY_BYTES_MAX) {
-                Ok(Some((header, body))) => link.answer(header, &body).map_err(|error| error.to_string()),
-                Ok(None) => break,
-                Err(error) => Err(error.to_string()),
-            };
-            if let Err(reason) = taken {
-                return link.end(reason);
-            }
+        let taken = take(&mut buffer, &mut answers);
+        link.answer(&mut answers);
+        if let Err(reason) = taken {
+            return link.end(reason);
         }
         buffer.reserve(READ_BYTES);
         tokio::select! {
-            ready = link.socket.readable() => match ready.and_then(|()| link.socket.try_read_buf(&mut buffer)) {
+            read = incoming.read_buf(&mut buffer) => match read {
                 Ok(1..) => {}
                 Ok(0) => return link.end(CLOSED),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return link.end(error.to_string()),
             },
             () = over(&link) => return link.end("nobody asks for anything any more"),
@@ -256,21 +299,44 @@ async fn listen(link: Arc<Link>, mut buffer: BytesMut) {
     }
 }
 
+/// Takes the answers that have arrived whole.
+fn take(buffer: &mut BytesMut, answers: &mut Vec<(Header, Answered)>) -> Result<(), String> {
+    while let Some((header, body)) = frame::take(buffer, BODY_BYTES_MAX).map_err(|error| error.to_string())? {
+        let bytes = (frame::HEADER_BYTES + body.len()) as u64;
+        let (answer, has_more) = match Answer::decode(header.kind, &body) {
+            Ok(answer) => (answer, header.has_more),
+            // What only a newer client understands ends the request, not the connection.
+            Err(unknown) if unknown.unknown_kind.is_some() => {
+                let message = format!(
+                    "the server's answer is of a kind {} that this client does not know",
+                    header.kind
+                );
+                (Answer::Failed(Failure::Other { code: 0, message }), false)
+            }
+            Err(malformed) => return Err(malformed.to_string()),
+        };
+        answers.push((header, Answered { answer, has_more, bytes }));
+    }
+    Ok(())
+}
+
 /// Waits until nobody but the connection's own tasks knows of it, or it is over.
 async fn over(link: &Arc<Link>) {
     while Arc::strong_count(link) > 2 && !link.is_over() {
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        tokio::time::sleep(LOOK_PERIOD).await;
     }
 }
 
 /// Writes what is said, until the connection ends.
-async fn write(link: Arc<Link>) {
+async fn write(link: Arc<Link>, mut outgoing: impl AsyncWrite + Unpin) {
+    let mut buffer = BytesMut::new();
     loop {
-        let mut buffer = {
+        buffer.clear();
+        {
             let mut said = link.outgoing.lock();
-            said.is_writing = !said.buffer.is_empty();
-            std::mem::take(&mut said.buffer)
-        };
+            std::mem::swap(&mut said.buffer, &mut buffer);
+            said.is_writing = !buffer.is_empty();
+        }
         if buffer.is_empty() {
             if link.is_over() {
                 return;
@@ -280,20 +346,19 @@ async fn write(link: Arc<Link>) {
             tokio::task::yield_now().await;
             continue;
         }
-        while buffer.has_remaining() {
-            let written = match link.socket.try_write(&buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if link.is_over() {
-                        return;
-                    }
-                    link.socket.writable().await.map(|()| 0)
-                }
-                written => written,
-            };
-            match written {
-                Ok(written) => buffer.advance(written),
-                Err(error) => return link.end(error.to_string()),
-            }
+        let writing = async {
+            outgoing.write_all(&buffer).await?;
+            outgoing.flush().await
+        };
+        tokio::select! {
+            biased;
+            written = writing => if let Err(error) = written {
+                return link.end(error.to_string());
+            },
+            () = link.ended.notified() => return,
+        }
+        if buffer.capacity() > KEPT_BYTES_MAX {
+            buffer = BytesMut::new();
         }
     }
 }
@@ -304,9 +369,4 @@ pub(crate) fn unexpected(answer: Answer) -> ClientError {
         Answer::Failed(failure) => ClientError::Refused(failure),
         other => ClientError::Nonsense(format!("an answer of kind {:#x}", other.kind())),
     }
-}
-
-/// Whether it says that the server is going.
-pub(crate) fn is_going(failure: &Failure) -> bool {
-    matches!(failure, Failure::ShuttingDown)
 }

@@ -1,14 +1,11 @@
-//! Requests: what has one answer.
+//! A client: its connection, and requests that have one answer.
 
-use crate::link::{Link, is_going, unexpected};
-use crate::streams::{Deliveries, Events, Following};
+use crate::error::{is_going, is_judged};
+use crate::link::{Link, unexpected};
+use crate::streams::{Deliveries, Events, Following, Heads};
 use crate::{ClientError, Options};
-use annals_protocol::{Answer, Consistency, Failure, Request};
-use annals_types::{
-    Append, Appended, Cursor, Follow, Head, NewEvent, NewSubscription, Parked, ParkedChoice, Position, Read,
-    Start, Stat, SubscriptionStatus, Uuid,
-};
-use bytes::BytesMut;
+use annals_protocol::{Answer, Consistency, Request};
+use annals_types::{Cursor, Follow, Head, Load, Loaded, Position, Read, Stat, Verified};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -32,11 +29,40 @@ struct Shared {
     connecting: tokio::sync::Mutex<()>,
 }
 
+/// Whether a request may be asked twice, where nobody knows what became of it the first time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Repeat {
+    Never,
+    /// Twice is as good as once.
+    Freely,
+    /// The server knows it again, by its ids: unless it was judged, what it refuses may have been done by the first attempt.
+    ById,
+}
+
+/// Pauses between attempts: longer ones, by chance, so that not all clients come back at once.
+pub(crate) struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(PAUSE)
+    }
+}
+
+impl Pauses {
+    /// How long to wait this time.
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = self.0.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        self.0 = (2 * self.0).min(PAUSE_MAX);
+        pause
+    }
+}
+
 impl Client {
-    /// Connects to a server.
+    /// Connects to a server. To be called within a tokio runtime, which has the connection's tasks.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`]; [`ClientError::Refused`] where the server does not want this client.
+    /// [`ClientError::Unreachable`], [`ClientError::Untrusted`] and [`ClientError::Options`]; [`ClientError::Refused`] where
+    /// the server does not want this client, or has no such store.
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         let link = Link::connect(&options).await?;
         let shared =
@@ -44,18 +70,24 @@ impl Client {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    pub(crate) fn options(&self) -> &Options {
+    /// How it reaches the server.
+    #[must_use]
+    pub fn options(&self) -> &Options {
         &self.shared.options
+    }
+
+    /// The connection, if there is one.
+    fn known_link(&self) -> Option<Arc<Link>> {
+        self.shared.link.lock().clone().filter(|link| !link.is_over())
     }
 
     /// The connection, made anew where it is lost.
     pub(crate) async fn link(&self) -> Result<Arc<Link>, ClientError> {
-        let known = || self.shared.link.lock().clone().filter(|link| !link.is_over());
-        if let Some(link) = known() {
+        if let Some(link) = self.known_link() {
             return Ok(link);
         }
         let _alone = self.shared.connecting.lock().await;
-        if let Some(link) = known() {
+        if let Some(link) = self.known_link() {
             return Ok(link);
         }
         let link = Link::connect(&self.shared.options).await?;
@@ -63,52 +95,73 @@ impl Client {
         Ok(link)
     }
 
-    /// Appends a batch. Where the answer is lost with the connection, the same batch is sent once more over a new one: its
-    /// events get ids here, by which the server knows it again.
-    ///
-    /// # Errors
-    /// [`ClientError::Refused`] with what the server says; [`ClientError::Late`] and [`ClientError::Unreachable`]: it
-    /// may have been appended, or not; [`ClientError::Lost`]: as before, and it has no events by which it could be known.
-    pub async fn append<'a>(&self, append: impl Into<Append<'a>>) -> Result<Appended, ClientError> {
-        let mut append = append.into();
-        append.events.iter_mut().for_each(give_id);
-        let is_known_again = !append.events.is_empty();
-        match self.ask(&Request::Append(append), is_known_again).await? {
-            Answer::Appended(appended) => Ok(appended),
-            other => Err(unexpected(other)),
+    /// Asks until there is an answer that is no failure, or it is too late.
+    pub(crate) async fn ask(&self, request: &Request<'_>, repeat: Repeat) -> Result<Answer, ClientError> {
+        let deadline = Instant::now() + self.shared.options.request_timeout;
+        let (mut pauses, mut lost) = (Pauses::default(), None);
+        loop {
+            let failed = match timeout_at(deadline, self.attempt(request)).await {
+                Err(_) => return Err(ClientError::Late),
+                Ok(Ok(Answer::Failed(failure))) if is_going(&failure) => failure.into(),
+                Ok(Ok(Answer::Failed(failure))) => {
+                    let may_be_done = repeat == Repeat::ById && lost.is_some() && !is_judged(&failure);
+                    return Err(if may_be_done {
+                        ClientError::Lost { reason: format!("repeated, it was refused: {failure}") }
+                    } else {
+                        failure.into()
+                    });
+                }
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err((error, was_sent))) if error.is_passing() => {
+                    if was_sent {
+                        if repeat == Repeat::Never {
+                            return Err(error);
+                        }
+                        lost = Some(error.clone());
+                    }
+                    error
+                }
+                Ok(Err((error, _))) => return Err(lost.unwrap_or(error)),
+            };
+            let pause = pauses.next();
+            if Instant::now() + pause >= deadline {
+                // What may have been done is not told as what was not.
+                return Err(lost.unwrap_or(failed));
+            }
+            sleep(pause).await;
         }
     }
 
-    /// Asks until there is an answer, or it is too late. `is_repeatable`: whether asking twice is as good as asking once.
-    pub(crate) async fn ask(
-        &self,
-        request: &Request<'_>,
-        is_repeatable: bool,
-    ) -> Result<Answer, ClientError> {
-        let mut body = BytesMut::new();
-        request.encode(&mut body);
+    /// Asks once. A failure comes with whether the request had been sent.
+    async fn attempt(&self, request: &Request<'_>) -> Result<Answer, (ClientError, bool)> {
+        let link = self.link().await.map_err(|error| (error, false))?;
+        let asked = link.ask(request).map_err(|error| (error, false))?;
+        asked.answer().await.map_err(|error| (error, true))
+    }
+
+    /// Asks for a list, which may come in several answers.
+    pub(crate) async fn list(&self, request: &Request<'_>) -> Result<Answer, ClientError> {
         let deadline = Instant::now() + self.shared.options.request_timeout;
-        let mut pause = PAUSE;
-        loop {
-            let failed = match timeout_at(deadline, self.link()).await {
-                Ok(Ok(link)) => match timeout_at(deadline, link.ask(request.kind(), &body)).await {
-                    Ok(Ok(Answer::Failed(failure))) if is_going(&failure) => failure.into(),
-                    Ok(Ok(answer)) => return Ok(answer),
-                    Ok(Err(error @ ClientError::Lost { .. })) if is_repeatable => error,
-                    Ok(Err(error)) => return Err(error),
-                    Err(_) => return Err(ClientError::Late),
-                },
-                Ok(Err(error @ (ClientError::Unreachable { .. } | ClientError::Lost { .. }))) => error,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(ClientError::Late),
-            };
-            // By chance, so that not all clients come back at once.
-            let wait = pause.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-            if Instant::now() + wait >= deadline {
-                return Err(failed);
+        let listed = async {
+            let mut flow = crate::streams::Flow::open(self.link().await?, request, 0)?;
+            let mut whole = flow.required().await?;
+            while !flow.has_ended() {
+                let more = flow.required().await?;
+                whole.join(more).map_err(unexpected)?;
             }
-            sleep(wait).await;
-            pause = (2 * pause).min(PAUSE_MAX);
+            match whole {
+                Answer::Failed(failure) => Err(failure.into()),
+                whole => Ok(whole),
+            }
+        };
+        timeout_at(deadline, listed).await.unwrap_or(Err(ClientError::Late))
+    }
+
+    /// Asks for what has no more of an answer than that it is done. It may have been done where the answer is lost.
+    pub(crate) async fn done(&self, request: &Request<'_>, repeat: Repeat) -> Result<(), ClientError> {
+        match self.ask(request, repeat).await? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(other)),
         }
     }
 
@@ -117,9 +170,35 @@ impl Client {
     /// # Errors
     /// The server cannot be reached. What it says comes with the events.
     pub async fn read(&self, read: &Read<'_>) -> Result<Events, ClientError> {
-        let credit = self.options().stream_bytes;
-        let link = self.link().await?;
-        Events::open(link, &Request::Read(read.clone(), Consistency::default(), credit))
+        self.read_with(read, Consistency::default()).await
+    }
+
+    /// Waits until the event at this position is there, for who knows it from elsewhere, and reads.
+    ///
+    /// # Errors
+    /// See [`Client::read`].
+    pub async fn read_at_least(&self, read: &Read<'_>, position: Position) -> Result<Events, ClientError> {
+        self.read_with(read, Consistency { level: 0, at_least: Some(position) }).await
+    }
+
+    async fn read_with(&self, read: &Read<'_>, consistency: Consistency) -> Result<Events, ClientError> {
+        let credit = self.credit();
+        Events::open(self.link().await?, &Request::Read(read.clone(), consistency, credit), credit)
+    }
+
+    /// Loads a stream's state: a snapshot, if there is one that can be used, and the events behind it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn load(&self, load: &Load<'_>) -> Result<Loaded<Events>, ClientError> {
+        let credit = self.credit();
+        let mut events = Events::open(self.link().await?, &Request::Load(load.clone(), credit), credit)?;
+        match events.flow.required().await? {
+            Answer::Snapshots(mut snapshots, passed_over) => {
+                Ok(Loaded { snapshot: snapshots.pop(), events, passed_over })
+            }
+            other => Err(unexpected(other)),
+        }
     }
 
     /// Follows a stream, or what a query selects, or everything. Where the connection is lost, it goes on over a new one,
@@ -144,10 +223,18 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; so for all that follow.
     pub async fn head(&self, stream: &str) -> Result<Option<Head>, ClientError> {
-        match self.ask(&Request::Head(stream.into()), true).await? {
+        match self.ask(&Request::Head(stream.into()), Repeat::Freely).await? {
             Answer::Head(head) => Ok(head),
             other => Err(unexpected(other)),
         }
+    }
+
+    /// All streams with their last events, in no particular order.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn streams(&self) -> Result<Heads, ClientError> {
+        Heads::open(self.link().await?, self.credit())
     }
 
     /// Where a cursor is; `None`: it was never set.
@@ -155,8 +242,19 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn cursor(&self, name: &str) -> Result<Option<Cursor>, ClientError> {
-        match self.ask(&Request::Cursor(name.into()), true).await? {
+        match self.ask(&Request::Cursor(name.into()), Repeat::Freely).await? {
             Answer::Cursor(cursor) => Ok(cursor),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// All cursors, by name.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn cursors(&self) -> Result<Vec<(String, Cursor)>, ClientError> {
+        match self.list(&Request::Cursors).await? {
+            Answer::Cursors(cursors) => Ok(cursors),
             other => Err(unexpected(other)),
         }
     }
@@ -166,108 +264,30 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn stat(&self) -> Result<Stat, ClientError> {
-        match self.ask(&Request::Stat, true).await? {
+        match self.ask(&Request::Stat, Repeat::Freely).await? {
             Answer::Stat(stat) => Ok(stat),
             other => Err(unexpected(other)),
         }
     }
 
-    /// Creates a durable subscription; `false`: there was one with just these settings.
+    /// Has the store checked, however long that takes, and tells how many events are checked, and of how many.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn create_subscription(&self, new: &NewSubscription<'_>) -> Result<bool, ClientError> {
-        match self.ask(&Request::CreateSubscription(new.clone()), true).await? {
-            Answer::Flag(is_created) => Ok(is_created),
-            other => Err(unexpected(other)),
+    pub async fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<Verified, ClientError> {
+        let mut flow = crate::streams::Flow::open(self.link().await?, &Request::Verify, 0)?;
+        loop {
+            match flow.required().await? {
+                Answer::Checked(done, all) => progress(done, all),
+                Answer::Verified(verified) => return Ok(verified),
+                other => return Err(unexpected(other)),
+            }
         }
     }
 
-    /// How a durable subscription stands.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn subscription(&self, name: &str) -> Result<SubscriptionStatus, ClientError> {
-        match self.ask(&Request::Subscription(name.into()), true).await? {
-            Answer::Subscriptions(mut statuses) if statuses.len() == 1 => Ok(statuses.remove(0)),
-            other => Err(unexpected(other)),
-        }
-    }
-
-    /// The parked events of a durable subscription.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn parked(&self, subscription: &str) -> Result<Vec<Parked>, ClientError> {
-        match self.ask(&Request::Parked(subscription.into()), true).await? {
-            Answer::Parked(parked) => Ok(parked),
-            other => Err(unexpected(other)),
-        }
-    }
-
-    /// Has parked events handed out again; how many there were.
-    ///
-    /// # Errors
-    /// See [`ClientError`]; [`ClientError::Lost`]: it may have been done.
-    pub async fn replay_parked(&self, subscription: &str, which: ParkedChoice) -> Result<u64, ClientError> {
-        match self.ask(&Request::ReplayParked(subscription.into(), which), false).await? {
-            Answer::Count(count) => Ok(count),
-            other => Err(unexpected(other)),
-        }
-    }
-
-    /// Begins a durable subscription again from a place.
-    ///
-    /// # Errors
-    /// See [`ClientError`]; [`ClientError::Lost`]: it may have been done.
-    pub async fn reset_subscription(&self, name: &str, start: Start) -> Result<(), ClientError> {
-        self.done(&Request::ResetSubscription(name.into(), start)).await
-    }
-
-    /// Deletes a durable subscription.
-    ///
-    /// # Errors
-    /// See [`ClientError`]; [`ClientError::Lost`]: it may have been done.
-    pub async fn delete_subscription(&self, name: &str) -> Result<(), ClientError> {
-        self.done(&Request::DeleteSubscription(name.into())).await
-    }
-
-    async fn done(&self, request: &Request<'_>) -> Result<(), ClientError> {
-        match self.ask(request, false).await? {
-            Answer::Done => Ok(()),
-            other => Err(unexpected(other)),
-        }
-    }
-
-    /// Waits until the event at this position is there, for who knows it from elsewhere, and reads from it.
-    ///
-    /// # Errors
-    /// See [`Client::read`].
-    pub async fn read_at_least(&self, read: &Read<'_>, position: Position) -> Result<Events, ClientError> {
-        let consistency = Consistency { level: 0, at_least: Some(position) };
-        let link = self.link().await?;
-        Events::open(link, &Request::Read(read.clone(), consistency, self.options().stream_bytes))
-    }
-}
-
-/// Makes sure that the event can be known again.
-fn give_id(event: &mut NewEvent<'_>) {
-    event.id.get_or_insert_with(|| {
-        // A random UUID of version 8: 122 bits by chance.
-        let bytes: [u8; 16] = rand::random();
-        let mut bytes = bytes;
-        bytes[6] = bytes[6] & 0x0f | 0x80;
-        bytes[8] = bytes[8] & 0x3f | 0x80;
-        Uuid::from_bytes(bytes)
-    });
-}
-
-/// What of a failure can be cured by trying once more elsewhere or later.
-pub(crate) fn is_passing(error: &ClientError) -> bool {
-    match error {
-        ClientError::Lost { .. } | ClientError::Unreachable { .. } => true,
-        ClientError::Refused(failure) => matches!(failure, Failure::ShuttingDown),
-        _ => false,
+    /// Bytes that a stream may have on their way.
+    pub(crate) fn credit(&self) -> u64 {
+        self.options().stream_bytes.max(64 << 10)
     }
 }
 

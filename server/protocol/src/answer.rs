@@ -144,7 +144,7 @@ kinds! {
 }
 
 /// A body, and what is still to be taken of it.
-struct Body<'a> {
+pub(crate) struct Body<'a> {
     whole: &'a Bytes,
     rest: Rest<'a>,
 }
@@ -183,7 +183,7 @@ impl<T: ListPart> Part for Vec<T> {
 }
 
 /// A part of a list in an answer.
-trait ListPart: Sized {
+pub(crate) trait ListPart: Sized {
     /// The least that one takes on its way, and no less than a tenth of what it takes in memory.
     const BYTES_MIN: usize;
     fn put_one(&self, to: &mut BytesMut);

@@ -7,6 +7,7 @@
 mod answer;
 mod failure;
 pub mod frame;
+mod pieces;
 mod request;
 mod wire;
 

@@ -319,7 +319,11 @@ impl Task {
                     answer(&context, &streams, store, request)
                 });
                 let answer = answered.await.map_err(|error| Failure::Internal(error.to_string()))??;
-                self.outgoing.answer(self.request, &answer, false);
+                let mut pieces = answer.into_pieces().into_iter().peekable();
+                while let Some(piece) = pieces.next() {
+                    self.outgoing.room().await;
+                    self.outgoing.answer(self.request, &piece, pieces.peek().is_some());
+                }
                 Ok(())
             }
         }

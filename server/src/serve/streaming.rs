@@ -2,7 +2,7 @@
 
 use super::outgoing::{Outgoing, put};
 use annals::{
-    Acknowledger, Delivery, Follow, Followed, Head, Load, Position, Read, Store, SubscriptionError,
+    Acknowledger, Delivery, Follow, Followed, Head, Load, Position, Read, ReadError, Store, SubscriptionError,
 };
 use annals_protocol::{Answer, Events, Failure};
 use bytes::BytesMut;
@@ -198,6 +198,11 @@ async fn events(mut events: annals::Reader, flow: &Flow, to: To<'_>) -> Result<(
                 to.0.send(buffer);
                 return Ok(());
             }
+            // Behind damage it goes on.
+            Some(Err(failure @ Failure::Read(ReadError::Damage(_)))) => {
+                put(&mut buffer, to.1, &Answer::Failed(failure), true);
+                send(&mut buffer, flow, to).await?;
+            }
             Some(Err(failure)) => {
                 to.0.send(buffer);
                 return Err(failure);
@@ -284,6 +289,9 @@ pub(super) async fn follow(
         match told {
             Some(Ok(Followed::CaughtUp { next })) => put(&mut buffer, to.1, &place(next, true), true),
             Some(Ok(Followed::Progress { next })) => put(&mut buffer, to.1, &place(next, false), true),
+            Some(Err(error @ ReadError::Damage(_))) => {
+                put(&mut buffer, to.1, &Answer::Failed(Failure::Read(error)), true);
+            }
             Some(Err(error)) => {
                 to.0.send(buffer);
                 return Err(Failure::Read(error));

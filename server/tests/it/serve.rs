@@ -164,7 +164,7 @@ fn members_over_the_network_handle_each_event() {
         handled.sort_unstable();
         assert!(handled.into_iter().eq((0..60).filter(|&position| position != 5)));
         assert_eq!(client.parked("work").await.unwrap()[0].reason, "wrong");
-        assert_eq!(client.replay_parked("work", ParkedChoice::All).await.unwrap(), 1);
+        assert_eq!(client.replay_parked("work", &ParkedChoice::All).await.unwrap(), 1);
         let (first, second) = {
             let [first, second] = &mut members;
             (first, second)

@@ -1,0 +1,68 @@
+//! A client as any store.
+
+use crate::{Client, Deliveries, Events, Following};
+use annals_types::{
+    Append, Appended, AsStoreStream, Cursor, Delivery, DeliveryId, EventStore, Follow, Head, Load, Loaded,
+    Nack, NewSnapshot, NewSubscription, Read, StoreError, SubscriptionMember, Version,
+};
+
+impl EventStore for Client {
+    type Events = AsStoreStream<Events>;
+    type Following = AsStoreStream<Following>;
+    type Member = Deliveries;
+
+    async fn append(&self, append: Append<'_>) -> Result<Appended, StoreError> {
+        Ok(Self::append(self, append).await?)
+    }
+
+    async fn read(&self, read: &Read<'_>) -> Result<Self::Events, StoreError> {
+        Ok(AsStoreStream::new(Self::read(self, read).await?))
+    }
+
+    async fn load(&self, load: &Load<'_>) -> Result<Loaded<Self::Events>, StoreError> {
+        let Loaded { snapshot, events, passed_over } = Self::load(self, load).await?;
+        Ok(Loaded { snapshot, events: AsStoreStream::new(events), passed_over })
+    }
+
+    async fn follow(&self, follow: &Follow<'_>) -> Result<Self::Following, StoreError> {
+        Ok(AsStoreStream::new(Self::follow(self, follow).await?))
+    }
+
+    async fn head(&self, stream: &str) -> Result<Option<Head>, StoreError> {
+        Ok(Self::head(self, stream).await?)
+    }
+
+    async fn cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
+        Ok(Self::cursor(self, name).await?)
+    }
+
+    async fn write_snapshot(&self, snapshot: &NewSnapshot<'_>, version: Version) -> Result<(), StoreError> {
+        Ok(Self::write_snapshot(self, snapshot, version).await?)
+    }
+
+    async fn create_subscription(&self, new: &NewSubscription<'_>) -> Result<bool, StoreError> {
+        Ok(Self::create_subscription(self, new).await?)
+    }
+
+    async fn join(&self, subscription: &str) -> Result<Self::Member, StoreError> {
+        Ok(Self::join(self, subscription).await?)
+    }
+}
+
+impl SubscriptionMember for Deliveries {
+    async fn next_delivery(&mut self) -> Option<Result<Delivery, StoreError>> {
+        self.next().await.map(|delivery| Ok(delivery?))
+    }
+
+    async fn ack(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {
+        Ok(Self::ack(self, ids).await?)
+    }
+
+    async fn nack(&self, id: DeliveryId, nack: &Nack<'_>) -> Result<(), StoreError> {
+        Ok(Self::nack(self, id, nack).await?)
+    }
+
+    async fn renew(&self) -> Result<(), StoreError> {
+        Ok(Self::renew(self).await?)
+    }
+}
