@@ -37,10 +37,10 @@ pub mod testing;
 pub use annals_types::{
     Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, CursorAt, Damage,
     DamageKind, Delivery, DeliveryId, DeliveryOrder, DiskChoice, EventStore, ExpectedVersion, Follow,
-    Followed, Head, InputError, IoFailure, Load, Membership, Nack, NewEvent, NewSnapshot, NewSubscription,
-    OpenError, Parked, ParkedChoice, PassedOver, Position, Query, QueryItem, Read, ReadError, Record,
-    Settings, Snapshot, Start, Stat, StoreError, SubscriptionError, SubscriptionMember, SubscriptionStatus,
-    Timestamp, Uuid, Verified, Version, category, limits,
+    Followed, Head, Histogram, InputError, IoFailure, Load, Membership, Nack, NewEvent, NewSnapshot,
+    NewSubscription, OpenError, Parked, ParkedChoice, PassedOver, Position, Query, QueryItem, Read,
+    ReadError, Record, Settings, Snapshot, Start, Stat, StoreError, SubscriptionError, SubscriptionMember,
+    SubscriptionStatus, Timestamp, Uuid, Verified, Version, Writes, category, limits,
 };
 pub use store::Store;
 pub use store::commit::TryAppendError;

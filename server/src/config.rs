@@ -1,24 +1,34 @@
 //! Settings: from flags, then `ANNALS_*` environment variables, then a TOML file, in that order of
 //! strength. Flags and environment are merged by clap; this adds the file and the defaults.
 
-use crate::command::arguments::{Common, Tuning};
-use crate::command::values::DiskName;
+use crate::command::arguments::{Common, Serving, Tuning};
+use crate::command::values::{DiskName, LogLevel};
 use crate::failure::Failure;
-use crate::locate::locate;
+use crate::locate::{STORE_DEFAULT, locate};
+use crate::serve::Limits;
+use crate::source::Source;
 use annals::{Settings, Store};
-use serde::Deserialize;
+use annals_client::{Options, Tls, blocking};
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Where a store is looked for when nothing says where.
 const DATA_DEFAULT: &str = "./data";
+/// Where a server listens when nothing says where.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4777);
 
-/// The TOML file. Its keys are the names of the flags, with `_` for `-`.
+/// The TOML file. Its keys are the names of the flags, with `_` for `-`; those of `serve` alone are in its table `serve`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
     data: Option<PathBuf>,
     store: Option<String>,
     server: Option<String>,
+    token: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
     batch: Option<u64>,
     disk: Option<DiskName>,
     segment_bytes_first: Option<u64>,
@@ -28,6 +38,44 @@ struct File {
     id_window: Option<u64>,
     compress_above_bytes: Option<usize>,
     snapshots_kept: Option<u32>,
+    serve: Serving,
+}
+
+/// Settings of a server, as a file has them.
+#[derive(Serialize)]
+struct Printed<'a> {
+    data: &'a Path,
+    disk: DiskName,
+    segment_bytes_first: u64,
+    segment_bytes_max: u64,
+    recent_bytes: u64,
+    cached_heads: usize,
+    id_window: u64,
+    compress_above_bytes: Option<usize>,
+    snapshots_kept: u32,
+    serve: &'a Serving,
+}
+
+/// Who says something: the stronger wins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Strength {
+    File,
+    Environment,
+    Flag,
+}
+
+/// Where the command line and the environment say that the store is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places<'a> {
+    pub(crate) data: Option<(&'a Path, Strength)>,
+    pub(crate) server: Option<(&'a str, Strength)>,
+}
+
+/// Where the store is.
+#[derive(Clone, Debug)]
+enum Place {
+    Here(PathBuf),
+    There(Box<Options>),
 }
 
 /// What a command works with, once every source of settings has spoken.
@@ -35,7 +83,7 @@ struct File {
 pub(crate) struct Config {
     /// What was given: a store, or a directory of stores.
     pub(crate) data: PathBuf,
-    directory: PathBuf,
+    place: Place,
     /// Whether to print for machines.
     pub(crate) json: bool,
     /// Events a batch of an import, where the file says so.
@@ -44,29 +92,92 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads the file that is named, if one is, and finds the store in `data` (flag or environment).
-    pub(crate) fn resolve(data: Option<&Path>, common: &Common) -> Result<Self, Failure> {
-        refuse_server_options(common)?;
+    /// Reads the file that is named, if one is, and finds the store: in a directory, or on a server.
+    pub(crate) fn resolve(places: Places<'_>, common: &Common) -> Result<Self, Failure> {
         let file = common.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        if file.server.is_some() {
-            return Err(Failure::NotYet("working on a server (server in the configuration file)".to_owned()));
-        }
-        let data = data.or(file.data.as_deref()).unwrap_or(Path::new(DATA_DEFAULT));
-        let directory = locate(data, common.store.as_deref().or(file.store.as_deref()))?;
-        Ok(Self { data: data.to_owned(), directory, json: common.json, batch: file.batch, file })
+        let data = places.data.or(file.data.as_deref().map(|data| (data, Strength::File)));
+        let server = places.server.or(file.server.as_deref().map(|server| (server, Strength::File)));
+        let store = common.store.as_deref().or(file.store.as_deref());
+        let (data, server) = match (data, server) {
+            (Some((data, by_data)), Some((server, by_server))) if by_data == by_server => {
+                return Err(Failure::Usage(format!(
+                    "both a directory (--data {}) and a server (--server {server}) are given; leave out one",
+                    data.display()
+                )));
+            }
+            (Some(data), Some(server)) if data.1 > server.1 => (Some(data.0), None),
+            (data, server) => (data.map(|data| data.0), server.map(|server| server.0)),
+        };
+        let data = data.unwrap_or(Path::new(DATA_DEFAULT)).to_owned();
+        let place = match server {
+            Some(server) => Place::There(Box::new(options(server, store, common, &file)?)),
+            None => Place::Here(locate(&data, store)?),
+        };
+        Ok(Self { data, place, json: common.json, batch: file.batch, file })
     }
 
-    /// The same, to serve all stores in `data`: none of them is chosen.
-    pub(crate) fn resolve_all(data: Option<&Path>, common: &Common) -> Result<Self, Failure> {
-        refuse_server_options(common)?;
+    /// The same, for what is done to the stores of a directory or server, none of which is chosen.
+    pub(crate) fn resolve_stores(places: Places<'_>, common: &Common) -> Result<Self, Failure> {
+        let resolved = Self::resolve(places, &Common { store: None, ..common.clone() });
+        match resolved {
+            // A directory of stores without a default one.
+            Err(Failure::Usage(_)) if places.server.is_none() => Self::resolve_all(places, common),
+            resolved => resolved,
+        }
+    }
+
+    /// The same, for what is done on the files themselves: to `data` as it is given, none of its stores is chosen.
+    pub(crate) fn resolve_all(places: Places<'_>, common: &Common) -> Result<Self, Failure> {
+        if let Some((server, Strength::Flag)) = places.server {
+            return Err(Failure::Usage(format!(
+                "this works on the files of this machine; leave out --server {server}"
+            )));
+        }
         let file = common.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let data = data.or(file.data.as_deref()).unwrap_or(Path::new(DATA_DEFAULT)).to_owned();
-        Ok(Self { directory: data.clone(), data, json: common.json, batch: file.batch, file })
+        let data = places.data.map(|data| data.0).or(file.data.as_deref());
+        let data = data.unwrap_or(Path::new(DATA_DEFAULT)).to_owned();
+        let place = Place::Here(data.clone());
+        Ok(Self { data, place, json: common.json, batch: file.batch, file })
     }
 
     /// Opens the store for reading, beside a writer or without one. Creates nothing.
-    pub(crate) fn open_for_reading(&self) -> Result<Store, Failure> {
-        Ok(Store::open_read_only(&self.directory)?)
+    pub(crate) fn open_for_reading(&self) -> Result<Source, Failure> {
+        match &self.place {
+            Place::Here(directory) => Ok(Source::Here(Store::open_read_only(directory)?)),
+            Place::There(options) => connect(options),
+        }
+    }
+
+    /// How stores are served: by flags and environment, then by the file, then by default.
+    pub(crate) fn serving(&self, given: &Serving) -> Serving {
+        let limits = Limits::default();
+        let default = Serving {
+            listen: Some(LISTEN_DEFAULT),
+            log: Some(LogLevel::Info),
+            connections_max: Some(limits.connections),
+            idle_seconds: Some(limits.idle.as_secs()),
+            store_idle_seconds: Some(limits.store_idle.as_secs()),
+            ..Serving::default()
+        };
+        given.clone().or(&self.file.serve).or(&default)
+    }
+
+    /// All settings of a server, as a file that has them.
+    pub(crate) fn print(&self, serving: &Serving, tuning: &Tuning) -> String {
+        let settings = self.settings(tuning);
+        let printed = Printed {
+            data: &self.data,
+            disk: tuning.disk.or(self.file.disk).unwrap_or(DiskName::Auto),
+            segment_bytes_first: settings.segment_bytes_first,
+            segment_bytes_max: settings.segment_bytes_max,
+            recent_bytes: settings.recent_bytes,
+            cached_heads: settings.cached_heads,
+            id_window: settings.id_window,
+            compress_above_bytes: settings.compress_above_bytes,
+            snapshots_kept: settings.snapshots_kept,
+            serve: serving,
+        };
+        toml::to_string(&printed).unwrap_or_default()
     }
 
     /// What stores are opened with.
@@ -75,17 +186,67 @@ impl Config {
     }
 
     /// Opens the store for writing, and creates it where there is none.
-    pub(crate) fn open_for_writing(&self, tuning: &Tuning) -> Result<Store, Failure> {
-        Ok(Store::open_with(&self.directory, self.settings(tuning))?)
+    pub(crate) fn open_for_writing(&self, tuning: &Tuning) -> Result<Source, Failure> {
+        match &self.place {
+            Place::Here(directory) => Ok(Source::Here(Store::open_with(directory, self.settings(tuning))?)),
+            Place::There(options) => connect(options),
+        }
     }
 
     /// Opens a store that is there for writing. Creates nothing.
-    pub(crate) fn open_existing_for_writing(&self) -> Result<Store, Failure> {
-        drop(self.open_for_reading()?);
+    pub(crate) fn open_existing_for_writing(&self) -> Result<Source, Failure> {
+        if let Place::Here(_) = self.place {
+            drop(self.open_for_reading()?);
+        }
         self.open_for_writing(&Tuning::default())
+    }
+
+    /// The server, to work on it and not on one of its stores; `None`: the stores are in [`Config::data`].
+    pub(crate) fn server(&self) -> Result<Option<blocking::Client>, Failure> {
+        match &self.place {
+            Place::Here(_) => Ok(None),
+            Place::There(options) => {
+                Ok(Some(blocking::Client::connect(Options::clone(options).store(String::new()))?))
+            }
+        }
     }
 }
 
+fn connect(options: &Options) -> Result<Source, Failure> {
+    Ok(Source::There(blocking::Client::connect(options.clone())?))
+}
+
+/// How the server is reached.
+fn options(server: &str, store: Option<&str>, common: &Common, file: &File) -> Result<Options, Failure> {
+    let mut options = Options::new(server).store(store.unwrap_or(STORE_DEFAULT));
+    options.name = concat!("annals ", env!("CARGO_PKG_VERSION")).to_owned();
+    if let Some(path) = common.token.as_ref().or(file.token.as_ref()) {
+        options = options.token(String::from_utf8_lossy(&read("--token", path)?).trim());
+    }
+    let (ca, cert) = (common.ca.as_ref().or(file.ca.as_ref()), common.cert.as_ref().or(file.cert.as_ref()));
+    let identity = match (cert, common.key.as_ref().or(file.key.as_ref())) {
+        (Some(cert), Some(key)) => Some((read("--cert", cert)?, read("--key", key)?)),
+        (None, None) => None,
+        _ => return Err(Failure::Usage("--cert FILE and --key FILE belong together".to_owned())),
+    };
+    match (ca, identity) {
+        (None, None) => Ok(options),
+        (None, Some(_)) => Err(Failure::Usage(
+            "--cert FILE is for encrypted connections; say --ca FILE, by which the server is recognised"
+                .to_owned(),
+        )),
+        (Some(ca), identity) => {
+            let ca = read("--ca", ca)?;
+            let identity = identity.as_ref().map(|(cert, key)| (&cert[..], &key[..]));
+            Ok(options.tls(Tls::from_pem(&ca, identity)?))
+        }
+    }
+}
+
+fn read(option: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path)
+        .map_err(|error| Failure::Usage(format!("could not read {option} {}: {error}", path.display())))
+}
 fn settings(flags: &Tuning, file: &File) -> Settings {
     let default = Settings::default();
     Settings {
@@ -109,25 +270,10 @@ fn settings(flags: &Tuning, file: &File) -> Settings {
     }
 }
 
-/// What only a server needs is not there yet; silently ignoring it would work on the wrong store.
-fn refuse_server_options(common: &Common) -> Result<(), Failure> {
-    let given = [
-        ("--server", common.server.is_some()),
-        ("--token", common.token.is_some()),
-        ("--ca", common.ca.is_some()),
-        ("--cert", common.cert.is_some()),
-        ("--key", common.key.is_some()),
-    ];
-    match given.iter().find(|(_, is_given)| *is_given) {
-        Some((option, _)) => Err(Failure::NotYet(format!("working on a server ({option})"))),
-        None => Ok(()),
-    }
-}
-
 fn read_file(path: &Path) -> Result<File, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::Usage(format!("could not read --config {}: {error}", path.display())))?;
-    parse_file(&text)
+    let text = read("--config", path)?;
+    let text = String::from_utf8(text).map_err(|_| "it is not UTF-8".to_owned());
+    text.and_then(|text| parse_file(&text))
         .map_err(|error| Failure::Usage(format!("the configuration file {}: {error}", path.display())))
 }
 
@@ -157,5 +303,23 @@ mod tests {
         assert!(parse_file("dta = \"x\"").unwrap_err().contains("dta"));
         assert!(parse_file("disk = \"floppy\"").is_err());
         assert_eq!(parse_file("").unwrap(), File::default());
+    }
+
+    #[test]
+    fn the_stronger_place_wins_and_two_of_the_same_strength_are_refused() {
+        let resolve = |data, server| {
+            let places = Places {
+                data: Some((Path::new("/nowhere/data"), data)),
+                server: Some(("127.0.0.1:1", server)),
+            };
+            Config::resolve(places, &Common::default()).map(|config| matches!(config.place, Place::There(_)))
+        };
+        use Strength::{Environment, File, Flag};
+        assert!(resolve(Environment, Flag).unwrap() && resolve(File, Environment).unwrap());
+        assert!(!resolve(Flag, Environment).unwrap() && !resolve(Environment, File).unwrap());
+        for strength in [Flag, Environment, File] {
+            let message = resolve(strength, strength).unwrap_err().to_string();
+            assert!(message.contains("leave out one"), "{message}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use annals::{
     AppendError, Damage, DamageKind, ExpectedVersion, InputError, IoFailure, OpenError, Position, ReadError,
     SubscriptionError,
 };
+use annals_client::{ClientError, Failure as Refusal};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::io;
@@ -41,6 +42,9 @@ pub(crate) enum Failure {
     /// Something about a durable subscription was not done.
     #[error(transparent)]
     Subscription(#[from] SubscriptionError),
+    /// A server did not do it, for a reason that an embedded store does not have.
+    #[error(transparent)]
+    Server(ClientError),
     /// A stream that has no events, and so never was.
     #[error("there is no stream \"{}\"", stream.escape_debug())]
     NoStream {
@@ -114,6 +118,10 @@ impl Failure {
                 | AppendError::WrongCursor { .. },
             ) => EXIT_CONDITION,
             Self::Damaged { .. } => EXIT_DAMAGE,
+            Self::Server(ClientError::Options(_)) => EXIT_USAGE,
+            Self::Server(
+                ClientError::Unreachable { .. } | ClientError::Untrusted { .. } | ClientError::Lost { .. },
+            ) => EXIT_IN_USE,
             _ if self.damage().is_some() => EXIT_DAMAGE,
             Self::Open(OpenError::InUse { .. }) => EXIT_IN_USE,
             _ => EXIT_FAILED,
@@ -146,6 +154,7 @@ impl Failure {
             Self::Read(ReadError::Input(_)) => "input",
             Self::Read(ReadError::Stopped { .. }) => "stopped",
             Self::Read(_) | Self::Io(_) | Self::Output(_) => "io",
+            Self::Server(error) => server_name(error),
             Self::NoStream { .. } => "no_stream",
             Self::NoSnapshot { .. } => "no_snapshot",
             Self::NoToken { .. } => "no_token",
@@ -212,6 +221,7 @@ impl Failure {
                 vec![("file", path_value(file)), ("found", json!(found)), ("supported", json!(supported))]
             }
             Self::Subscription(error) => subscription_fields(error),
+            Self::Server(error) => server_fields(error),
             Self::NoStream { stream } => vec![("stream", json!(stream))],
             Self::NoToken { name } => vec![("name", json!(name))],
             Self::NoSnapshot { stream, version } => {
@@ -229,6 +239,18 @@ impl Serialize for Failure {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let head = [("error", json!(self.name())), ("message", json!(self.to_string()))];
         serializer.collect_map(head.into_iter().chain(self.data()))
+    }
+}
+
+impl From<ClientError> for Failure {
+    /// What the store of a server says is what an embedded one would say.
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused(Refusal::Append(error)) => Self::Append(error),
+            ClientError::Refused(Refusal::Read(error)) => Self::Read(error),
+            ClientError::Refused(Refusal::Subscription(error)) => Self::Subscription(error),
+            error => Self::Server(error),
+        }
     }
 }
 
@@ -333,6 +355,44 @@ fn subscription_name(error: &SubscriptionError) -> &'static str {
         SubscriptionError::Closed => "closed",
         SubscriptionError::Read(ReadError::Stopped { .. }) => "stopped",
         _ => "io",
+    }
+}
+
+fn server_name(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Options(_) => "usage",
+        ClientError::Unreachable { .. } => "unreachable",
+        ClientError::Untrusted { .. } => "untrusted",
+        ClientError::Lost { .. } => "lost",
+        ClientError::Late => "late",
+        ClientError::Refused(failure) => match failure {
+            Refusal::Unauthenticated => "unauthenticated",
+            Refusal::Forbidden { .. } => "forbidden",
+            Refusal::NoStore { .. } => "no_store",
+            Refusal::StoreExists { .. } => "store_exists",
+            Refusal::Overloaded { .. } => "overloaded",
+            Refusal::ShuttingDown => "shutting_down",
+            Refusal::NotLeader { .. } => "not_leader",
+            Refusal::Fenced => "fenced",
+            Refusal::UnsupportedVersion { .. }
+            | Refusal::UnknownRequest { .. }
+            | Refusal::Unsupported { .. } => "unsupported",
+            _ => "server",
+        },
+        _ => "server",
+    }
+}
+
+fn server_fields(error: &ClientError) -> Fields {
+    match error {
+        ClientError::Unreachable { address, reason } | ClientError::Untrusted { address, reason } => {
+            vec![("address", json!(address)), ("reason", json!(reason))]
+        }
+        ClientError::Refused(Refusal::NoStore { name } | Refusal::StoreExists { name }) => {
+            vec![("store", json!(name))]
+        }
+        ClientError::Refused(Refusal::Forbidden { what }) => vec![("what", json!(what))],
+        _ => Vec::new(),
     }
 }
 

@@ -4,9 +4,10 @@
 //! has a file of its own in `command/`; what several of them need lies beside that folder:
 //! `json` (an event as JSON and back), `time` (times as text and back), `lines` (the lines of a
 //! file, decompressed on a thread of their own), `locate` (which directory is the store), `config`
-//! (settings from flags, environment and file), `failure` (every way to fail, and its exit code).
+//! (settings from flags, environment and file), `source` (a store here, or one of a server), `failure` (every way to fail,
+//! and its exit code).
 //!
-//! This crate knows nothing of how a store keeps its events: it uses the crate `annals` only.
+//! This crate knows nothing of how a store keeps its events: it uses the crates `annals` and `annals-client` only.
 
 mod clock;
 mod command;
@@ -19,6 +20,7 @@ mod output;
 mod progress;
 pub mod serve;
 mod signals;
+mod source;
 mod time;
 mod tokens;
 

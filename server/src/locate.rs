@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 const MANIFEST: &str = "manifest";
 /// The store that is meant where none is named.
 pub(crate) const STORE_DEFAULT: &str = "default";
+/// What the directory of a store that is being removed begins with.
+const REMOVED: &str = ".removed-";
 /// How many names of stores an error lists; a server may hold thousands.
 const NAMES_SHOWN_MAX: usize = 20;
 
@@ -44,9 +46,9 @@ pub(crate) fn locate(data: &Path, store: Option<&str>) -> Result<PathBuf, Failur
 
 /// A name is one ordinary directory below the given one, never a way out of it.
 fn check_name(name: &str) -> Result<(), Failure> {
+    // What begins with a dot is not for a server to list: a store that is being removed does.
     let ordinary = !name.is_empty()
-        && name != "."
-        && name != ".."
+        && !name.starts_with('.')
         && !name.contains(['/', '\\'])
         && !name.chars().any(char::is_control);
     if ordinary {
@@ -74,6 +76,28 @@ pub(crate) fn new_store(data: &Path, name: &str) -> Result<PathBuf, Failure> {
     Ok(data.join(name))
 }
 
+/// Removes a store, once it is closed. Whatever stops that midway, either all of it is still there, or it is no store any
+/// more; what is left of it then is removed with the next one.
+pub(crate) fn remove(dir: &Path, close: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(Failure::Usage(format!("{} cannot be removed", dir.display())));
+    };
+    let mut hidden = std::ffi::OsString::from(REMOVED);
+    hidden.push(name);
+    let removed = parent.join(hidden);
+    let failed = |error| Failure::io("remove", dir, error);
+    let begun = match fs::remove_dir_all(&removed) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+        _ => fs::rename(dir, &removed).map_err(failed),
+    };
+    // Closed in any case; moved before, so that nobody opens it in between.
+    let closed = close();
+    begun?;
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+    fs::remove_dir_all(&removed).map_err(failed)?;
+    closed
+}
+
 /// Names of the stores that `data` means.
 pub(crate) fn names(data: &Path) -> Vec<String> {
     if is_store(data) { vec![STORE_DEFAULT.to_owned()] } else { store_names(data) }
@@ -87,6 +111,7 @@ fn store_names(data: &Path) -> Vec<String> {
         .flatten()
         .filter(|entry| entry.path().join(MANIFEST).exists())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| check_name(name).is_ok())
         .collect();
     names.sort_unstable();
     names
@@ -148,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_name_never_leads_out_of_the_directory() {
-        for name in ["", ".", "..", "../other", "a/b", "a\nb"] {
+        for name in ["", ".", "..", ".hidden", "../other", "a/b", "a\nb"] {
             assert!(matches!(locate(Path::new("data"), Some(name)), Err(Failure::Usage(_))), "{name:?}");
         }
     }

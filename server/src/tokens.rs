@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often the file is looked at.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// What a token begins with, so that one that has leaked is known for what it is.
 const PREFIX: &str = "annals_";
 
@@ -118,7 +118,18 @@ pub(crate) fn write(path: &Path, tokens: &[Token]) -> io::Result<()> {
         file.write_all(b"\n")?;
     }
     file.sync_all()?;
-    fs::rename(&temporary, path)
+    fs::rename(&temporary, path)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Keeps others from changing the file meanwhile: whoever changes it holds this from reading to writing.
+pub(crate) fn lock(path: &Path) -> io::Result<fs::File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(name)?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// The tokens of a file, as it is now.
@@ -158,22 +169,23 @@ impl Tokens {
         Arc::clone(&known.tokens)
     }
 
-    /// The name of whoever has this token.
-    pub(crate) fn identify(&self, secret: Option<&str>) -> Result<String, Failure> {
+    /// What is known of whoever has this token.
+    pub(crate) fn identify(&self, secret: Option<&str>) -> Result<Token, Failure> {
         let given = hash(secret.unwrap_or_default());
         let tokens = self.now();
         // All are looked at, whichever it is.
-        let found = tokens
-            .iter()
-            .filter(|token| is_same(&token.hash, &given))
-            .map(|token| token.name.clone())
-            .next_back();
-        found.ok_or(Failure::Unauthenticated)
+        let mut found = None;
+        for token in tokens.iter() {
+            if is_same(&token.hash, &given) {
+                found = Some(token);
+            }
+        }
+        found.cloned().ok_or(Failure::Unauthenticated)
     }
 
-    /// The token of that name, unless it was revoked.
-    pub(crate) fn named(&self, name: &str) -> Result<Token, Failure> {
-        self.now().iter().find(|token| token.name == name).cloned().ok_or(Failure::Unauthenticated)
+    /// Whether the token is there still, and allows what it did.
+    pub(crate) fn check(&self, token: &Token) -> Result<(), Failure> {
+        if self.now().iter().any(|known| known == token) { Ok(()) } else { Err(Failure::Unauthenticated) }
     }
 }
 
@@ -217,18 +229,18 @@ mod tests {
         let (one, secret) = Token::new("one".to_owned(), vec![grant(Right::Read, None, None)]);
         let (two, _) = Token::new("two".to_owned(), vec![grant(Right::Admin, None, Some("x"))]);
         write(&path, &[one.clone(), two.clone()]).unwrap();
-        assert_eq!(read(&path).unwrap(), [one, two.clone()]);
+        assert_eq!(read(&path).unwrap(), [one.clone(), two.clone()]);
         let text = fs::read_to_string(&path).unwrap();
         assert!(!text.contains(secret.trim_start_matches(PREFIX)), "it is not in the file");
         let tokens = Tokens::open(&path).unwrap();
-        assert_eq!(tokens.identify(Some(&secret)).unwrap(), "one");
+        assert_eq!(tokens.identify(Some(&secret)).unwrap(), one);
         for wrong in [None, Some(""), Some("annals_x"), Some(&secret[1..])] {
             assert!(matches!(tokens.identify(wrong), Err(Failure::Unauthenticated)));
         }
         std::thread::sleep(Duration::from_millis(20));
-        write(&path, &[two]).unwrap();
+        write(&path, std::slice::from_ref(&two)).unwrap();
         std::thread::sleep(LOOK_PERIOD + Duration::from_millis(100));
-        assert!(tokens.named("one").is_err() && tokens.named("two").is_ok());
+        assert!(tokens.check(&one).is_err() && tokens.check(&two).is_ok());
         assert!(tokens.identify(Some(&secret)).is_err());
         fs::write(&path, "{\"name\":1}\n").unwrap();
         assert!(read(&path).unwrap_err().to_string().starts_with("line 1: "));

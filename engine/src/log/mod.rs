@@ -11,6 +11,7 @@ pub(crate) mod repair;
 pub(crate) mod scan;
 pub(crate) mod sealed;
 pub(crate) mod tail;
+pub(crate) mod tally;
 pub(crate) mod unsealed;
 pub(crate) mod watcher;
 pub(crate) mod watermark;

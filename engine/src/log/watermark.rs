@@ -3,6 +3,7 @@
 //! Blocked threads wait on one word a group, so that one system call wakes all that a device write made
 //! durable and nobody else: waking threads one by one costs more than the write.
 
+use super::tally::Tally;
 use super::watcher::{self, Watcher};
 use parking_lot::Mutex;
 use rustix::thread::futex;
@@ -27,6 +28,8 @@ pub(crate) struct Watermark {
     watchers: Mutex<Vec<Arc<Watcher>>>,
     poison: OnceLock<Arc<str>>,
     ended: AtomicBool,
+    /// What the writer has made durable.
+    pub(crate) tally: Tally,
 }
 
 /// What is durable. In a cache line of its own: everybody looks at it all the time.
@@ -50,6 +53,7 @@ impl Watermark {
             watchers: Mutex::default(),
             poison: OnceLock::new(),
             ended: AtomicBool::new(false),
+            tally: Tally::default(),
         }
     }
 

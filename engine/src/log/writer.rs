@@ -4,6 +4,7 @@
 use super::group::{Fills, Group};
 use super::unsealed::Unsealed;
 use super::watermark::Watermark;
+use crate::clock::stopwatch;
 use crate::disk::{Piece, Pipelining, Submitter, Write};
 use crate::format::{BLOCK_BYTES, align_down};
 use rustix::thread::futex;
@@ -11,6 +12,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// After a group of at least this many frames, other threads go first: whoever waited for it is about to append more, and
@@ -58,6 +60,8 @@ pub(crate) trait Feed {
 
 struct InFlight {
     group: Group,
+    /// Since when.
+    since: Instant,
     done: bool,
 }
 
@@ -99,8 +103,9 @@ pub(crate) fn run(
         }
         if let Some(group) = feed.take(in_flight.len(), submitter.pipelining()) {
             last_frames = group.frames;
+            let since = stopwatch();
             match submit(group, submitter.as_mut(), fills, watermark, in_flight.is_empty(), feed) {
-                Ok(group) => in_flight.push_back(InFlight { group, done: false }),
+                Ok(group) => in_flight.push_back(InFlight { group, since, done: false }),
                 Err(error) => failed = Some(error),
             }
         } else if !in_flight.is_empty() {
@@ -128,7 +133,9 @@ fn publish(in_flight: &mut VecDeque<InFlight>, feed: &impl Feed, watermark: &Wat
     let last = &in_flight[count - 1].group;
     let groups = in_flight[0].group.number..last.number + 1;
     for write in in_flight.range(..count) {
-        write.group.segment.set_durable_end(write.group.end);
+        let group = &write.group;
+        group.segment.set_durable_end(group.end);
+        watermark.tally.add(group.frames, group.end - group.start, write.since.elapsed());
     }
     feed.reached(last);
     watermark.advance(last.next_batch, last.next_position, groups);

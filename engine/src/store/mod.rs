@@ -53,7 +53,7 @@ use crate::log::writer;
 use crate::striped::Shared;
 use annals_types::{
     Append, AppendError, Follow, Head, IoFailure, Load, NewSnapshot, OpenError, PassedOver, Position, Read,
-    ReadError, Settings, Snapshot, Stat, Verified, Version,
+    ReadError, Settings, Snapshot, Stat, Verified, Version, Writes,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -406,6 +406,18 @@ impl Store {
     /// Damage or failure of what must be looked at.
     pub fn stat(&self) -> Result<Stat, ReadError> {
         stat::stat(&self.handle.core)
+    }
+
+    /// What was made durable since the store was opened for writing.
+    #[must_use]
+    pub fn writes(&self) -> Writes {
+        self.handle.core.watermark.tally.told()
+    }
+
+    /// Why nothing more is appended: a write failed. `None`: none did.
+    #[must_use]
+    pub fn poison(&self) -> Option<String> {
+        self.handle.core.watermark.poison().map(ToString::to_string)
     }
 
     /// Checks everything: every checksum, the chain of hashes, every index against the log, manifest and mark. Calls

@@ -30,7 +30,7 @@ pub use follow::{Follow, Followed, Start};
 pub use position::{Position, Timestamp, Version};
 pub use query::{Query, QueryItem};
 pub use read::{Bound, Read};
-pub use report::{Stat, Verified};
+pub use report::{Histogram, Stat, Verified, Writes};
 pub use settings::{DiskChoice, Settings};
 pub use snapshot::{Load, NewSnapshot, PassedOver, Snapshot};
 pub use stream::{ExpectedVersion, category};

@@ -28,6 +28,32 @@ pub struct Stat {
     pub writer: Option<u32>,
 }
 
+/// What a store has made durable since it was opened: each group is one write to the device.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Writes {
+    /// Groups.
+    pub groups: u64,
+    /// Batches in them.
+    pub batches: u64,
+    /// Bytes of the log that they took.
+    pub bytes: u64,
+    /// Batches of each group.
+    pub group_batches: Histogram,
+    /// Nanoseconds that each group took, from its beginning until it was durable.
+    pub group_nanoseconds: Histogram,
+}
+
+/// How often which values came.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Histogram {
+    /// The greatest value of each bucket but the last, which has no bound.
+    pub bounds: Vec<u64>,
+    /// Values in each bucket.
+    pub counts: Vec<u64>,
+    /// Sum of all values.
+    pub sum: u64,
+}
+
 /// What a verification found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verified {

@@ -32,7 +32,9 @@ impl Client {
         append: impl Into<Append<'a>>,
     ) -> Result<PendingAppend, ClientError> {
         let request = Request::Append(with_ids(append.into()));
-        let asked = self.link().await?.ask(&request)?;
+        let link = self.link().await?;
+        link.room().await;
+        let asked = link.ask(&request)?;
         Ok(PendingAppend { asked, client: self.clone() })
     }
 }

@@ -279,15 +279,23 @@ impl Deliveries {
     /// Events are done with: all of these, or none.
     ///
     /// # Errors
-    /// See [`crate::Deliveries::ack`].
-    pub fn ack(&self, ids: &[DeliveryId]) -> Result<(), ClientError> {
-        self.runtime.block_on(self.deliveries.ack(ids))
+    /// See [`crate::Deliveries::ack_each`].
+    pub fn ack_each(&self, ids: &[DeliveryId]) -> Result<(), ClientError> {
+        self.runtime.block_on(self.deliveries.ack_each(ids))
+    }
+
+    /// An event is done with.
+    ///
+    /// # Errors
+    /// See [`crate::Deliveries::ack_each`].
+    pub fn ack(&self, id: DeliveryId) -> Result<(), ClientError> {
+        self.ack_each(&[id])
     }
 
     /// An event could not be handled.
     ///
     /// # Errors
-    /// See [`crate::Deliveries::ack`].
+    /// See [`crate::Deliveries::ack_each`].
     pub fn nack(&self, id: DeliveryId, nack: &Nack<'_>) -> Result<(), ClientError> {
         self.runtime.block_on(self.deliveries.nack(id, nack))
     }
@@ -295,7 +303,7 @@ impl Deliveries {
     /// The member needs more time.
     ///
     /// # Errors
-    /// See [`crate::Deliveries::ack`].
+    /// See [`crate::Deliveries::ack_each`].
     pub fn renew(&self) -> Result<(), ClientError> {
         self.runtime.block_on(self.deliveries.renew())
     }

@@ -8,9 +8,10 @@ use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION, Welcome
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use std::future::poll_fn;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 
@@ -18,10 +19,10 @@ use tokio::sync::{Notify, mpsc};
 const CLOSED: &str = "the server has closed it";
 /// Room that is made for reading at a time.
 const READ_BYTES: usize = 256 << 10;
+/// Bytes that wait to be written, before more requests wait to be said: the server is slower than who asks.
+const SAID_BYTES_MAX: usize = 8 << 20;
 /// What was written once is room for what comes next, unless it was longer.
 const KEPT_BYTES_MAX: usize = 1 << 20;
-/// How often it is looked whether anybody still knows of the connection.
-const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
 /// An answer, whether others follow, and how many bytes it took.
 pub(crate) struct Answered {
@@ -30,18 +31,39 @@ pub(crate) struct Answered {
     pub(crate) bytes: u64,
 }
 
-/// See the module. It ends when the connection does; whoever waits then is told.
-pub(crate) struct Link {
+/// A connection that somebody uses: it ends when nobody does any more.
+pub(crate) struct Link(Arc<Wire>);
+
+impl Deref for Link {
+    type Target = Wire;
+
+    fn deref(&self) -> &Wire {
+        &self.0
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.0.end("nobody asks for anything any more");
+    }
+}
+
+/// What those who use a connection share with the tasks that read and write. It ends when the connection does; whoever waits
+/// then is told.
+pub(crate) struct Wire {
     /// Where it can be written to at once: what is encrypted on its way is written by a task alone.
     plain: Option<Plain>,
     outgoing: Mutex<Said>,
     /// Told when there is something to write.
     written: Notify,
+    /// Bytes of `outgoing`, as they were when it was put or taken, and who waits for it to be taken.
+    said_bytes: AtomicUsize,
+    taken: Notify,
     asking: Mutex<Asking>,
     welcome: Welcome,
     /// Why it has ended, if it has.
     over: OnceLock<String>,
-    /// Told to who writes.
+    /// Told to who reads and writes.
     ended: Notify,
 }
 
@@ -80,6 +102,14 @@ impl Link {
         }
     }
 
+    /// Asks; the one answer can be awaited.
+    pub(crate) fn ask(self: &Arc<Self>, request: &Request<'_>) -> Result<Asked, ClientError> {
+        let number = self.send(request, Waiting::default())?;
+        Ok(Asked { link: Arc::clone(self), number, is_over: false })
+    }
+}
+
+impl Wire {
     pub(crate) fn is_over(&self) -> bool {
         self.over.get().is_some()
     }
@@ -89,10 +119,17 @@ impl Link {
         ClientError::Lost { reason: self.over.get().cloned().unwrap_or_default() }
     }
 
-    /// Asks; the one answer can be awaited.
-    pub(crate) fn ask(self: &Arc<Self>, request: &Request<'_>) -> Result<Asked, ClientError> {
-        let number = self.send(request, Waiting::default())?;
-        Ok(Asked { link: Arc::clone(self), number, is_over: false })
+    /// Waits until what was said before is on its way: whoever asks for much holds no more memory than that.
+    pub(crate) async fn room(&self) {
+        while self.said_bytes.load(Ordering::Acquire) >= SAID_BYTES_MAX && !self.is_over() {
+            let taken = self.taken.notified();
+            tokio::pin!(taken);
+            // Several may wait: each has to be waiting before it looks again.
+            taken.as_mut().enable();
+            if self.said_bytes.load(Ordering::Acquire) >= SAID_BYTES_MAX && !self.is_over() {
+                taken.await;
+            }
+        }
     }
 
     /// Asks for answers that go on. Returns the request's number, too.
@@ -128,6 +165,7 @@ impl Link {
             {
                 said.buffer.advance(written);
             }
+            self.said_bytes.store(said.buffer.len(), Ordering::Release);
             sent.map(|()| said.buffer.is_empty())
         };
         match sent {
@@ -150,7 +188,19 @@ impl Link {
         let _ = self.over.set(reason.into());
         self.tell_all();
         self.written.notify_one();
-        self.ended.notify_one();
+        self.taken.notify_waiters();
+        self.ended.notify_waiters();
+    }
+
+    /// Waits until it is over.
+    async fn ended(&self) {
+        let ended = self.ended.notified();
+        tokio::pin!(ended);
+        // Waiting before looking: an end in between is noticed.
+        ended.as_mut().enable();
+        if !self.is_over() {
+            ended.await;
+        }
     }
 
     /// Tells whoever waits that it is over.
@@ -256,7 +306,8 @@ where
             break frame;
         }
         if incoming.read_buf(&mut buffer).await.map_err(lost)? == 0 {
-            return Err(ClientError::Lost { reason: CLOSED.to_owned() });
+            let hint = if plain.is_some() { "; perhaps it expects encrypted connections" } else { "" };
+            return Err(ClientError::Lost { reason: format!("{CLOSED}{hint}") });
         }
     };
     let welcome = match Answer::decode(header.kind, &body) {
@@ -264,37 +315,39 @@ where
         Ok(Answer::Failed(failure)) => return Err(failure.into()),
         _ => return Err(ClientError::Nonsense("it is no welcome".to_owned())),
     };
-    let link = Arc::new(Link {
+    let wire = Arc::new(Wire {
         plain,
         outgoing: Mutex::default(),
         written: Notify::new(),
+        said_bytes: AtomicUsize::new(0),
+        taken: Notify::new(),
         asking: Mutex::default(),
         welcome,
         over: OnceLock::new(),
         ended: Notify::new(),
     });
-    tokio::spawn(listen(Arc::clone(&link), incoming, buffer));
-    tokio::spawn(write(Arc::clone(&link), outgoing));
-    Ok(link)
+    tokio::spawn(listen(Arc::clone(&wire), incoming, buffer));
+    tokio::spawn(write(Arc::clone(&wire), outgoing));
+    Ok(Arc::new(Link(wire)))
 }
 
 /// Takes answers until the connection ends.
-async fn listen(link: Arc<Link>, mut incoming: impl AsyncRead + Unpin, mut buffer: BytesMut) {
+async fn listen(wire: Arc<Wire>, mut incoming: impl AsyncRead + Unpin, mut buffer: BytesMut) {
     let mut answers = Vec::new();
     loop {
         let taken = take(&mut buffer, &mut answers);
-        link.answer(&mut answers);
+        wire.answer(&mut answers);
         if let Err(reason) = taken {
-            return link.end(reason);
+            return wire.end(reason);
         }
         buffer.reserve(READ_BYTES);
         tokio::select! {
             read = incoming.read_buf(&mut buffer) => match read {
                 Ok(1..) => {}
-                Ok(0) => return link.end(CLOSED),
-                Err(error) => return link.end(error.to_string()),
+                Ok(0) => return wire.end(CLOSED),
+                Err(error) => return wire.end(error.to_string()),
             },
-            () = over(&link) => return link.end("nobody asks for anything any more"),
+            () = wire.ended() => return,
         }
     }
 }
@@ -315,33 +368,34 @@ fn take(buffer: &mut BytesMut, answers: &mut Vec<(Header, Answered)>) -> Result<
             }
             Err(malformed) => return Err(malformed.to_string()),
         };
+        // What the server says of itself: why it ends the connection.
+        if let (0, Answer::Failed(failure)) = (header.request, &answer) {
+            return Err(failure.to_string());
+        }
         answers.push((header, Answered { answer, has_more, bytes }));
     }
     Ok(())
 }
 
-/// Waits until nobody but the connection's own tasks knows of it, or it is over.
-async fn over(link: &Arc<Link>) {
-    while Arc::strong_count(link) > 2 && !link.is_over() {
-        tokio::time::sleep(LOOK_PERIOD).await;
-    }
-}
-
 /// Writes what is said, until the connection ends.
-async fn write(link: Arc<Link>, mut outgoing: impl AsyncWrite + Unpin) {
+async fn write(wire: Arc<Wire>, mut outgoing: impl AsyncWrite + Unpin) {
     let mut buffer = BytesMut::new();
     loop {
         buffer.clear();
         {
-            let mut said = link.outgoing.lock();
+            let mut said = wire.outgoing.lock();
             std::mem::swap(&mut said.buffer, &mut buffer);
             said.is_writing = !buffer.is_empty();
+            wire.said_bytes.store(0, Ordering::Release);
+        }
+        if buffer.len() >= SAID_BYTES_MAX {
+            wire.taken.notify_waiters();
         }
         if buffer.is_empty() {
-            if link.is_over() {
+            if wire.is_over() {
                 return;
             }
-            link.written.notified().await;
+            wire.written.notified().await;
             // Whoever else is about to say something goes with it.
             tokio::task::yield_now().await;
             continue;
@@ -353,9 +407,9 @@ async fn write(link: Arc<Link>, mut outgoing: impl AsyncWrite + Unpin) {
         tokio::select! {
             biased;
             written = writing => if let Err(error) = written {
-                return link.end(error.to_string());
+                return wire.end(error.to_string());
             },
-            () = link.ended.notified() => return,
+            () = wire.ended() => return,
         }
         if buffer.capacity() > KEPT_BYTES_MAX {
             buffer = BytesMut::new();

@@ -121,7 +121,9 @@ impl Client {
                     }
                     error
                 }
-                Ok(Err((error, _))) => return Err(lost.unwrap_or(error)),
+                Ok(Err((error, _))) => {
+                    return Err(if repeat == Repeat::ById { lost.unwrap_or(error) } else { error });
+                }
             };
             let pause = pauses.next();
             if Instant::now() + pause >= deadline {
@@ -135,6 +137,7 @@ impl Client {
     /// Asks once. A failure comes with whether the request had been sent.
     async fn attempt(&self, request: &Request<'_>) -> Result<Answer, (ClientError, bool)> {
         let link = self.link().await.map_err(|error| (error, false))?;
+        link.room().await;
         let asked = link.ask(request).map_err(|error| (error, false))?;
         asked.answer().await.map_err(|error| (error, true))
     }

@@ -55,7 +55,7 @@ impl SubscriptionMember for Deliveries {
     }
 
     async fn ack(&self, ids: &[DeliveryId]) -> Result<(), StoreError> {
-        Ok(Self::ack(self, ids).await?)
+        Ok(self.ack_each(ids).await?)
     }
 
     async fn nack(&self, id: DeliveryId, nack: &Nack<'_>) -> Result<(), StoreError> {

@@ -299,14 +299,22 @@ impl Deliveries {
     ///
     /// # Errors
     /// See [`ClientError`]; [`ClientError::Lost`]: the connection was, and with it the membership.
-    pub async fn ack(&self, ids: &[DeliveryId]) -> Result<(), ClientError> {
+    pub async fn ack_each(&self, ids: &[DeliveryId]) -> Result<(), ClientError> {
         self.say(&Request::Ack(self.flow.request, ids.to_vec())).await
+    }
+
+    /// An event is done with.
+    ///
+    /// # Errors
+    /// As those of [`Deliveries::ack_each`].
+    pub async fn ack(&self, id: DeliveryId) -> Result<(), ClientError> {
+        self.ack_each(&[id]).await
     }
 
     /// An event could not be handled.
     ///
     /// # Errors
-    /// As those of [`Deliveries::ack`].
+    /// As those of [`Deliveries::ack_each`].
     pub async fn nack(&self, id: DeliveryId, nack: &Nack<'_>) -> Result<(), ClientError> {
         self.say(&Request::Nack(self.flow.request, id, nack.clone())).await
     }
@@ -314,7 +322,7 @@ impl Deliveries {
     /// The member needs more time.
     ///
     /// # Errors
-    /// As those of [`Deliveries::ack`].
+    /// As those of [`Deliveries::ack_each`].
     pub async fn renew(&self) -> Result<(), ClientError> {
         self.say(&Request::Renew(self.flow.request)).await
     }

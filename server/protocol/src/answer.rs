@@ -278,6 +278,12 @@ impl Events {
         self.count += 1;
     }
 
+    /// How many there are so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count.into()
+    }
+
     /// Whether there is none yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {

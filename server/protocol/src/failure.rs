@@ -83,6 +83,12 @@ pub enum Failure {
     /// The server made a mistake.
     #[error("the server failed: {0}")]
     Internal(String),
+    /// This server does not do that, whoever asks for it.
+    #[error("the server does not do that: {reason}")]
+    Unsupported {
+        /// Why not.
+        reason: String,
+    },
     /// What only a newer client understands.
     #[error("{message} (code {code})")]
     Other {
@@ -116,6 +122,7 @@ impl Failure {
             Self::Fenced => 11,
             Self::Cancelled => 12,
             Self::Internal(_) => 13,
+            Self::Unsupported { reason } => put(14, to, reason),
             Self::Other { code, .. } => *code,
             Self::Append(error) => append_code(error, to),
             Self::Read(error) => read_code(error, to),
@@ -139,6 +146,7 @@ impl Failure {
             11 => Self::Fenced,
             12 => Self::Cancelled,
             13 => Self::Internal(message.to_owned()),
+            14 => Self::Unsupported { reason: Wire::take(data)? },
             200..300 => match append_error(code, message, data)? {
                 Some(error) => Self::Append(error),
                 None => Self::Other { code, message: message.to_owned() },

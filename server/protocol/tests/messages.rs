@@ -277,6 +277,7 @@ fn failures() -> Vec<Failure> {
         Failure::NotLeader { leader: Some(text()) },
         Failure::Fenced,
         Failure::Cancelled,
+        Failure::Unsupported { reason: "it is one store".to_owned() },
         Failure::Internal(text()),
         Failure::Other { code: 999, message: text() },
     ];

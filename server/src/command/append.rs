@@ -69,10 +69,10 @@ fn append_and_print(config: &Config, options: &Options, append: Append<'_>) -> R
     // Before the store is opened, and so perhaps created, for nothing.
     append.validate()?;
     let store = config.open_for_writing(&options.tuning)?;
-    let appended = store.append(append)?.wait()?;
+    let appended = store.append_and_wait(append)?;
     // Told before closing: the events are durable, whatever closing may meet.
     print(config.json, &appended)?;
-    Ok(store.close()?)
+    store.close()
 }
 
 /// Prints position and version of the last event.

@@ -5,7 +5,8 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::json;
 use crate::output::Output;
-use annals::{Read, ReadError, Store};
+use crate::source::Source;
+use annals::{Read, ReadError};
 
 /// Prints the selected events in their order, with or without `--json`.
 pub(super) fn run(config: &Config, options: &Export) -> Result<(), Failure> {
@@ -21,14 +22,14 @@ pub(super) fn run(config: &Config, options: &Export) -> Result<(), Failure> {
 }
 
 /// A stream that never was is an error; a mistyped name would pass for an empty answer.
-pub(super) fn require_stream(store: &Store, stream: &str) -> Result<(), Failure> {
+pub(super) fn require_stream(store: &Source, stream: &str) -> Result<(), Failure> {
     match store.head(stream)? {
         Some(_) => Ok(()),
         None => Err(Failure::NoStream { stream: stream.to_owned() }),
     }
 }
 
-fn print(store: &Store, read: Read<'_>, output: &mut Output) -> Result<(), Failure> {
+fn print(store: &Source, read: Read<'_>, output: &mut Output) -> Result<(), Failure> {
     for record in store.read(read)? {
         let record = record?;
         output.write(|out| json::write_event(out, &record))?;

@@ -8,10 +8,8 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::StopRequest;
-use annals::{
-    Follow, Followed, Following, Member, NewSubscription, Position, ReadError, Store, SubscriptionError,
-    Version,
-};
+use crate::source::{Following, Member, Source};
+use annals::{Follow, Followed, NewSubscription, Position, ReadError, SubscriptionError, Version};
 use std::time::Duration;
 
 /// How long a wait for new events lasts before signals are looked at again.
@@ -34,7 +32,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let mut failed_attempts = 0;
     let mut following = store.follow(&follow);
     while !stop.is_set() {
-        match following.map_err(Failure::from).and_then(|following| {
+        match following.and_then(|following| {
             failed_attempts = 0;
             print(following, &mut follow, &mut output, config.json, &stop)
         }) {
@@ -78,20 +76,20 @@ fn run_as_member(config: &Config, options: &Options, name: &str) -> Result<(), F
         .and_then(|mut member| print_deliveries(&mut member, &mut output, config.json, &stop));
     let printed = output.finish(printed);
     let closed = store.close();
-    printed.and_then(|()| Ok(closed?))
+    printed.and(closed)
 }
 
 /// Joins the subscription; creates it where there is none. What was given must be what it is.
-fn attach(store: &Store, options: &Options, name: &str) -> Result<Member, Failure> {
+fn attach(store: &Source, options: &Options, name: &str) -> Result<Member, Failure> {
     let given = options.selection.read();
     let asked = new_for_printing(name, given, options.from.unwrap_or(Start::Next));
     let there = match store.subscription(name) {
         Ok(there) => there.settings,
-        Err(SubscriptionError::Unknown { .. }) => {
+        Err(Failure::Subscription(SubscriptionError::Unknown { .. })) => {
             store.create_subscription(&asked)?;
-            return Ok(store.join(name)?);
+            return store.join(name);
         }
-        Err(error) => return Err(error.into()),
+        Err(failure) => return Err(failure),
     };
     let is_selected = asked.stream.is_some() || !asked.query.is_all();
     let like_asked = NewSubscription {
@@ -101,7 +99,7 @@ fn attach(store: &Store, options: &Options, name: &str) -> Result<Member, Failur
         ..there.clone()
     };
     match there.difference(&like_asked) {
-        None => Ok(store.join(name)?),
+        None => store.join(name),
         Some(difference) => {
             Err(SubscriptionError::Exists { name: name.to_owned(), difference: difference.into() }.into())
         }
@@ -121,7 +119,7 @@ fn print_deliveries(
                 output.flush()?;
                 match member.ack(delivery.id) {
                     // Whoever reads the output has taken too long: it was handed out again, and will be printed again.
-                    Err(SubscriptionError::NotInFlight { .. }) => {}
+                    Err(Failure::Subscription(SubscriptionError::NotInFlight { .. })) => {}
                     acknowledged => acknowledged?,
                 }
             }

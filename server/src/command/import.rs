@@ -16,7 +16,8 @@ use crate::lines::{Lines, Received};
 use crate::output::Output;
 use crate::progress::{Progress, Unit};
 use crate::signals::StopRequest;
-use annals::{NewEvent, Position, Read, Store, Timestamp, Uuid, limits};
+use crate::source::Source;
+use annals::{NewEvent, Position, Read, Timestamp, Uuid, limits};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -51,7 +52,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
         store: &store,
         batch_events,
         skip_bad: options.skip_bad,
-        known: Known::new(store.next_position() == Position::ZERO),
+        known: Known::new(store.next_position()? == Position::ZERO),
         times: TimeRule::new(clock::now),
         flight: Flight::default(),
         notes: Notes::new(config.json),
@@ -64,7 +65,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let summary = import.summary(stopwatch.elapsed());
     let outcome = worse(outcome, settled);
     let printed = print(config.json, &summary);
-    let closed = store.close().map_err(Failure::from);
+    let closed = store.close();
     outcome.and(printed).and(closed)
 }
 
@@ -89,7 +90,7 @@ fn worse(taken: Result<(), Failure>, settled: Result<(), Failure>) -> Result<(),
 
 /// An import under way.
 struct Import<'s> {
-    store: &'s Store,
+    store: &'s Source,
     batch_events: usize,
     skip_bad: bool,
     known: Known,

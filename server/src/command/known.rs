@@ -9,7 +9,8 @@
 //! Nor would a cursor of the store: it says how many lines were taken, and not that the file is still the same before them.
 
 use crate::failure::Failure;
-use annals::{NewEvent, Read, Store, Uuid, Version};
+use crate::source::Source;
+use annals::{NewEvent, Read, Uuid, Version};
 use hashbrown::hash_map::EntryRef;
 use hashbrown::{HashMap, HashSet};
 use std::ops::Range;
@@ -196,7 +197,7 @@ impl StoredIds {
     }
 }
 
-impl Stored for Store {
+impl Stored for Source {
     fn count(&self, stream: &str) -> Result<u64, Failure> {
         Ok(self.head(stream)?.map_or(0, |head| head.version.plus(1).get()))
     }

@@ -15,18 +15,21 @@ mod sending;
 mod serve;
 mod snapshot;
 mod stat;
+mod store;
 mod streams;
 mod subscription;
 mod timing;
+mod tls;
 mod token;
 pub(crate) mod values;
 mod verify;
 
-use crate::config::Config;
+use crate::config::{Config, Places, Strength};
 use crate::failure::{EXIT_USAGE, Failure};
 use arguments::{Arguments, Command, Directory};
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write;
@@ -40,8 +43,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // Parsing may fail before it has seen --json, and the message must be right even so.
     let json = arguments.iter().any(|argument| argument == "--json");
-    let outcome = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => dispatch(&arguments),
+    let parsed = Arguments::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, matches)));
+    let outcome = match parsed {
+        Ok((arguments, matches)) => dispatch(&arguments, &matches),
         Err(error) => return answer_parse_error(&error, json),
     };
     match outcome {
@@ -54,9 +60,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
-    let config = |directory: Option<&Path>| {
-        Config::resolve(directory.or(arguments.data.as_deref()), &arguments.common)
+fn dispatch(arguments: &Arguments, matches: &ArgMatches) -> Result<(), Failure> {
+    let config =
+        |directory: Option<&Path>| Config::resolve(places(directory, arguments, matches), &arguments.common);
+    let at_all = |directory: &Directory| {
+        Config::resolve_all(places(directory.data.as_deref(), arguments, matches), &arguments.common)
     };
     let at = |directory: &Directory| config(directory.data.as_deref());
     match &arguments.command {
@@ -68,20 +76,40 @@ fn dispatch(arguments: &Arguments) -> Result<(), Failure> {
         Command::Streams(options) => streams::run(&at(&options.directory)?, options),
         Command::Stat(directory) => stat::run(&at(directory)?),
         Command::Verify(directory) => verify::run(&at(directory)?),
-        Command::Serve(options) => {
-            let data = options.directory.data.as_deref().or(arguments.data.as_deref());
-            serve::run(&Config::resolve_all(data, &arguments.common)?, options)
-        }
+        Command::Serve(options) => serve::run(&at_all(&options.directory)?, options),
         Command::Snapshot(options) => snapshot::run(&at(&options.directory)?, options),
         Command::Subscription(options) => subscription::run(&at(&options.directory)?, options),
-        Command::Store(_) => not_yet("store"),
-        Command::Token(options) => token::run(&at(&options.directory)?, options),
-        Command::Tls(_) => not_yet("tls"),
+        Command::Store(options) => store::run(
+            &Config::resolve_stores(
+                places(options.directory.data.as_deref(), arguments, matches),
+                &arguments.common,
+            )?,
+            options,
+        ),
+        Command::Token(options) => token::run(&at_all(&options.directory)?, options),
+        Command::Tls(options) => tls::run(&at_all(&Directory::default())?, options),
         Command::Replay(_) => not_yet("replay"),
         Command::Trace(_) => not_yet("trace"),
         Command::Completions(options) => documents::completions(options),
         Command::Man(options) => documents::man(options),
     }
+}
+
+/// Where the store is, and how strongly that is said.
+fn places<'a>(directory: Option<&'a Path>, arguments: &'a Arguments, matches: &ArgMatches) -> Places<'a> {
+    let strength = |is_flag| if is_flag { Strength::Flag } else { Strength::Environment };
+    // Deeper in the command line, --data of `append` is the event's.
+    let is_data_flag = matches.value_source("data") == Some(ValueSource::CommandLine);
+    let data = directory.map(|data| (data, Strength::Flag));
+    let data = data.or(arguments.data.as_deref().map(|data| (data, strength(is_data_flag))));
+    let server = arguments.common.server.as_deref();
+    Places { data, server: server.map(|server| (server, strength(is_flag(matches, "server")))) }
+}
+
+/// Whether an option of every command is on the command line, before or behind the name of a command.
+fn is_flag(matches: &ArgMatches, id: &str) -> bool {
+    matches.value_source(id) == Some(ValueSource::CommandLine)
+        || matches.subcommand().is_some_and(|(_, matches)| is_flag(matches, id))
 }
 
 fn not_yet(command: &str) -> Result<(), Failure> {
@@ -117,7 +145,6 @@ fn tell(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

@@ -8,8 +8,9 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::json;
 use crate::output::Output;
+use crate::source::Source;
 use crate::time;
-use annals::{Bound, Position, Read, ReadError, Record, Store, Touched, Version};
+use annals::{Bound, Position, Read, ReadError, Record, Touched, Version};
 use serde_json::json;
 use std::io::{self, Write};
 
@@ -27,7 +28,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
 }
 
 fn print(
-    store: &Store,
+    store: &Source,
     request: Read<'_>,
     output: &mut Output,
     json: bool,
@@ -38,7 +39,11 @@ fn print(
         print_event(output, &record?, json)?;
     }
     if explain {
-        let Touched { events, bytes, leaps } = records.touched();
+        let Some(Touched { events, bytes, leaps }) = records.touched() else {
+            return Err(Failure::Usage(
+                "--explain is about the files of a store; give --data DIR".to_owned(),
+            ));
+        };
         tell(&if json {
             json!({"events_touched": events, "bytes_touched": bytes, "leaps": leaps}).to_string()
         } else {

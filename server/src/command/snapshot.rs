@@ -6,8 +6,9 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::json::is_plain_json;
 use crate::output::Output;
+use crate::source::Source;
 use crate::time;
-use annals::{PassedOver, ReadError, Snapshot, Store, Version};
+use annals::{PassedOver, Snapshot, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -52,7 +53,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
             }
             let version = choice.version.map(Version::new);
             let deleted = store.delete_snapshots(&choice.stream, &choice.name, version);
-            Ok(deleted.and_then(|()| store.close())?)
+            deleted.and_then(|()| store.close())
         }
     }
 }
@@ -107,7 +108,7 @@ fn no_snapshot(choice: &SnapshotChoice) -> Failure {
 }
 
 /// Those that can be used; the others are noted.
-fn usable(config: &Config, store: &Store, stream: &str) -> Result<Vec<Snapshot>, ReadError> {
+fn usable(config: &Config, store: &Source, stream: &str) -> Result<Vec<Snapshot>, Failure> {
     let (snapshots, passed_over) = store.snapshots(stream)?;
     let notes = Notes::new(config.json);
     passed_over.iter().for_each(|PassedOver { version, reason }| {

@@ -18,14 +18,11 @@ struct Line<'a> {
 pub(super) fn run(config: &Config, options: &Streams) -> Result<(), Failure> {
     let store = config.open_for_reading()?;
     let mut output = Output::open();
-    let printed = store.streams().map_err(Failure::from).and_then(|streams| {
-        for entry in streams {
-            let (stream, head) = entry?;
-            if is_wanted(&stream, options) {
-                print(&mut output, &Line { stream: &stream, head: head.version.get() }, config.json)?;
-            }
+    let printed = store.each_stream(|stream, head| {
+        if !is_wanted(stream, options) {
+            return Ok(());
         }
-        Ok(())
+        print(&mut output, &Line { stream, head: head.version.get() }, config.json)
     });
     output.finish(printed)
 }

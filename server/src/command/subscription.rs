@@ -8,9 +8,10 @@ use crate::config::Config;
 use crate::failure::Failure;
 use crate::json;
 use crate::output::Output;
+use crate::source::Source;
 use crate::time;
 use annals::{
-    Bound, Membership, NewSubscription, Parked, ParkedChoice, Position, QueryItem, Read, Start, Store,
+    Bound, Membership, NewSubscription, Parked, ParkedChoice, Position, QueryItem, Read, Start,
     SubscriptionStatus, Timestamp, Version,
 };
 use serde::Serialize;
@@ -61,11 +62,11 @@ struct ParkedLine<'a> {
 
 /// Does what is asked for.
 pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
-    let write = |change: &dyn Fn(&Store) -> Result<(), Failure>| {
+    let write = |change: &dyn Fn(&Source) -> Result<(), Failure>| {
         let store = config.open_existing_for_writing()?;
         let changed = change(&store);
         let closed = store.close();
-        changed.and_then(|()| Ok(closed?))
+        changed.and(closed)
     };
     match &options.action {
         Action::Create(create) => write(&|store| {
@@ -83,10 +84,10 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
         Action::List => list(config),
         Action::Show(name) => show(config, &name.name),
         Action::Reset { name, from } => {
-            write(&|store| Ok(store.reset_subscription(&name.name, start_of(*from, false))?))
+            write(&|store| store.reset_subscription(&name.name, start_of(*from, false)))
         }
-        Action::Stop { name, reason } => write(&|store| Ok(store.stop_subscription(&name.name, reason)?)),
-        Action::Resume(name) => write(&|store| Ok(store.resume_subscription(&name.name)?)),
+        Action::Stop { name, reason } => write(&|store| store.stop_subscription(&name.name, reason)),
+        Action::Resume(name) => write(&|store| store.resume_subscription(&name.name)),
         Action::Parked(name) => parked(config, &name.name),
         Action::Replay { name, position } => {
             let which = chosen(position);
@@ -96,7 +97,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
             let which = chosen(position);
             write(&|store| tell(config, "discarded", store.discard_parked(&name.name, &which)?))
         }
-        Action::Delete(name) => write(&|store| Ok(store.delete_subscription(&name.name)?)),
+        Action::Delete(name) => write(&|store| store.delete_subscription(&name.name)),
     }
 }
 
@@ -190,7 +191,7 @@ fn parked(config: &Config, name: &str) -> Result<(), Failure> {
     output.finish(printed)
 }
 
-fn parked_line<'a>(store: &Store, parked: &'a Parked) -> Result<ParkedLine<'a>, Failure> {
+fn parked_line<'a>(store: &Source, parked: &'a Parked) -> Result<ParkedLine<'a>, Failure> {
     // Why it was parked is told even where the event cannot be read.
     let event = store.read(Read::all().from(parked.position).limit(1))?.next().and_then(Result::ok);
     let event = event.and_then(|record| {

@@ -20,6 +20,11 @@ pub(super) fn path(config: &Config, given: Option<&Path>) -> PathBuf {
 /// Does what is asked for.
 pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let path = path(config, options.tokens.as_deref());
+    // Held until the end: of two who change it at a time, neither undoes what the other did.
+    let _alone = match &options.action {
+        Action::List => None,
+        _ => Some(tokens::lock(&path).map_err(|error| Failure::io("lock", &path, error))?),
+    };
     let mut known = tokens::read(&path).map_err(|error| Failure::io("read", &path, error))?;
     let mut output = Output::open();
     let done = match &options.action {

@@ -3,10 +3,10 @@
 use crate::time;
 use annals::{DeliveryOrder, DiskChoice, ExpectedVersion, Timestamp, Version};
 use clap::ValueEnum;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How the log is written, by name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DiskName {
     /// The first of the others that works where the store is
@@ -27,6 +27,35 @@ impl DiskName {
             Self::Ring => DiskChoice::Ring,
             Self::Direct => DiskChoice::Direct,
             Self::Buffered => DiskChoice::Buffered,
+        }
+    }
+}
+
+/// How much of what happens is written to standard error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    /// Nothing
+    Off,
+    /// What went wrong, and needs somebody
+    Error,
+    /// What was refused or is suspicious, too
+    Warn,
+    /// What the server and its stores begin and end, too
+    Info,
+    /// Each connection, too
+    Debug,
+}
+
+impl LogLevel {
+    /// `None`: nothing is written.
+    pub(crate) fn filter(self) -> Option<tracing::Level> {
+        match self {
+            Self::Off => None,
+            Self::Error => Some(tracing::Level::ERROR),
+            Self::Warn => Some(tracing::Level::WARN),
+            Self::Info => Some(tracing::Level::INFO),
+            Self::Debug => Some(tracing::Level::DEBUG),
         }
     }
 }

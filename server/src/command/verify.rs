@@ -57,11 +57,11 @@ fn verify(config: &Config) -> Result<Verified, Failure> {
         opened => opened?,
     };
     let mut progress = Progress::start(Unit::Events);
-    let outcome = store.verify(&mut |done, total| progress.show(done, Some(total)));
+    let outcome = store.verify(|done, total| progress.show(done, Some(total)));
     progress.clear();
     match outcome {
-        Err(ReadError::Damage(damage)) => Ok(only(damage)),
-        outcome => Ok(outcome?),
+        Err(Failure::Read(ReadError::Damage(damage))) => Ok(only(damage)),
+        outcome => outcome,
     }
 }
 

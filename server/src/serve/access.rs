@@ -1,13 +1,13 @@
 //! What a request needs, and whether its client may have it.
 
-use crate::tokens::{Right, Tokens};
+use crate::tokens::{LOOK_PERIOD, Right, Token, Tokens};
 use annals::{Condition, Query};
 use annals_protocol::{Failure, Request};
 use std::sync::Arc;
 
 /// Who a client is. `None`: anybody, who may do anything.
 #[derive(Clone, Debug)]
-pub(super) struct Access(Option<(Arc<Tokens>, String)>);
+pub(super) struct Access(Option<(Arc<Tokens>, Token)>);
 
 impl Access {
     /// Whoever has this token.
@@ -16,10 +16,27 @@ impl Access {
         Ok(Self(Some((Arc::clone(tokens), tokens.identify(token)?))))
     }
 
+    /// What the client is called, where there are tokens.
+    pub(super) fn name(&self) -> &str {
+        self.0.as_ref().map_or("anybody", |(_, token)| &token.name)
+    }
+
+    /// Ends when the token is revoked, or allows something else than it did.
+    pub(super) async fn revoked(&self) {
+        let Some((tokens, token)) = &self.0 else { return std::future::pending().await };
+        while tokens.check(token).is_ok() {
+            tokio::time::sleep(LOOK_PERIOD).await;
+        }
+    }
+
     /// Whether the client may use a store at all.
+    pub(super) fn is_for(&self, store: &str) -> bool {
+        self.0.as_ref().is_none_or(|(_, token)| token.is_for(store))
+    }
+
+    /// The same; else why not.
     pub(super) fn check_store(&self, store: &str) -> Result<(), Failure> {
-        let Some((tokens, name)) = &self.0 else { return Ok(()) };
-        if tokens.named(name)?.is_for(store) {
+        if self.is_for(store) {
             return Ok(());
         }
         Err(Failure::Forbidden { what: format!("use the store \"{}\"", store.escape_debug()) })
@@ -27,8 +44,13 @@ impl Access {
 
     /// Whether the client may have this done to a store.
     pub(super) fn check(&self, store: &str, request: &Request<'_>) -> Result<(), Failure> {
-        let Some((tokens, name)) = &self.0 else { return Ok(()) };
-        let token = tokens.named(name)?;
+        let Some((tokens, token)) = &self.0 else { return Ok(()) };
+        tokens.check(token)?;
+        // What is about another store needs the right to that.
+        let store = match request {
+            Request::CreateStore(name) | Request::DropStore(name) => name,
+            _ => store,
+        };
         let needs = needs(request);
         let refused = needs.iter().find(|(right, stream)| !token.allows(*right, store, stream.as_deref()));
         let Some((right, stream)) = refused else { return Ok(()) };
@@ -54,7 +76,8 @@ fn needs(request: &Request<'_>) -> Vec<Need> {
         | Request::Ping
         | Request::Cancel(_)
         | Request::Credit(..)
-        | Request::OpenStore(_) => Vec::new(),
+        | Request::OpenStore(_)
+        | Request::Stores => Vec::new(),
         Request::Append(append) => {
             let mut needs: Vec<Need> = Vec::new();
             let mut need = |right, stream: Option<&str>| {

@@ -1,24 +1,27 @@
 //! A connection: frames come in, are told apart, and lead to work.
 
-use super::Context;
 use super::access::Access;
 use super::handler::{Asked, Session, is_about_another};
 use super::outgoing::{self, Outgoing};
+use super::{Context, now};
 use annals_protocol::frame::{self, Header};
 use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION, Welcome};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// Requests that are handed on together, and how often before any of them are looked at.
 const ASKED_MAX: usize = 64;
 const REQUESTS_AHEAD: usize = 4;
 /// Room is made for so many bytes at a time: what a frame claims to be is believed as it arrives.
 const READ_BYTES: usize = 64 << 10;
+/// Who has not said who it is may say no more than that.
+const HELLO_BYTES_MAX: usize = 256 << 10;
 /// How long a connection that ends may take to write what is under way.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -47,19 +50,23 @@ impl From<frame::FrameError> for End {
 pub(super) struct Connection<R> {
     context: Arc<Context>,
     outgoing: Arc<Outgoing>,
+    peer: SocketAddr,
     incoming: R,
     buffer: BytesMut,
 }
 
 /// Serves a client until it leaves, breaks the rules, or the server stops.
-pub(super) async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, context: Arc<Context>) {
-    let limits = context.limits;
+pub(super) async fn serve(
+    socket: impl AsyncRead + AsyncWrite + Unpin,
+    peer: SocketAddr,
+    context: Arc<Context>,
+) {
     let (incoming, to) = tokio::io::split(socket);
-    let (outgoing, frames) = Outgoing::new(limits.requests, limits.bytes);
+    let (outgoing, frames) = Outgoing::new(&context.limits, &context.metrics);
     let outgoing = Arc::new(outgoing);
     let mut stopping = context.stopping.clone();
     let mut connection =
-        Connection { context, outgoing: Arc::clone(&outgoing), incoming, buffer: BytesMut::new() };
+        Connection { context, outgoing: Arc::clone(&outgoing), peer, incoming, buffer: BytesMut::new() };
     let writing = outgoing::write(&outgoing, frames, to);
     tokio::pin!(writing);
     let end = tokio::select! {
@@ -101,16 +108,30 @@ impl<R: AsyncRead + Unpin> Connection<R> {
     async fn converse(&mut self) -> Result<std::convert::Infallible, End> {
         let handshake = self.context.limits.handshake;
         let greeted = timeout(handshake, self.greet()).await;
-        let session = greeted.unwrap_or_else(|_| Err(late("the handshake")))?;
+        let greeted = greeted.unwrap_or_else(|_| Err(late("the handshake")));
+        let session = greeted.inspect_err(|end| {
+            self.context.metrics.connections_refused.inc();
+            if let End::Failed(reason) = end {
+                tracing::warn!(peer = %self.peer, %reason, "refused");
+            }
+        })?;
         // What may wait or touch what is not in memory is not done here.
         let (requests, incoming) = mpsc::channel(REQUESTS_AHEAD);
         let session = Arc::new(session);
         self.context.waiting.spawn(Arc::clone(&session).live(incoming));
-        loop {
-            // Who does not read what it asked for is not asked what else it wants.
-            self.outgoing.room().await;
-            let first = self.next().await?;
-            self.take_all(&session, &requests, first).await?;
+        let revoked = session.access.clone();
+        let living = async {
+            loop {
+                // Who does not read what it asked for is not asked what else it wants.
+                self.outgoing.room().await;
+                let first = self.next(self.context.limits.body_bytes).await?;
+                self.take_all(&session, &requests, first).await?;
+            }
+        };
+        tokio::select! {
+            ended = living => ended,
+            // Whatever it has under way, too.
+            () = revoked.revoked() => Err(End::Failed(Failure::Unauthenticated)),
         }
     }
 
@@ -126,7 +147,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             return Err(End::Failed(Failure::Malformed("this is no Annals client".to_owned())));
         }
         self.buffer.advance(PREFACE.len());
-        let (header, body) = self.next().await?;
+        let (header, body) = self.next(HELLO_BYTES_MAX).await?;
         let request = Request::decode(header.kind, &body);
         let Ok(Request::Hello(hello)) = request else {
             return Err(End::Failed(Failure::Malformed("the first message must be a hello".to_owned())));
@@ -134,8 +155,9 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         if !(hello.version_min..=hello.version_max).contains(&VERSION) {
             return Err(End::Failed(Failure::UnsupportedVersion { min: VERSION, max: VERSION }));
         }
-        let Hello { store, token, .. } = hello;
+        let Hello { client, store, token, .. } = hello;
         let access = Access::identify(self.context.tokens.as_ref(), token.as_deref()).map_err(End::Failed)?;
+        let name = access.name().to_owned();
         let limits = &self.context.limits;
         let welcome = Welcome {
             version: VERSION,
@@ -148,15 +170,16 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         let session =
             Session::new(&self.context, &self.outgoing, access, &store).await.map_err(End::Failed)?;
         self.outgoing.answer(header.request, &Answer::Welcome(welcome), false);
+        tracing::debug!(peer = %self.peer, client = &*client, name, store = &*store, "welcomed");
         Ok(session)
     }
 
     /// The next frame.
-    async fn next(&mut self) -> Result<(Header, Bytes), End> {
+    async fn next(&mut self, body_bytes_max: usize) -> Result<(Header, Bytes), End> {
         let limits = self.context.limits;
         let mut since = None;
         loop {
-            if let Some(frame) = frame::take(&mut self.buffer, limits.body_bytes)? {
+            if let Some(frame) = frame::take(&mut self.buffer, body_bytes_max)? {
                 return Ok(frame);
             }
             if self.buffer.is_empty() {
@@ -191,12 +214,12 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         requests: &mpsc::Sender<Vec<Asked>>,
         first: (Header, Bytes),
     ) -> Result<(), End> {
-        let (mut asked, mut next) = (Vec::new(), Some(first));
+        let (mut asked, mut next, since) = (Vec::new(), Some(first), now());
         while let Some((header, body)) = next {
             let bytes = frame::HEADER_BYTES + body.len();
             if is_about_another(header.kind) {
                 // Said of a request that is under way, it is none itself; but it comes behind that one.
-                asked.push(Asked { header, body, bytes: 0 });
+                asked.push(Asked { header, body, bytes: 0, since });
                 next = frame::take(&mut self.buffer, self.context.limits.body_bytes)?;
                 continue;
             }
@@ -204,7 +227,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
                 hand_on(session, requests, &mut asked).await?;
                 self.outgoing.enter(bytes).await;
             }
-            asked.push(Asked { header, body, bytes });
+            asked.push(Asked { header, body, bytes, since });
             if asked.len() >= ASKED_MAX {
                 hand_on(session, requests, &mut asked).await?;
             }
@@ -233,8 +256,4 @@ async fn hand_on(
 
 fn late(what: &str) -> End {
     End::Failed(Failure::Overloaded { what: format!("clients to wait longer for {what}") })
-}
-
-fn now() -> Instant {
-    Instant::now()
 }

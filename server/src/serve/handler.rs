@@ -3,54 +3,53 @@
 use super::Context;
 use super::access::Access;
 use super::outgoing::Outgoing;
-use super::streaming::{self, Flow, Streams};
+use super::stores::InUse;
+use super::streaming::Streams;
+use super::task::{self, Task, UnderWay};
 use annals::Store;
 use annals_protocol::frame::Header;
-use annals_protocol::{Answer, Consistency, Failure, Malformed, Request};
+use annals_protocol::{Answer, Failure, Malformed, Request};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// How long a read waits for a position that its client read elsewhere.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How often the progress of a verification is told.
-const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
-/// Stores that a connection may have handles of.
-const HANDLES_MAX: usize = 1_000;
+/// The stores that a connection has handles of; `None`: handle 0 of one who has named none.
+pub(super) type Handles = RwLock<Vec<Option<Arc<InUse>>>>;
 
 /// What is known of a client.
 #[derive(Debug)]
 pub(super) struct Session {
     context: Arc<Context>,
     outgoing: Arc<Outgoing>,
-    access: Access,
-    /// By their handles.
-    stores: Arc<RwLock<Vec<(String, Store)>>>,
+    pub(super) access: Access,
+    stores: Arc<Handles>,
     streams: Arc<Streams>,
     /// Requests that were handed on and not looked at yet.
     ahead: AtomicUsize,
 }
 
 impl Session {
-    /// Begins, with the store that has handle 0.
+    /// Begins, with the store that has handle 0; without a name, there is none.
     pub(super) async fn new(
         context: &Arc<Context>,
         outgoing: &Arc<Outgoing>,
         access: Access,
         store: &str,
     ) -> Result<Self, Failure> {
-        access.check_store(store)?;
-        let opened = open(context, store).await?;
+        let opened = if store.is_empty() {
+            None
+        } else {
+            access.check_store(store)?;
+            Some(task::open(context, store).await?)
+        };
         Ok(Self {
             context: Arc::clone(context),
             outgoing: Arc::clone(outgoing),
             access,
-            stores: Arc::new(RwLock::new(vec![(store.to_owned(), opened)])),
+            stores: Arc::new(RwLock::new(vec![opened])),
             streams: Arc::default(),
             ahead: AtomicUsize::new(0),
         })
@@ -60,10 +59,11 @@ impl Session {
     fn store_for(&self, handle: u32, request: &Request<'_>) -> Result<Store, Failure> {
         let stores = self.stores.read();
         let found = usize::try_from(handle).ok().and_then(|handle| stores.get(handle));
-        let (name, store) =
-            found.ok_or_else(|| Failure::NoStore { name: format!("with handle {handle}") })?;
-        self.access.check(name, request)?;
-        Ok(store.clone())
+        let Some(Some(open)) = found else {
+            return Err(Failure::NoStore { name: format!("with handle {handle}") });
+        };
+        self.access.check(&open.name, request)?;
+        Ok(open.store.clone())
     }
 
     /// Hears what is said of another request.
@@ -94,7 +94,7 @@ impl Session {
         let ticket = store.try_append(&append);
         let is_begun = ticket.is_ok();
         if let Ok(ticket) = ticket {
-            self.outgoing.append(asked.header.request, asked.bytes, ticket);
+            self.outgoing.append(asked.header.request, asked.bytes, ticket, asked.since);
         }
         is_begun
     }
@@ -143,15 +143,20 @@ impl Session {
         if let [append] = &appends[..]
             && let Ok(ticket) = store.try_append(append)
         {
-            self.outgoing.append(decoded[0].header.request, decoded[0].bytes, ticket);
+            self.outgoing.append(decoded[0].header.request, decoded[0].bytes, ticket, decoded[0].since);
             return;
         }
         // Whoever else is on this thread goes on elsewhere meanwhile.
         let tickets = tokio::task::block_in_place(|| store.append_each(&appends));
         for (asked, ticket) in decoded.into_iter().zip(tickets) {
             match ticket {
-                Ok(ticket) => self.outgoing.append(asked.header.request, asked.bytes, ticket),
-                Err(error) => self.refuse(asked, Failure::Append(error)),
+                Ok(ticket) => self.outgoing.append(asked.header.request, asked.bytes, ticket, asked.since),
+                Err(error) => {
+                    let refused = Err(error);
+                    self.outgoing.metrics.appended(&refused, asked.since.elapsed());
+                    let Err(error) = refused else { unreachable!("it was refused") };
+                    self.refuse(asked, Failure::Append(error));
+                }
             }
         }
     }
@@ -189,15 +194,9 @@ impl Session {
             store: store.expect("the request was decoded"),
             flow,
         };
-        tokio::spawn(async move {
-            if let Err(failure) = task.run(header.kind, body).await {
-                task.outgoing.answer(header.request, &Answer::Failed(failure), false);
-            }
-            if task.flow.is_some() {
-                task.streams.end(header.request);
-            }
-            task.outgoing.leave(bytes);
-        });
+        let mut under_way = UnderWay { task, bytes, is_answered: false };
+        self.context.metrics.requests.get_or_create(&[("kind", task::name_of(header.kind))]).inc();
+        tokio::spawn(async move { under_way.run(header.kind, body).await });
     }
 }
 
@@ -228,6 +227,8 @@ pub(super) struct Asked {
     pub(super) body: Bytes,
     /// What it takes of what the connection may have under way.
     pub(super) bytes: usize,
+    /// When it arrived.
+    pub(super) since: Instant,
 }
 
 impl Asked {
@@ -242,180 +243,4 @@ const APPEND: u16 = 10;
 /// Whether a message of this kind is said of another request: that it is cancelled, or given credit.
 pub(super) fn is_about_another(kind: u16) -> bool {
     matches!(kind, 4 | 5)
-}
-
-async fn open(context: &Arc<Context>, name: &str) -> Result<Store, Failure> {
-    let (stores, name) = (Arc::clone(&context.stores), name.to_owned());
-    let opened = context.waiting.spawn_blocking(move || stores.get(&name));
-    opened.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
-}
-
-/// A request on its way.
-struct Task {
-    context: Arc<Context>,
-    outgoing: Arc<Outgoing>,
-    stores: Arc<RwLock<Vec<(String, Store)>>>,
-    streams: Arc<Streams>,
-    access: Access,
-    request: u64,
-    store: Result<Store, Failure>,
-    /// Of one whose answers go on.
-    flow: Option<Arc<Flow>>,
-}
-
-impl Task {
-    async fn run(&self, kind: u16, body: Bytes) -> Result<(), Failure> {
-        let request = Request::decode(kind, &body).map_err(|error| Failure::Malformed(error.to_string()))?;
-        let flow = || self.flow.as_deref().expect("it has credit");
-        let store = || self.store.clone();
-        let to = (&*self.outgoing, self.request);
-        match request {
-            Request::Read(read, consistency, _) => {
-                let store = store()?;
-                self.catch_up(&store, consistency).await?;
-                streaming::read(&store, &read, flow(), to).await
-            }
-            Request::Follow(follow, _) => streaming::follow(&store()?, &follow, flow(), to).await,
-            Request::Load(load, _) => streaming::load(&store()?, &load, flow(), to).await,
-            Request::Streams(_) => streaming::heads(&store()?, flow(), to).await,
-            Request::Join(name, _) => streaming::join(&store()?, &name, flow(), to).await,
-            Request::OpenStore(name) => {
-                self.access.check_store(&name)?;
-                let opened = open(&self.context, &name).await?;
-                let handle = {
-                    let mut stores = self.stores.write();
-                    if stores.len() >= HANDLES_MAX {
-                        return Err(Failure::Overloaded { what: "stores open on one connection".to_owned() });
-                    }
-                    stores.push((name.into_owned(), opened));
-                    u32::try_from(stores.len() - 1).unwrap_or(u32::MAX)
-                };
-                self.outgoing.answer(self.request, &Answer::Store(handle), false);
-                Ok(())
-            }
-            Request::Verify => {
-                let (store, outgoing, request) = (store()?, Arc::clone(&self.outgoing), self.request);
-                let verified = self.context.waiting.spawn_blocking(move || {
-                    let mut told = Instant::now();
-                    store.verify(&mut |done, all| {
-                        if told.elapsed() >= PROGRESS_PERIOD {
-                            outgoing.answer(request, &Answer::Checked(done, all), true);
-                            told = Instant::now();
-                        }
-                    })
-                });
-                let verified = verified.await.map_err(|error| Failure::Internal(error.to_string()))?;
-                let answer = Answer::Verified(verified.map_err(Failure::Read)?);
-                self.outgoing.answer(self.request, &answer, false);
-                Ok(())
-            }
-            _ => {
-                // Decoded once more where it is done: it borrows from its body.
-                let (context, streams, store) =
-                    (Arc::clone(&self.context), Arc::clone(&self.streams), self.store.clone());
-                let answered = self.context.waiting.spawn_blocking(move || {
-                    let request = Request::decode(kind, &body)
-                        .map_err(|error| Failure::Malformed(error.to_string()))?;
-                    answer(&context, &streams, store, request)
-                });
-                let answer = answered.await.map_err(|error| Failure::Internal(error.to_string()))??;
-                let mut pieces = answer.into_pieces().into_iter().peekable();
-                while let Some(piece) = pieces.next() {
-                    self.outgoing.room().await;
-                    self.outgoing.answer(self.request, &piece, pieces.peek().is_some());
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Waits until what the client has read elsewhere is there.
-    async fn catch_up(&self, store: &Store, consistency: Consistency) -> Result<(), Failure> {
-        if consistency.level > 1 {
-            return Err(Failure::Malformed(format!("an unknown consistency level {}", consistency.level)));
-        }
-        let Some(position) = consistency.at_least else { return Ok(()) };
-        if store.next_position() > position {
-            return Ok(());
-        }
-        let store = store.clone();
-        let waited = self.context.waiting.spawn_blocking(move || store.wait_for(position, PATIENCE));
-        match waited.await.map_err(|error| Failure::Internal(error.to_string()))? {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                Err(Failure::Overloaded { what: format!("events to come before position {position}") })
-            }
-            Err(error) => Err(Failure::Read(error)),
-        }
-    }
-}
-
-/// Does what is asked for, and has one answer. It may wait.
-fn answer(
-    context: &Context,
-    streams: &Streams,
-    store: Result<Store, Failure>,
-    request: Request<'_>,
-) -> Result<Answer, Failure> {
-    let (read, append, subscription) = (Failure::Read, Failure::Append, Failure::Subscription);
-    let count = |count: usize| Answer::Count(count as u64);
-    let done = |()| Answer::Done;
-    match request {
-        Request::Ping => store.map(|_| Answer::Done),
-        Request::Stores => store.map(|_| Answer::Names(context.stores.names())),
-        Request::CreateStore(name) => store.and_then(|_| context.stores.create(&name)).map(done),
-        Request::DropStore(_) => Err(Failure::Forbidden { what: "drop stores".to_owned() }),
-        Request::Head(stream) => store?.head(&stream).map(Answer::Head).map_err(read),
-        Request::Cursor(name) => store?.cursor(&name).map(Answer::Cursor).map_err(read),
-        Request::Cursors => store?.cursors().map(Answer::Cursors).map_err(read),
-        Request::Stat => store?.stat().map(Answer::Stat).map_err(read),
-        Request::WriteSnapshot(snapshot, version) => {
-            store?.write_snapshot(&snapshot, version).map(done).map_err(append)
-        }
-        Request::Snapshots(stream) => {
-            let (snapshots, passed_over) = store?.snapshots(&stream).map_err(read)?;
-            Ok(Answer::Snapshots(snapshots, passed_over))
-        }
-        Request::SnapshotStreams => store?.snapshot_streams().map(Answer::Names).map_err(read),
-        Request::DeleteSnapshots(stream, name, version) => {
-            store?.delete_snapshots(&stream, &name, version).map(done).map_err(append)
-        }
-        Request::CreateSubscription(new) => {
-            store?.create_subscription(&new).map(Answer::Flag).map_err(subscription)
-        }
-        Request::DeleteSubscription(name) => {
-            store?.delete_subscription(&name).map(done).map_err(subscription)
-        }
-        Request::ResetSubscription(name, start) => {
-            store?.reset_subscription(&name, start).map(done).map_err(subscription)
-        }
-        Request::StopSubscription(name, reason) => {
-            store?.stop_subscription(&name, &reason).map(done).map_err(subscription)
-        }
-        Request::ResumeSubscription(name) => {
-            store?.resume_subscription(&name).map(done).map_err(subscription)
-        }
-        Request::Subscription(name) => {
-            let status = store?.subscription(&name).map_err(subscription)?;
-            Ok(Answer::Subscriptions(vec![status]))
-        }
-        Request::Subscriptions => store?.subscriptions().map(Answer::Subscriptions).map_err(subscription),
-        Request::Parked(name) => store?.parked(&name).map(Answer::Parked).map_err(subscription),
-        Request::ReplayParked(name, which) => {
-            store?.replay_parked(&name, &which).map(count).map_err(subscription)
-        }
-        Request::DiscardParked(name, which) => {
-            store?.discard_parked(&name, &which).map(count).map_err(subscription)
-        }
-        Request::Ack(member, ids) => {
-            store.and_then(|_| streams.member(member))?.ack_each(&ids).map(done).map_err(subscription)
-        }
-        Request::Nack(member, id, nack) => {
-            store.and_then(|_| streams.member(member))?.nack(id, &nack).map(done).map_err(subscription)
-        }
-        Request::Renew(member) => {
-            store.and_then(|_| streams.member(member))?.renew().map(done).map_err(subscription)
-        }
-        other => Err(Failure::UnknownRequest { kind: other.kind() }),
-    }
 }

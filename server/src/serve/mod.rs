@@ -5,16 +5,23 @@
 //! subscriptions, and all that is asked for seldom.
 
 mod access;
+mod admin;
 mod connection;
 mod handler;
+mod listen;
+mod metrics;
 mod outgoing;
 mod stores;
 mod streaming;
+mod task;
+pub(crate) mod tls;
 
+use self::metrics::Metrics;
 use self::stores::Stores;
 use crate::tokens::Tokens;
 use annals::{Settings, Store};
 use annals_protocol::frame::BODY_BYTES_MAX;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +30,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 /// What a server serves, and where.
 #[derive(Clone, Debug)]
@@ -31,6 +40,8 @@ pub struct Options {
     pub data: PathBuf,
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it tells of its health and its metrics, over HTTP; `None`: nowhere.
+    pub admin: Option<SocketAddr>,
     /// What the stores are opened with.
     pub settings: Settings,
     /// How much of everything there may be.
@@ -54,6 +65,8 @@ pub struct Limits {
     pub frame: Duration,
     /// How long a connection may say nothing, without anything under way.
     pub idle: Duration,
+    /// How long a store stays open that nobody uses.
+    pub store_idle: Duration,
 }
 
 impl Default for Limits {
@@ -66,27 +79,39 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             frame: Duration::from_secs(30),
             idle: Duration::from_secs(600),
+            store_idle: Duration::from_secs(600),
         }
     }
 }
 
 /// What all connections share.
-#[derive(Debug)]
 struct Context {
     stores: Arc<Stores>,
     limits: Limits,
     /// Who may do what; `None`: anybody anything.
     tokens: Option<Arc<Tokens>>,
+    /// What encrypts connections; `None`: nothing does.
+    tls: Option<TlsAcceptor>,
+    metrics: Arc<Metrics>,
+    /// Stores that may be checked at a time.
+    verifications: Semaphore,
     /// Where waiting is done.
     waiting: tokio::runtime::Handle,
     /// Whether the server is shutting down.
     stopping: watch::Receiver<bool>,
 }
 
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("stores", &self.stores).finish_non_exhaustive()
+    }
+}
+
 /// A server that runs, until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     stores: Arc<Stores>,
     /// Given up last to first: what connections ask for ends before they do.
@@ -94,6 +119,10 @@ pub struct Server {
     listening: tokio::task::JoinHandle<()>,
 }
 
+/// Stores that are checked at a time: it takes all of the disk, and a thread.
+const VERIFICATIONS_MAX: usize = 2;
+/// How often it is looked for stores that nobody uses.
+const IDLE_LOOK_PERIOD: Duration = Duration::from_secs(5);
 /// How long connections have to end once they are told to.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
@@ -103,36 +132,60 @@ impl Server {
     /// # Errors
     /// The address cannot be bound, or threads cannot be started.
     pub fn start(options: Options) -> io::Result<Self> {
-        Self::start_with(options, None, None)
+        Self::start_with(options, None, None, None)
     }
 
-    /// The same, asking clients for a token, where there are any, and with the default store, if that is open already.
+    /// The same, asking clients for a token, where there are any, encrypted, where that is set up, and with the default
+    /// store, if that is open already.
     pub(crate) fn start_with(
         options: Options,
         tokens: Option<Tokens>,
+        tls: Option<TlsAcceptor>,
         default: Option<Store>,
     ) -> io::Result<Self> {
         let network = runtime("annals-net", 1, 2)?;
         let waiting = runtime("annals-wait", 2, 32)?;
         let listener = network.block_on(TcpListener::bind(options.listen))?;
         let address = listener.local_addr()?;
+        let admin = options.admin.map(|admin| network.block_on(TcpListener::bind(admin))).transpose()?;
+        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let stores = Arc::new(Stores::new(options.data, options.settings, default));
         let (stop, stopping) = watch::channel(false);
         let context = Arc::new(Context {
             stores: Arc::clone(&stores),
             limits: options.limits,
             tokens: tokens.map(Arc::new),
+            tls,
+            metrics: Arc::new(Metrics::new(&stores)),
+            verifications: Semaphore::new(VERIFICATIONS_MAX),
             waiting: waiting.handle().clone(),
             stopping,
         });
-        let listening = network.spawn(listen(listener, context));
-        Ok(Self { address, stop, stores, runtimes: Some((network, waiting)), listening })
+        waiting.spawn(close_idle(Arc::clone(&context)));
+        if let Some(admin) = admin {
+            network.spawn(admin::listen(admin, Arc::clone(&context)));
+        }
+        let listening = network.spawn(listen::listen(listener, context));
+        Ok(Self {
+            address,
+            admin: admin_address,
+            stop,
+            stores,
+            runtimes: Some((network, waiting)),
+            listening,
+        })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it tells of its health and its metrics.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
     }
 
     /// Accepts nothing more, lets what is under way end, and closes the stores.
@@ -168,31 +221,20 @@ fn runtime(name: &str, threads: usize, blocking: usize) -> io::Result<Runtime> {
         .build()
 }
 
-/// Accepts until the server stops, then waits for the connections.
-async fn listen(listener: TcpListener, context: Arc<Context>) {
-    let places = Arc::new(Semaphore::new(context.limits.connections));
+/// Closes stores that nobody uses, until the server stops.
+async fn close_idle(context: Arc<Context>) {
     let mut stopping = context.stopping.clone();
-    let mut connections = tokio::task::JoinSet::new();
+    let idle = context.limits.store_idle;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopping.wait_for(|stop| *stop) => break,
-        };
-        while connections.try_join_next().is_some() {}
-        match accepted {
-            Ok((socket, _)) => {
-                let _ = socket.set_nodelay(true);
-                let context = Arc::clone(&context);
-                connections.spawn(async move {
-                    connection::serve(socket, context).await;
-                    drop(place);
-                });
-            }
-            // Too many files are open, or the client has left: others may be luckier.
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        tokio::select! {
+            () = tokio::time::sleep(IDLE_LOOK_PERIOD.min(idle)) => {}
+            _ = stopping.wait_for(|stop| *stop) => return,
         }
+        let stores = Arc::clone(&context.stores);
+        let _ = context.waiting.spawn_blocking(move || stores.close_idle(idle)).await;
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+}
+
+fn now() -> Instant {
+    Instant::now()
 }

@@ -1,5 +1,7 @@
 //! What leaves a connection: answers as they are made, and those of appends once they are durable.
 
+use super::Limits;
+use super::metrics::Metrics;
 use annals::{AppendError, Appended, Ticket};
 use annals_protocol::frame::{self, Header};
 use annals_protocol::{Answer, Failure};
@@ -7,9 +9,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 /// Answers are gathered up to so many bytes before they are written.
 const GATHERED_BYTES: usize = 256 << 10;
@@ -26,6 +30,7 @@ pub(super) struct Outgoing {
     /// Told when the first append is put.
     appended: Notify,
     load: Load,
+    pub(super) metrics: Arc<Metrics>,
     /// Bytes of frames that are not written yet.
     queued: AtomicUsize,
     /// Told when some of them are.
@@ -38,6 +43,8 @@ struct UnderWay {
     request: u64,
     bytes: usize,
     ticket: Ticket,
+    /// When it arrived.
+    since: Instant,
 }
 
 /// What of requests a connection has under way.
@@ -50,14 +57,18 @@ struct Load {
 
 impl Outgoing {
     /// With what is to be written: see [`write`].
-    pub(super) fn new(requests_max: u32, bytes_max: u64) -> (Self, mpsc::UnboundedReceiver<Option<Bytes>>) {
+    pub(super) fn new(
+        limits: &Limits,
+        metrics: &Arc<Metrics>,
+    ) -> (Self, mpsc::UnboundedReceiver<Option<Bytes>>) {
         let (frames, receiver) = mpsc::unbounded_channel();
-        let load = Load { max: (requests_max, bytes_max), now: Mutex::default(), less: Notify::new() };
+        let load = Load { max: (limits.requests, limits.bytes), now: Mutex::default(), less: Notify::new() };
         let outgoing = Self {
             frames,
             appends: Mutex::default(),
             appended: Notify::new(),
             load,
+            metrics: Arc::clone(metrics),
             queued: AtomicUsize::new(0),
             written: Notify::new(),
         };
@@ -119,10 +130,10 @@ impl Outgoing {
     }
 
     /// Answers a request once its append is durable, and the request is under way no more.
-    pub(super) fn append(&self, request: u64, bytes: usize, ticket: Ticket) {
+    pub(super) fn append(&self, request: u64, bytes: usize, ticket: Ticket, since: Instant) {
         let is_first = {
             let mut appends = self.appends.lock();
-            appends.push_back(UnderWay { request, bytes, ticket });
+            appends.push_back(UnderWay { request, bytes, ticket, since });
             appends.len() == 1
         };
         if is_first {
@@ -164,9 +175,27 @@ impl Outgoing {
                 *first = self.appends.lock().pop_front();
             }
             let Some(settled) = first.take_if(|first| first.ticket.is_settled()) else { return };
-            put(buffer, settled.request, &appended(settled.ticket.wait()), false);
-            self.leave(settled.bytes);
+            let UnderWay { request, bytes, ticket, since } = settled;
+            self.settle(request, bytes, since, ticket.wait(), buffer);
         }
+    }
+
+    /// Answers an append.
+    fn settle(
+        &self,
+        request: u64,
+        bytes: usize,
+        since: Instant,
+        outcome: Result<Appended, AppendError>,
+        buffer: &mut BytesMut,
+    ) {
+        self.metrics.appended(&outcome, since.elapsed());
+        let answer = match outcome {
+            Ok(appended) => Answer::Appended(appended),
+            Err(error) => Answer::Failed(Failure::Append(error)),
+        };
+        put(buffer, request, &answer, false);
+        self.leave(bytes);
     }
 
     fn has_written(&self, bytes: usize) {
@@ -184,13 +213,6 @@ pub(super) fn put(buffer: &mut BytesMut, request: u64, answer: &Answer, has_more
     answer.encode(buffer);
     if let Err(error) = frame::finish(buffer, start) {
         put(buffer, request, &Answer::Failed(Failure::Internal(error.to_string())), false);
-    }
-}
-
-fn appended(outcome: Result<Appended, AppendError>) -> Answer {
-    match outcome {
-        Ok(appended) => Answer::Appended(appended),
-        Err(error) => Answer::Failed(Failure::Append(error)),
     }
 }
 
@@ -223,9 +245,8 @@ pub(super) async fn write(
                 None => return to.shutdown().await,
             },
             outcome = async { (&mut first.as_mut().expect("it is there").ticket).await }, if first.is_some() => {
-                let UnderWay { request, bytes, .. } = first.take().expect("it is there");
-                put(&mut buffer, request, &appended(outcome), false);
-                outgoing.leave(bytes);
+                let UnderWay { request, bytes, since, .. } = first.take().expect("it is there");
+                outgoing.settle(request, bytes, since, outcome, &mut buffer);
             }
             () = outgoing.appended.notified(), if first.is_none() => continue,
         }

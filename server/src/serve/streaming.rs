@@ -176,10 +176,13 @@ async fn events(mut events: annals::Reader, flow: &Flow, to: To<'_>) -> Result<(
     loop {
         let mut buffer = BytesMut::with_capacity(GATHERED_BYTES + GATHERED_BYTES / 8);
         let mut frame = Events::begin(&mut buffer, to.1);
-        let mut failed = None;
+        let (mut failed, mut count) = (None, 0);
         while buffer.len() < GATHERED_BYTES {
             match events.next() {
-                Some(Ok(record)) => frame.add(&record, &mut buffer),
+                Some(Ok(record)) => {
+                    frame.add(&record, &mut buffer);
+                    count += 1;
+                }
                 Some(Err(error)) => {
                     failed = Some(Err(Failure::Read(error)));
                     break;
@@ -190,6 +193,7 @@ async fn events(mut events: annals::Reader, flow: &Flow, to: To<'_>) -> Result<(
                 }
             }
         }
+        to.0.metrics.events_read.inc_by(count);
         frame.finish(&mut buffer).map_err(|error| too_long(&error))?;
         match failed {
             None => send(&mut buffer, flow, to).await?,
@@ -241,7 +245,7 @@ pub(super) async fn heads(store: &Store, flow: &Flow, to: To<'_>) -> Result<(), 
 }
 
 /// The next of a stream; `None`: it has ended.
-async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+pub(super) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
 }
 
@@ -282,6 +286,7 @@ pub(super) async fn follow(
             }
         };
         let has_events = !frame.is_empty();
+        to.0.metrics.events_read.inc_by(frame.count());
         frame.finish(&mut buffer).map_err(|error| too_long(&error))?;
         let place = |next: Position, caught_up| {
             if caught_up { Answer::CaughtUp(next) } else { Answer::Progress(next) }
@@ -333,6 +338,7 @@ pub(super) async fn join(store: &Store, name: &str, flow: &Flow, to: To<'_>) -> 
         let has_ended = deliveries.is_empty();
         let mut buffer = BytesMut::new();
         if !has_ended {
+            to.0.metrics.events_read.inc_by(deliveries.len() as u64);
             put(&mut buffer, to.1, &Answer::Deliveries(deliveries), true);
         }
         match failed {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub(crate) fn options(data: &Path) -> serve::Options {
     serve::Options {
+        admin: None,
         data: data.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         settings: Settings::default(),
@@ -156,7 +157,7 @@ fn members_over_the_network_handle_each_event() {
                 if delivery.position().get() == 5 {
                     member.nack(delivery.id, &Nack::park("wrong")).await.unwrap();
                 } else {
-                    member.ack(&[delivery.id]).await.unwrap();
+                    member.ack(delivery.id).await.unwrap();
                     handled.push(delivery.position().get());
                 }
             }
@@ -176,7 +177,7 @@ fn members_over_the_network_handle_each_event() {
         drop(members);
         let mut last = client.join("work").await.unwrap();
         let delivery = last.next().await.unwrap().unwrap();
-        last.ack(&[delivery.id]).await.unwrap();
+        last.ack(delivery.id).await.unwrap();
         assert_eq!(client.subscription("work").await.unwrap().open, 0);
         let unknown = client.join("nobody").await.map(drop);
         assert!(matches!(unknown, Err(ClientError::Refused(Failure::Subscription(_)))), "{unknown:?}");

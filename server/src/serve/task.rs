@@ -1,0 +1,281 @@
+//! A request that is done beside others: what it takes, and its answers.
+
+use super::Context;
+use super::access::Access;
+use super::handler::Handles;
+use super::outgoing::Outgoing;
+use super::stores::InUse;
+use super::streaming::{self, Flow, Streams};
+use annals::{Follow, Store};
+use annals_protocol::{Answer, Consistency, Failure, Request};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// How long a read waits for a position that its client read elsewhere.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the progress of a verification is told.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
+/// Stores that a connection may have handles of.
+const HANDLES_MAX: usize = 1_000;
+
+/// The name of a kind of request, as it is counted.
+pub(super) fn name_of(kind: u16) -> &'static str {
+    match kind {
+        2 => "ping",
+        3 => "open_store",
+        11 => "read",
+        12 => "follow",
+        13 => "head",
+        14 => "streams",
+        15 | 16 => "cursors",
+        17 => "stat",
+        18 => "verify",
+        20 => "load",
+        21..=24 => "snapshots",
+        30..=39 => "subscriptions",
+        40 => "join",
+        41 => "ack",
+        42 => "nack",
+        43 => "renew",
+        50..=52 => "stores",
+        _ => "other",
+    }
+}
+
+pub(super) async fn open(context: &Arc<Context>, name: &str) -> Result<Arc<InUse>, Failure> {
+    if let Some(open) = context.stores.open_already(name) {
+        return Ok(open);
+    }
+    let (stores, name) = (Arc::clone(&context.stores), name.to_owned());
+    let opened = context.waiting.spawn_blocking(move || stores.get(&name));
+    opened.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
+}
+
+/// A request on its way.
+pub(super) struct Task {
+    pub(super) context: Arc<Context>,
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) stores: Arc<Handles>,
+    pub(super) streams: Arc<Streams>,
+    pub(super) access: Access,
+    pub(super) request: u64,
+    pub(super) store: Result<Store, Failure>,
+    /// Of one whose answers go on.
+    pub(super) flow: Option<Arc<Flow>>,
+}
+
+/// A request that is being done, and takes its place among those of its connection: until it is answered, or its task panics.
+pub(super) struct UnderWay {
+    pub(super) task: Task,
+    pub(super) bytes: usize,
+    pub(super) is_answered: bool,
+}
+
+impl UnderWay {
+    pub(super) async fn run(&mut self, kind: u16, body: Bytes) {
+        if let Err(failure) = self.task.run(kind, body).await {
+            self.task.outgoing.answer(self.task.request, &Answer::Failed(failure), false);
+        }
+        self.is_answered = true;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let Task { outgoing, streams, request, flow, .. } = &self.task;
+        if !self.is_answered {
+            let failure = Failure::Internal("it could not be done; see the server's log".to_owned());
+            outgoing.answer(*request, &Answer::Failed(failure), false);
+        }
+        if flow.is_some() {
+            streams.end(*request);
+        }
+        outgoing.leave(self.bytes);
+    }
+}
+
+impl Task {
+    async fn run(&self, kind: u16, body: Bytes) -> Result<(), Failure> {
+        let request = Request::decode(kind, &body).map_err(|error| Failure::Malformed(error.to_string()))?;
+        let flow = || self.flow.as_deref().expect("it has credit");
+        let store = || self.store.clone();
+        let to = (&*self.outgoing, self.request);
+        match request {
+            Request::Read(read, consistency, _) => {
+                let store = store()?;
+                self.catch_up(&store, consistency).await?;
+                streaming::read(&store, &read, flow(), to).await
+            }
+            Request::Follow(follow, _) => streaming::follow(&store()?, &follow, flow(), to).await,
+            Request::Load(load, _) => streaming::load(&store()?, &load, flow(), to).await,
+            Request::Streams(_) => streaming::heads(&store()?, flow(), to).await,
+            Request::Join(name, _) => streaming::join(&store()?, &name, flow(), to).await,
+            Request::OpenStore(name) => {
+                self.access.check_store(&name)?;
+                let opened = open(&self.context, &name).await?;
+                let handle = {
+                    let mut stores = self.stores.write();
+                    if stores.len() >= HANDLES_MAX {
+                        return Err(Failure::Overloaded { what: "stores open on one connection".to_owned() });
+                    }
+                    stores.push(Some(opened));
+                    u32::try_from(stores.len() - 1).unwrap_or(u32::MAX)
+                };
+                self.outgoing.answer(self.request, &Answer::Store(handle), false);
+                Ok(())
+            }
+            Request::Verify => {
+                let (store, outgoing, request) = (store()?, Arc::clone(&self.outgoing), self.request);
+                // Those who come later wait without a thread.
+                let _turn = self.context.verifications.acquire().await;
+                let verified = self.context.waiting.spawn_blocking(move || {
+                    let mut told = Instant::now();
+                    store.verify(&mut |done, all| {
+                        if told.elapsed() >= PROGRESS_PERIOD {
+                            outgoing.answer(request, &Answer::Checked(done, all), true);
+                            told = Instant::now();
+                        }
+                    })
+                });
+                let verified = verified.await.map_err(|error| Failure::Internal(error.to_string()))?;
+                let answer = Answer::Verified(verified.map_err(Failure::Read)?);
+                self.outgoing.answer(self.request, &answer, false);
+                Ok(())
+            }
+            _ => {
+                // Decoded once more where it is done: it borrows from its body.
+                let (context, access) = (Arc::clone(&self.context), self.access.clone());
+                let (streams, store) = (Arc::clone(&self.streams), self.store.clone());
+                let answered = self.context.waiting.spawn_blocking(move || {
+                    let request = Request::decode(kind, &body)
+                        .map_err(|error| Failure::Malformed(error.to_string()))?;
+                    answer(&context, &access, &streams, store, request)
+                });
+                let answer = answered.await.map_err(|error| Failure::Internal(error.to_string()))??;
+                let mut pieces = answer.into_pieces().into_iter().peekable();
+                while let Some(piece) = pieces.next() {
+                    self.outgoing.room().await;
+                    self.outgoing.answer(self.request, &piece, pieces.peek().is_some());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until what the client has read elsewhere is there.
+    async fn catch_up(&self, store: &Store, consistency: Consistency) -> Result<(), Failure> {
+        if consistency.level > 1 {
+            return Err(Failure::Malformed(format!("an unknown consistency level {}", consistency.level)));
+        }
+        let Some(position) = consistency.at_least else { return Ok(()) };
+        if store.next_position() > position {
+            return Ok(());
+        }
+        // Its event is followed: that takes no thread.
+        let mut following = store.follow(&Follow::all().from(position)).map_err(Failure::Read)?.into_stream();
+        match timeout(PATIENCE, streaming::next(&mut following)).await {
+            Ok(Some(Ok(_))) => Ok(()),
+            Ok(Some(Err(error))) => Err(Failure::Read(error)),
+            Ok(None) => Err(Failure::ShuttingDown),
+            Err(_) => Err(Failure::Overloaded { what: format!("events to come before position {position}") }),
+        }
+    }
+}
+
+/// Does what is asked for, and has one answer. It may wait.
+fn answer(
+    context: &Context,
+    access: &Access,
+    streams: &Streams,
+    store: Result<Store, Failure>,
+    request: Request<'_>,
+) -> Result<Answer, Failure> {
+    let (read, append) = (Failure::Read, Failure::Append);
+    let done = |()| Answer::Done;
+    match request {
+        Request::Ping => store.map(|_| Answer::Done),
+        // What is not about the store of the handle.
+        Request::Stores => {
+            access.check("", &request)?;
+            let mut names = context.stores.names();
+            names.retain(|name| access.is_for(name));
+            Ok(Answer::Names(names))
+        }
+        Request::CreateStore(ref name) => {
+            access.check("", &request)?;
+            context.stores.create(name).map(done)
+        }
+        Request::DropStore(ref name) => {
+            access.check("", &request)?;
+            context.stores.drop_store(name).map(done)
+        }
+        Request::Head(stream) => store?.head(&stream).map(Answer::Head).map_err(read),
+        Request::Cursor(name) => store?.cursor(&name).map(Answer::Cursor).map_err(read),
+        Request::Cursors => store?.cursors().map(Answer::Cursors).map_err(read),
+        Request::Stat => store?.stat().map(Answer::Stat).map_err(read),
+        Request::WriteSnapshot(snapshot, version) => {
+            store?.write_snapshot(&snapshot, version).map(done).map_err(append)
+        }
+        Request::Snapshots(stream) => {
+            let (snapshots, passed_over) = store?.snapshots(&stream).map_err(read)?;
+            Ok(Answer::Snapshots(snapshots, passed_over))
+        }
+        Request::SnapshotStreams => store?.snapshot_streams().map(Answer::Names).map_err(read),
+        Request::DeleteSnapshots(stream, name, version) => {
+            store?.delete_snapshots(&stream, &name, version).map(done).map_err(append)
+        }
+        other => answer_subscription(streams, store, other),
+    }
+}
+
+/// The same, for what is about durable subscriptions.
+fn answer_subscription(
+    streams: &Streams,
+    store: Result<Store, Failure>,
+    request: Request<'_>,
+) -> Result<Answer, Failure> {
+    let subscription = Failure::Subscription;
+    let count = |count: usize| Answer::Count(count as u64);
+    let done = |()| Answer::Done;
+    match request {
+        Request::CreateSubscription(new) => {
+            store?.create_subscription(&new).map(Answer::Flag).map_err(subscription)
+        }
+        Request::DeleteSubscription(name) => {
+            store?.delete_subscription(&name).map(done).map_err(subscription)
+        }
+        Request::ResetSubscription(name, start) => {
+            store?.reset_subscription(&name, start).map(done).map_err(subscription)
+        }
+        Request::StopSubscription(name, reason) => {
+            store?.stop_subscription(&name, &reason).map(done).map_err(subscription)
+        }
+        Request::ResumeSubscription(name) => {
+            store?.resume_subscription(&name).map(done).map_err(subscription)
+        }
+        Request::Subscription(name) => {
+            let status = store?.subscription(&name).map_err(subscription)?;
+            Ok(Answer::Subscriptions(vec![status]))
+        }
+        Request::Subscriptions => store?.subscriptions().map(Answer::Subscriptions).map_err(subscription),
+        Request::Parked(name) => store?.parked(&name).map(Answer::Parked).map_err(subscription),
+        Request::ReplayParked(name, which) => {
+            store?.replay_parked(&name, &which).map(count).map_err(subscription)
+        }
+        Request::DiscardParked(name, which) => {
+            store?.discard_parked(&name, &which).map(count).map_err(subscription)
+        }
+        Request::Ack(member, ids) => {
+            store.and_then(|_| streams.member(member))?.ack_each(&ids).map(done).map_err(subscription)
+        }
+        Request::Nack(member, id, nack) => {
+            store.and_then(|_| streams.member(member))?.nack(id, &nack).map(done).map_err(subscription)
+        }
+        Request::Renew(member) => {
+            store.and_then(|_| streams.member(member))?.renew().map(done).map_err(subscription)
+        }
+        other => Err(Failure::UnknownRequest { kind: other.kind() }),
+    }
+}
