@@ -1,6 +1,6 @@
 //! The server, as a client meets it.
 
-use crate::support::{Place, command};
+use crate::support::{Place, Served};
 use annals::{
     Append, AppendError, ExpectedVersion, Follow, Followed, Nack, NewEvent, NewSnapshot, NewSubscription,
     ParkedChoice, Position, QueryItem, Read, Settings, Version,
@@ -8,9 +8,7 @@ use annals::{
 use annals_client::{Client, ClientError, Options};
 use annals_protocol::Failure;
 use annals_server::serve::{self, Limits, Server};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -227,43 +225,6 @@ fn a_server_that_comes_back_is_found_again_and_nothing_is_appended_twice() {
         assert_eq!(client.stat().await.unwrap().events, 300);
     });
     server.unwrap().stop();
-}
-
-/// `annals serve` in a process of its own.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Served {
-    fn start(data: &Path, listen: &str) -> Self {
-        Self::start_with(data, &["--listen", listen])
-    }
-
-    fn start_with(data: &Path, options: &[&str]) -> Self {
-        let arguments = [&["serve"], options].concat();
-        let mut child =
-            command(data, &arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-        let address =
-            line.trim_end().strip_prefix("ready on ").unwrap_or_else(|| panic!("{line}")).to_owned();
-        Self { child, address }
-    }
-
-    fn signal(mut self, signal: &str) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It may have ended long ago, which is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

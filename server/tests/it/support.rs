@@ -1,9 +1,9 @@
 //! Running the binary, and looking at what came of it.
 
 use serde_json::Value;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// What a run of the binary left.
 #[derive(Debug)]
@@ -40,13 +40,20 @@ impl Run {
 
 /// A command line for a store in `data`, untouched by the environment's settings.
 pub(crate) fn command(data: &Path, arguments: &[&str]) -> Command {
+    let mut command = bare(&[]);
+    command.arg("--data").arg(data).args(arguments);
+    command
+}
+
+/// A command line that does not say where the store is.
+pub(crate) fn bare(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_annals"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("ANNALS_") {
             command.env_remove(name);
         }
     }
-    command.arg("--data").arg(data).args(arguments);
+    command.args(arguments);
     command
 }
 
@@ -57,12 +64,12 @@ pub(crate) fn annals(data: &Path, arguments: &[&str]) -> Run {
 
 /// Runs the binary with this input.
 pub(crate) fn annals_fed(data: &Path, arguments: &[&str], input: &[u8]) -> Run {
-    let mut child = command(data, arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    feed(command(data, arguments), input)
+}
+
+fn feed(mut command: Command, input: &[u8]) -> Run {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // The command may end before it has read everything.
     let _ = child.stdin.take().unwrap().write_all(input);
     ended(child.wait_with_output().unwrap())
@@ -73,6 +80,61 @@ fn ended(output: Output) -> Run {
         code: output.status.code(),
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// `annals serve` in a process of its own.
+pub(crate) struct Served {
+    child: Child,
+    pub(crate) address: String,
+    /// Where it tells of its health, if it does.
+    pub(crate) admin: Option<String>,
+}
+
+impl Served {
+    pub(crate) fn start(data: &Path, listen: &str) -> Self {
+        Self::start_with(data, &["--listen", listen])
+    }
+
+    pub(crate) fn start_with(data: &Path, options: &[&str]) -> Self {
+        let arguments = [&["--json", "serve"], options].concat();
+        let mut child =
+            command(data, &arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let told = |name: &str| ready[name].as_str().map(str::to_owned);
+        let address = told("ready").unwrap_or_else(|| panic!("{line}"));
+        Self { child, address, admin: told("admin") }
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs the binary on it.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        self.fed(arguments, b"")
+    }
+
+    /// The same, with this input.
+    pub(crate) fn fed(&self, arguments: &[&str], input: &[u8]) -> Run {
+        feed(bare(&[&["--server", &self.address], arguments].concat()), input)
+    }
+
+    pub(crate) fn signal(mut self, signal: &str) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended long ago, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
