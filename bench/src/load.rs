@@ -17,6 +17,12 @@ pub(crate) struct Arguments {
     /// How long each run takes.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
+    /// Only this many connections, with `--in-flight` on each, instead of the usual runs.
+    #[arg(long, requires = "in_flight")]
+    connections: Option<usize>,
+    /// Appends under way on each connection.
+    #[arg(long, requires = "connections")]
+    in_flight: Option<usize>,
     /// Print for machines: one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -28,6 +34,9 @@ const STREAMS: usize = 64;
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
+        if let (Some(connections), Some(in_flight)) = (arguments.connections, arguments.in_flight) {
+            return append(arguments, connections, in_flight).await;
+        }
         for (connections, in_flight) in [(1, 1), (1, 1_024), (64, 64)] {
             append(arguments, connections, in_flight).await?;
         }

@@ -344,6 +344,11 @@ impl Layout {
         self.each_record(bytes, self.keys, |key: KeyEntry| each(key.hash))
     }
 
+    /// Calls `each` with half of the hash of every id.
+    pub(crate) fn each_id(&self, bytes: &[u8], mut each: impl FnMut(u32)) -> Result<(), BadBlock> {
+        self.each_record(bytes, self.ids, |id: IdEntry| each(id.half))
+    }
+
     /// Calls `each` with the records of a table.
     fn each_record<R: RecordOf>(
         &self,

@@ -199,6 +199,11 @@ impl MemoryIndex {
         self.ids.insert(hash, position);
     }
 
+    /// Half of the hash of each id, in no order.
+    pub(crate) fn id_halves(&self) -> impl Iterator<Item = u32> {
+        self.ids.entries().map(|(half, _)| half)
+    }
+
     /// Positions of events whose ids may have this hash, in no order.
     pub(crate) fn ids_of(&self, hash: u64) -> impl Iterator<Item = u64> {
         self.ids.candidates(hash).map(|position| self.first_position + u64::from(position))

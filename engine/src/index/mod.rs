@@ -8,6 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod lists;
 pub(crate) mod memory;
 pub(crate) mod prefetch;
+pub(crate) mod recent;
 pub(crate) mod sealed;
 pub(crate) mod search;
 pub(crate) mod slots;

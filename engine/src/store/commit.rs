@@ -21,6 +21,7 @@ use crate::format::frame;
 use crate::format::snapshot::SnapshotOf;
 use crate::index::heads::Entry;
 use crate::index::memory::{MemoryIndex, StreamNumber};
+use crate::index::slots::half;
 use crate::striped::Shared;
 use annals_types::{
     Append, AppendError, Appended, Head, IoFailure, Position, ReadError, Timestamp, Version, limits,
@@ -155,6 +156,10 @@ fn append_prepared(
                 .iter()
                 .flat_map(|prepared| &prepared.streams)
                 .for_each(|key| state.heads.fetch(key.hash));
+            prepared
+                .iter()
+                .flat_map(|prepared| &prepared.ids_hashes)
+                .for_each(|&hash| state.recent_ids.fetch(half(hash)));
         }
         let (unfilled, obstacle) = place_run(core, &mut state, appends, prepared);
         if !unfilled.steps.is_empty() {
@@ -481,7 +486,9 @@ fn assign(
         let ordinal = prepared.ordinals.get(event as usize).map_or(0, |&ordinal| usize::from(ordinal));
         let position = first_position + u64::from(event);
         active.index.push_event(numbers[ordinal], position);
-        active.index.push_id(prepared.ids_hashes[event as usize], position);
+        let id = prepared.ids_hashes[event as usize];
+        active.index.push_id(id, position);
+        state.recent_ids.push(half(id), position);
         prepared.keys_of(event).iter().for_each(|&hash| active.index.push_key(hash, position));
     }
     for (ordinal, key) in prepared.streams[..prepared.written].iter().enumerate() {

@@ -16,6 +16,7 @@ use crate::format::mark::Mark;
 use crate::index::heads::Heads;
 use crate::index::memory::MemoryIndex;
 use crate::index::prefetch::Whereabouts;
+use crate::index::recent::RecentIds;
 use crate::index::slots;
 use crate::log::group::{Fills, Group};
 use crate::log::mark::Marker;
@@ -96,6 +97,7 @@ pub(crate) struct State {
     /// Used by a store that is open for writing alone.
     pub(crate) heads: Heads,
     pub(crate) cursors: Cursors,
+    pub(crate) recent_ids: RecentIds,
     pub(crate) next_batch: u64,
     pub(crate) next_position: u64,
     pub(crate) last_time: u64,
@@ -147,6 +149,8 @@ pub(crate) struct Core {
     /// Bytes reserved since opening that are durable.
     pub(crate) durable_total: AtomicU64,
     pub(crate) closing: AtomicBool,
+    /// Whether anybody has appended events with ids of their own, and segments had to be searched for them.
+    pub(crate) ids_wanted: AtomicBool,
     /// Whether appends wait for the next segment: it is then made as fast as possible.
     pub(crate) room_awaited: AtomicBool,
     /// Only a store that is open for reading alone has one.

@@ -9,8 +9,10 @@ use super::rebuild;
 use super::repeat::{self, Repeat};
 use super::view::{View, may_hide_from};
 use crate::format::index::IdKey;
+use crate::index::slots::half;
 use annals_types::{Append, ReadError};
 use smallvec::SmallVec;
+use std::sync::atomic::Ordering;
 
 /// How far a batch's ids were looked up.
 #[derive(Debug, Default)]
@@ -41,6 +43,11 @@ pub(crate) fn check(
         return Ok(());
     }
     let from = prepared.ids_checked.until.max(state.next_position.saturating_sub(window));
+    if state.recent_ids.covers(from)
+        && given(append, prepared).all(|hash| !state.recent_ids.may_hold(half(hash)))
+    {
+        return Ok(());
+    }
     let active = &state.segments.active.as_ref().expect("only a store open for writing appends").index;
     if from < active.first_position() {
         return Err(Unknown::Unsearched(View::new(&state.segments), from));
@@ -79,6 +86,7 @@ pub(crate) fn look(
     match unknown {
         Unknown::Candidate(position) => look_at(core, append, prepared, *position),
         Unknown::Unsearched(view, from) => {
+            core.ids_wanted.store(true, Ordering::Release);
             let mut candidates = candidates_in(core, view, *from, append, prepared)?;
             candidates.sort_unstable();
             for position in candidates {

@@ -24,6 +24,7 @@ pub(crate) mod query;
 pub(crate) mod read;
 mod read_only;
 mod rebuild;
+mod recent;
 mod repeat;
 mod roll;
 mod seal;

@@ -192,6 +192,7 @@ fn core_of(
         tail: None,
         spare: Spare::default(),
         spare_index: None,
+        recent_ids: Default::default(),
         seal_failures: 0,
         seal_failure: None,
     };
@@ -214,6 +215,7 @@ fn core_of(
         begun: std::sync::atomic::AtomicU64::new(0),
         durable_total: std::sync::atomic::AtomicU64::new(0),
         closing: std::sync::atomic::AtomicBool::new(false),
+        ids_wanted: Default::default(),
         room_awaited: std::sync::atomic::AtomicBool::new(false),
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(Some(lock)),

@@ -187,6 +187,7 @@ fn core_of(
         tail: None,
         spare: Spare::default(),
         spare_index: None,
+        recent_ids: Default::default(),
         seal_failures: 0,
         seal_failure: None,
     };
@@ -209,6 +210,7 @@ fn core_of(
         begun: AtomicU64::new(0),
         durable_total: AtomicU64::new(0),
         closing: AtomicBool::new(false),
+        ids_wanted: Default::default(),
         room_awaited: AtomicBool::new(false),
         follower: std::sync::OnceLock::new(),
         lock: Mutex::new(None),

@@ -2,8 +2,8 @@
 //! take longer and are the same.
 
 use super::core::{Core, is_full};
-use super::rebuild;
 use super::sealed::{SealedSegment, SealedSegments};
+use super::{rebuild, recent};
 use crate::format::span::{PARTS, Parts};
 use crate::index::span::Span;
 use crate::log::SPAN_TEMPORARY_NAME;
@@ -46,6 +46,8 @@ pub(crate) fn keep(core: &Arc<Core>) {
             failed_at = made.is_err().then_some(sealed.len());
             looks = 0;
         }
+        // What is damaged will be told to who reads it.
+        let _ = recent::fill(core);
         let state = core.state.lock();
         if ends(core) {
             return;

@@ -1,6 +1,6 @@
 //! The promises to those who append, one by one.
 
-use crate::support::{NOW, append, event, exactly, on_disk, open, read_all, small, wait, within};
+use crate::support::{NOW, append, event, exactly, on_disk, open, read_all, small, wait, wait_until, within};
 use annals::testing::{Clock, SimulatedDisk, open_simulated};
 use annals::{
     Append, AppendError, Appended, Bound, DiskChoice, ExpectedVersion, InputError, NewEvent, Position, Query,
@@ -402,6 +402,57 @@ fn ids_are_known_within_the_window_and_beyond_it_where_a_version_says_so() {
     assert_eq!(append(&store, known).unwrap(), again);
     assert!(!append(&store, batch(0)).unwrap().repeated, "nobody knows it any more");
     assert!(append(&store, batch(0)).unwrap().repeated, "it is new now");
+}
+
+#[test]
+fn whether_an_id_is_new_is_soon_known_without_a_look_at_any_segment() {
+    const WINDOW: u64 = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { id_window: WINDOW, ..small(DiskChoice::Auto) };
+    let id = |n: u64| Uuid::from_u128(u128::from(n) + 1);
+    let one = |n: u64| Append::from(event("a").id(id(n)).binary(vec![1; 200]));
+    let mut next = 0;
+    for _ in 0..3 {
+        let store = Store::open_with(dir.path(), settings.clone()).unwrap();
+        // Opened anew, it knows nothing; once somebody asks, it is to know all in the background.
+        let is_known_new = |n: u64| match store.try_append(&one(n)) {
+            Ok(ticket) => {
+                assert!(!ticket.wait().unwrap().repeated);
+                true
+            }
+            Err(_) => {
+                assert!(!append(&store, one(n)).unwrap().repeated);
+                false
+            }
+        };
+        // Then it stays so, however many events come and segments end; one in some hundred seems to be known.
+        let mut looked_at = 0;
+        for n in next..next + 3 * WINDOW {
+            if n > next + WINDOW && !is_known_new(n) {
+                looked_at += 1;
+            } else if n <= next + WINDOW {
+                append(&store, one(n)).unwrap();
+            }
+            if n == next + WINDOW {
+                wait_until("the newest ids are known", || {
+                    let cold = store.try_append(&one(n));
+                    // It is there already, so that it has to be looked at; not so one of an append that is refused.
+                    assert!(matches!(cold, Err(TryAppendError::Cold)));
+                    let refused =
+                        one(u64::MAX - 1).expect("a", ExpectedVersion::Exactly(Version::new(1 << 40)));
+                    store.try_append(&refused).is_ok_and(|ticket| ticket.wait().is_err())
+                });
+            }
+            if n % 37 == 0 && n > WINDOW {
+                let known = n - (n * 31) % (WINDOW - 1);
+                assert!(append(&store, one(known)).unwrap().repeated, "{known} of {n}");
+            }
+        }
+        assert!(looked_at < WINDOW / 10, "{looked_at} were looked for");
+        next += 3 * WINDOW;
+        assert!(store.stat().unwrap().segments > 5);
+        store.close().unwrap();
+    }
 }
 
 /// Appends from where it is woken.
