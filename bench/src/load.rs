@@ -1,12 +1,13 @@
 //! Load on a server: durable appends over few and many connections, and reading everything.
 
 use crate::report::{Failure, histogram, microseconds, note, print_line};
-use crate::workload::stopwatch;
-use annals::{Append, ExpectedVersion, NewEvent, Read, Version};
-use annals_client::{Client, Options};
+use crate::workload::{Producer, stopwatch};
+use annals::{Append, Read};
+use annals_client::{Client, ClientError, Options};
+use hdrhistogram::Histogram;
 use serde_json::json;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// See `--help`.
 #[derive(clap::Args, Debug)]
@@ -28,9 +29,6 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Streams of one who appends.
-const STREAMS: usize = 64;
-
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -44,52 +42,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
-/// Single events of 256 bytes with an exact version, so many under way on each connection.
+/// Single events of 256 bytes with an exact version, so many under way on each connection: as with the embedded store, to random
+/// streams out of a million, each of which one connection writes.
 #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
 async fn append(arguments: &Arguments, connections: usize, in_flight: usize) -> Result<(), Failure> {
-    let run: u64 = rand::random();
+    let mut tasks = Vec::new();
+    let time = Duration::from_secs(arguments.seconds);
+    let run: u32 = rand::random();
     let mut clients = Vec::new();
     for _ in 0..connections {
         clients.push(Client::connect(Options::new(&*arguments.server)).await?);
     }
-    let time = Duration::from_secs(arguments.seconds);
     let begun = stopwatch();
-    let mut tasks = Vec::new();
-    let latencies: Vec<_> = clients.iter().map(|_| Arc::new(Mutex::new(histogram()))).collect();
-    for (connection, client) in clients.iter().enumerate() {
-        for slot in 0..in_flight {
-            let (client, latency) = (client.clone(), Arc::clone(&latencies[connection]));
-            let prefix = format!("load-{run:x}-{connection}-{slot}");
-            tasks.push(tokio::spawn(async move {
-                let names: Vec<String> = (0..STREAMS).map(|number| format!("{prefix}-{number}")).collect();
-                let mut versions = [0_u64; STREAMS];
-                let (data, mut turn) = (vec![7; 256], 0);
-                while begun.elapsed() < time {
-                    let (name, version) = (&names[turn % STREAMS], &mut versions[turn % STREAMS]);
-                    let expected = match version.checked_sub(1) {
-                        None => ExpectedVersion::NoStream,
-                        Some(last) => ExpectedVersion::Exactly(Version::new(last)),
-                    };
-                    (*version, turn) = (*version + 1, turn + 1);
-                    let event = NewEvent::new(name.as_str(), "MeasurementTaken").binary(&data[..]);
-                    let asked = stopwatch();
-                    client.append(Append::from(event).expect(name.as_str(), expected)).await?;
-                    let took = asked.elapsed();
-                    note(&mut latency.lock().expect("nobody panics"), took);
-                }
-                Ok::<(), annals_client::ClientError>(())
-            }));
-        }
+    for (connection, client) in clients.into_iter().enumerate() {
+        let producer = Producer::of_run(run, u32::try_from(connection)?, u32::try_from(connections)?);
+        tasks.push(tokio::spawn(append_on(client, producer, in_flight, begun, time)));
     }
-    for task in tasks {
-        task.await??;
-    }
-    let seconds = begun.elapsed().as_secs_f64();
     let mut latency = histogram();
-    for part in latencies {
-        latency.add(&*part.lock().expect("nobody panics"))?;
+    for task in tasks {
+        latency.add(task.await??)?;
     }
-    let rate = latency.len() as f64 / seconds;
+    let rate = latency.len() as f64 / begun.elapsed().as_secs_f64();
     print_line(
         arguments.json,
         &json!({"work": "served_appends", "connections": connections, "in_flight": in_flight,
@@ -97,6 +70,38 @@ async fn append(arguments: &Arguments, connections: usize, in_flight: usize) -> 
             "p99_us": microseconds(&latency, 0.99), "most_us": microseconds(&latency, 1.0)}),
     );
     Ok(())
+}
+
+/// What one connection appends, and how long each took.
+async fn append_on(
+    client: Client,
+    mut producer: Producer,
+    in_flight: usize,
+    begun: Instant,
+    time: Duration,
+) -> Result<Histogram<u64>, ClientError> {
+    let (mut under_way, mut latency) = (VecDeque::with_capacity(in_flight), histogram());
+    while begun.elapsed() < time {
+        while under_way.len() < in_flight {
+            let (event, expected) = producer.next();
+            let stream = event.stream.clone();
+            let append = Append::from(event).expect(stream, expected);
+            under_way.push_back((stopwatch(), client.begin_append(append).await?));
+        }
+        // All that have their answers make room: they come many at a time.
+        let (asked, pending) = under_way.pop_front().expect("some are under way");
+        pending.outcome().await?;
+        note(&mut latency, asked.elapsed());
+        while let Some((asked, pending)) = under_way.pop_front_if(|(_, pending)| pending.is_answered()) {
+            pending.outcome().await?;
+            note(&mut latency, asked.elapsed());
+        }
+    }
+    for (asked, pending) in under_way {
+        pending.outcome().await?;
+        note(&mut latency, asked.elapsed());
+    }
+    Ok(latency)
 }
 
 /// Everything there is, over one connection.

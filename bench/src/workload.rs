@@ -16,7 +16,7 @@ pub(crate) fn stopwatch() -> Instant {
 }
 
 /// Writes a stream's name. The formatting of the standard library would take a twentieth of what is measured.
-fn put_name(name: &mut String, number: u32) {
+fn put_name(name: &mut String, prefix: &str, number: u32) {
     let mut digits = [0; 10];
     let mut at = digits.len();
     let mut rest = number;
@@ -26,7 +26,7 @@ fn put_name(name: &mut String, number: u32) {
         rest /= 10;
     }
     name.clear();
-    name.push_str("stream-");
+    name.push_str(prefix);
     name.push_str(std::str::from_utf8(&digits[at..]).expect("digits"));
 }
 
@@ -40,6 +40,8 @@ pub(crate) struct Producer {
     /// Events appended to each of its streams: some sixty in a minute.
     versions: Vec<u16>,
     data: Vec<u8>,
+    /// What the names of its streams begin with.
+    prefix: String,
     name: String,
     names: Vec<String>,
     turn: u64,
@@ -47,6 +49,15 @@ pub(crate) struct Producer {
 
 impl Producer {
     pub(crate) fn new(index: u32, count: u32) -> Self {
+        Self::named("stream-".to_owned(), index, count)
+    }
+
+    /// One whose streams are those of a run alone, in a store that others were run on.
+    pub(crate) fn of_run(run: u32, index: u32, count: u32) -> Self {
+        Self::named(format!("stream-{run:x}-"), index, count)
+    }
+
+    fn named(prefix: String, index: u32, count: u32) -> Self {
         let mut random = SmallRng::seed_from_u64(u64::from(index) + 1);
         let mut data = vec![0; 256];
         random.fill_bytes(&mut data);
@@ -56,6 +67,7 @@ impl Producer {
             count,
             versions: vec![0; (STREAMS / count) as usize + 1],
             data,
+            prefix,
             name: String::new(),
             names: Vec::new(),
             turn: 0,
@@ -65,7 +77,7 @@ impl Producer {
     /// The next event, with the version that its stream must have.
     pub(crate) fn next(&mut self) -> (NewEvent<'_>, ExpectedVersion) {
         let (number, expected) = self.draw();
-        put_name(&mut self.name, number);
+        put_name(&mut self.name, &self.prefix, number);
         (NewEvent::new(self.name.as_str(), EVENT_TYPE).binary(&self.data[..]), expected)
     }
 
@@ -87,7 +99,7 @@ impl Producer {
         let drawn: Vec<_> = (0..count).map(|_| self.draw()).collect();
         self.names.resize_with(count, String::new);
         for (name, (number, _)) in self.names.iter_mut().zip(&drawn) {
-            put_name(name, *number);
+            put_name(name, &self.prefix, *number);
         }
         let appends = self.names.iter().zip(drawn).map(|(name, (_, expected))| {
             let event = NewEvent::new(name.as_str(), EVENT_TYPE).binary(&self.data[..]);

@@ -43,7 +43,7 @@ pub use annals_types::{
     SubscriptionStatus, Timestamp, Uuid, Verified, Version, Writes, category, limits,
 };
 pub use store::Store;
-pub use store::commit::TryAppendError;
+pub use store::commit::{TriedAppends, TryAppendError};
 pub use store::event_store::ReaderStream;
 pub use store::follow::{Following, FollowingStream};
 pub use store::member::{Acknowledger, Member};

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How often the file is looked at.
-pub(crate) const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// How often the file is looked at, and how often connections look whether their tokens are there still: within a second
+/// together.
+pub(crate) const LOOK_PERIOD: Duration = Duration::from_millis(450);
 /// What a token begins with, so that one that has leaked is known for what it is.
 const PREFIX: &str = "annals_";
 

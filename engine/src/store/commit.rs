@@ -108,20 +108,7 @@ pub(crate) fn append_each(
 ) {
     let mut rest = appends;
     while !rest.is_empty() {
-        let (mut run, mut bytes, mut failed) = (Vec::with_capacity(rest.len().min(RUN_APPENDS_MAX)), 0, None);
-        fetch_streams(core, &rest[..rest.len().min(RUN_APPENDS_MAX)]);
-        for append in rest.iter().take(RUN_APPENDS_MAX) {
-            match Prepared::new(core, append) {
-                Ok(prepared) => {
-                    bytes += prepared.frame.len();
-                    run.push(prepared);
-                }
-                Err(error) => failed = Some(error),
-            }
-            if bytes > RUN_BYTES_MAX || failed.is_some() {
-                break;
-            }
-        }
+        let (mut run, failed) = prepare_run(core, rest);
         let (now, later) = rest.split_at(run.len());
         append_prepared(core, now, &mut run, answer);
         rest = match failed {
@@ -132,6 +119,26 @@ pub(crate) fn append_each(
             None => later,
         };
     }
+}
+
+/// Prepares the first of these, as many as are to be placed under one lock. Also returns what is wrong with the next one.
+fn prepare_run<'a>(core: &Core, appends: &'a [Append<'_>]) -> (Vec<Prepared<'a>>, Option<AppendError>) {
+    let count = appends.len().min(RUN_APPENDS_MAX);
+    let (mut run, mut bytes) = (Vec::with_capacity(count), 0);
+    fetch_streams(core, &appends[..count]);
+    for append in &appends[..count] {
+        match Prepared::new(core, append) {
+            Ok(prepared) => {
+                bytes += prepared.frame.len();
+                run.push(prepared);
+            }
+            Err(error) => return (run, Some(error)),
+        }
+        if bytes > RUN_BYTES_MAX {
+            break;
+        }
+    }
+    (run, None)
 }
 
 /// Appends one after the other, as many under one lock as nothing stands in the way of.
@@ -150,17 +157,7 @@ fn append_prepared(
             drop(state);
             return appends.iter().for_each(|_| answer(Err(error.clone())));
         }
-        if prepared.len() > 1 {
-            // One after the other, each would be waited for.
-            prepared
-                .iter()
-                .flat_map(|prepared| &prepared.streams)
-                .for_each(|key| state.heads.fetch(key.hash));
-            prepared
-                .iter()
-                .flat_map(|prepared| &prepared.ids_hashes)
-                .for_each(|&hash| state.recent_ids.fetch(half(hash)));
-        }
+        fetch_known(&state, prepared);
         let (unfilled, obstacle) = place_run(core, &mut state, appends, prepared);
         if !unfilled.steps.is_empty() {
             let count = unfilled.steps.len();
@@ -231,32 +228,64 @@ pub(super) fn wait_for_room(
     }
 }
 
-/// Appends if that needs no waiting and no disk; else says why not.
-pub(crate) fn try_append(core: &Shared<Core>, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
-    fetch_streams(core, slice::from_ref(append));
-    let mut prepared = [Prepared::new(core, append).map_err(TryAppendError::Failed)?];
-    let _guard = PoisonOnPanic::new(core);
-    let mut state = core.state.lock();
-    refuse_if_closed(core).map_err(TryAppendError::Failed)?;
-    let (unfilled, obstacle) = place_run(core, &mut state, slice::from_ref(append), &mut prepared);
-    match obstacle {
-        None => {
-            let mut answer = None;
-            finish(core, &prepared, unfilled, state.release(), &mut |outcome| answer = Some(outcome));
-            Ok(answer.expect("each append is answered")?)
+/// Appends one after the other, as long as that needs no waiting and no disk; then says why not.
+pub(crate) fn try_append_each(
+    core: &Shared<Core>,
+    appends: &[Append<'_>],
+    answer: &mut dyn FnMut(Result<Ticket, AppendError>),
+) -> Result<(), TryAppendError> {
+    let mut rest = appends;
+    while !rest.is_empty() {
+        let (mut run, failed) = prepare_run(core, rest);
+        let _guard = PoisonOnPanic::new(core);
+        let mut state = core.state.lock();
+        refuse_if_closed(core).map_err(TryAppendError::Failed)?;
+        fetch_known(&state, &run);
+        let (unfilled, obstacle) = place_run(core, &mut state, &rest[..run.len()], &mut run);
+        let placed = unfilled.steps.len();
+        if placed > 0 {
+            finish(core, &run[..placed], unfilled, state.release(), answer);
+        } else {
+            drop(state);
         }
-        Some(Obstacle::Rejected(_)) => unreachable!("a rejection is an answer"),
-        Some(
-            Obstacle::Cold(..) | Obstacle::Occupied { .. } | Obstacle::Unknown(_) | Obstacle::Unjudged(..),
-        ) => Err(TryAppendError::Cold),
-        Some(Obstacle::Backlog) => Err(TryAppendError::Busy),
-        Some(Obstacle::NoRoom(bytes)) => {
-            state.spare.want(bytes);
+        if let Some(obstacle) = obstacle {
+            return Err(why_not(core, &obstacle));
+        }
+        rest = &rest[placed..];
+        if let Some(error) = failed {
+            answer(Err(error));
+            rest = &rest[1..];
+        }
+    }
+    Ok(())
+}
+
+/// What stands in the way of an append that must not wait.
+fn why_not(core: &Core, obstacle: &Obstacle) -> TryAppendError {
+    match obstacle {
+        Obstacle::Rejected(_) => unreachable!("a rejection is an answer"),
+        Obstacle::Cold(..) | Obstacle::Occupied { .. } | Obstacle::Unknown(_) | Obstacle::Unjudged(..) => {
+            TryAppendError::Cold
+        }
+        Obstacle::Backlog => TryAppendError::Busy,
+        Obstacle::NoRoom(bytes) => {
+            let mut state = core.state.lock();
+            state.spare.want(*bytes);
             core.work.ring();
             match state.spare.failure() {
-                Some(failure) => Err(TryAppendError::Failed(no_room(failure.clone()))),
-                None => Err(TryAppendError::Busy),
+                Some(failure) => TryAppendError::Failed(no_room(failure.clone())),
+                None => TryAppendError::Busy,
             }
+        }
+    }
+}
+
+/// Asks for what placing several will touch: one after the other, each would be waited for.
+fn fetch_known(state: &State, prepared: &[Prepared<'_>]) {
+    if prepared.len() > 1 {
+        for prepared in prepared {
+            prepared.streams.iter().for_each(|key| state.heads.fetch(key.hash));
+            prepared.ids_hashes.iter().for_each(|&hash| state.recent_ids.fetch(half(hash)));
         }
     }
 }
@@ -274,6 +303,15 @@ pub enum TryAppendError {
     /// It fails whichever way it is tried.
     #[error(transparent)]
     Failed(#[from] AppendError),
+}
+
+/// What came of appends that must not wait.
+#[derive(Debug)]
+pub struct TriedAppends {
+    /// What [`Store::append`](crate::Store::append) would have returned, for each of the first so many.
+    pub answers: Vec<Result<Ticket, AppendError>>,
+    /// Why the next one, and those behind it, are not written; `None`: there is none.
+    pub stopped: Option<TryAppendError>,
 }
 
 pub(super) fn refuse_if_closed(core: &Core) -> Result<(), AppendError> {

@@ -40,7 +40,7 @@ pub(crate) mod ticket;
 mod verify;
 mod view;
 
-use self::commit::TryAppendError;
+use self::commit::{TriedAppends, TryAppendError};
 use self::core::{Core, PoisonOnPanic};
 use self::follow::Following;
 use self::pulse::FOLLOW_PERIOD;
@@ -211,11 +211,42 @@ impl Store {
     /// # Errors
     /// [`TryAppendError::Busy`] and [`TryAppendError::Cold`] where it would have to wait; nothing was written then.
     pub fn try_append(&self, append: &Append<'_>) -> Result<Ticket, TryAppendError> {
-        self.refuse_read_only()?;
-        if append.snapshot.is_some() {
-            return Err(TryAppendError::Cold);
+        let TriedAppends { mut answers, stopped } = self.try_append_each(std::slice::from_ref(append));
+        match (answers.pop(), stopped) {
+            (Some(answer), _) => Ok(answer?),
+            (None, Some(error)) => Err(error),
+            (None, None) => unreachable!("it is answered, or something stood in its way"),
         }
-        commit::try_append(&self.handle.core, append)
+    }
+
+    /// Appends each of these batches, in their order, as [`Store::append_each`] does, up to the first that would have to wait
+    /// or needs the disk: for threads that must not block. That one, and those behind it, are not written.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use annals::{Append, NewEvent, Store};
+    /// let store = Store::open(dir.path())?;
+    /// let appends = [Append::from(NewEvent::new("a", "Happened")), Append::from(NewEvent::new("b", "Happened"))];
+    /// let tried = store.try_append_each(&appends);
+    /// // On a thread that may block, what is left:
+    /// let left = store.append_each(&appends[tried.answers.len()..]);
+    /// for ticket in tried.answers.into_iter().chain(left) {
+    ///     ticket?.wait()?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn try_append_each(&self, appends: &[Append<'_>]) -> TriedAppends {
+        let mut answers = Vec::with_capacity(appends.len());
+        if let Err(error) = self.refuse_read_only() {
+            return TriedAppends { answers, stopped: Some(error.into()) };
+        }
+        let without_snapshot = appends.iter().take_while(|append| append.snapshot.is_none()).count();
+        let tried = commit::try_append_each(&self.handle.core, &appends[..without_snapshot], &mut |answer| {
+            answers.push(answer);
+        });
+        let stopped = tried.err().or((without_snapshot < appends.len()).then_some(TryAppendError::Cold));
+        TriedAppends { answers, stopped }
     }
 
     /// Waits until all that was appended by now is durable, or will never be.

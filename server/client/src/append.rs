@@ -47,6 +47,12 @@ pub struct PendingAppend {
 }
 
 impl PendingAppend {
+    /// Whether its outcome is there, so that awaiting it does not wait.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.asked.is_answered()
+    }
+
     /// What became of it.
     ///
     /// # Errors

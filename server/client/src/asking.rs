@@ -85,6 +85,11 @@ impl Asking {
         }
     }
 
+    /// Whether its answer is there, or will never be.
+    pub(crate) fn is_answered(&mut self, number: u64) -> bool {
+        !matches!(self.place(number), Some((_, Waiting::Once(_))))
+    }
+
     /// Nobody takes its answer.
     pub(crate) fn abandon(&mut self, number: u64) {
         let Some((place, waiting)) = self.place(number) else { return };

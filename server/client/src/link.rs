@@ -256,6 +256,11 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// Whether the answer is there, or will never be.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.link.asking.lock().is_answered(self.number)
+    }
+
     /// The answer.
     pub(crate) async fn answer(mut self) -> Result<Answer, ClientError> {
         let answer = poll_fn(|context| self.link.poll_answer(self.number, context)).await;

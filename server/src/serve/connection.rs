@@ -233,11 +233,6 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             }
             next = frame::take(&mut self.buffer, self.context.limits.body_bytes)?;
         }
-        if let [alone] = &asked[..]
-            && session.try_now(alone)
-        {
-            return Ok(());
-        }
         hand_on(session, requests, &mut asked).await
     }
 }
@@ -247,6 +242,8 @@ async fn hand_on(
     requests: &mpsc::Sender<Vec<Asked>>,
     asked: &mut Vec<Asked>,
 ) -> Result<(), End> {
+    let done = session.try_now(asked);
+    asked.drain(..done);
     if asked.is_empty() {
         return Ok(());
     }

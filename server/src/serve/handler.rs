@@ -2,11 +2,11 @@
 
 use super::Context;
 use super::access::Access;
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, UnderWay};
 use super::stores::InUse;
 use super::streaming::Streams;
-use super::task::{self, Task, UnderWay};
-use annals::Store;
+use super::task::{self, Task};
+use annals::{Append, AppendError, Store, Ticket};
 use annals_protocol::frame::Header;
 use annals_protocol::{Answer, Failure, Malformed, Request};
 use bytes::Bytes;
@@ -55,13 +55,16 @@ impl Session {
         })
     }
 
-    /// The store of that handle, if the client may have this done to it.
-    fn store_for(&self, handle: u32, request: &Request<'_>) -> Result<Store, Failure> {
+    /// The store of that handle.
+    fn store_of(&self, handle: u32) -> Result<Arc<InUse>, Failure> {
         let stores = self.stores.read();
-        let found = usize::try_from(handle).ok().and_then(|handle| stores.get(handle));
-        let Some(Some(open)) = found else {
-            return Err(Failure::NoStore { name: format!("with handle {handle}") });
-        };
+        let found = usize::try_from(handle).ok().and_then(|handle| stores.get(handle)?.clone());
+        found.ok_or_else(|| Failure::NoStore { name: format!("with handle {handle}") })
+    }
+
+    /// The same, if the client may have this done to it.
+    fn store_for(&self, handle: u32, request: &Request<'_>) -> Result<Store, Failure> {
+        let open = self.store_of(handle)?;
         self.access.check(&open.name, request)?;
         Ok(open.store.clone())
     }
@@ -83,20 +86,32 @@ impl Session {
         self.ahead.fetch_add(count, Ordering::AcqRel);
     }
 
-    /// Appends here and now, if this is an append, no earlier request is to be looked at, and nothing has to be waited for.
-    pub(super) fn try_now(&self, asked: &Asked) -> bool {
-        if asked.header.kind != APPEND || self.ahead.load(Ordering::Acquire) > 0 {
-            return false;
+    /// Appends here and now, as far as these are appends, no earlier request is to be looked at, and nothing has to be waited
+    /// for. How many it did.
+    pub(super) fn try_now(&self, asked: &[Asked]) -> usize {
+        let Some(first) = asked.first() else { return 0 };
+        let count = asked.iter().take_while(|next| next.is_append_to(first.header.store)).count();
+        if count == 0 || self.ahead.load(Ordering::Acquire) > 0 {
+            return 0;
         }
-        let Ok(request @ Request::Append(_)) = Request::decode(APPEND, &asked.body) else { return false };
-        let Ok(store) = self.store_for(asked.header.store, &request) else { return false };
-        let Request::Append(append) = request else { unreachable!("it was looked at") };
-        let ticket = store.try_append(&append);
-        let is_begun = ticket.is_ok();
-        if let Ok(ticket) = ticket {
-            self.outgoing.append(asked.header.request, asked.bytes, ticket, asked.since);
+        let mut done = 0;
+        // Decoded a few at a time: those behind one that has to wait are decoded once more.
+        for run in asked[..count].chunks(RUN_MAX) {
+            let appends = self.decode(run);
+            let Some(store) = &appends.store else {
+                done += run.len();
+                continue;
+            };
+            let tried = store.store.try_append_each(&appends.appends);
+            let begun = tried.answers.len();
+            let is_whole = begun == appends.appends.len();
+            done += appends.asked.get(begun).map_or(run.len(), |(place, _)| *place);
+            self.answer_appends(&appends.asked, tried.answers);
+            if !is_whole {
+                break;
+            }
         }
-        is_begun
+        done
     }
 
     /// Has requests done as they come, until no more do.
@@ -121,43 +136,68 @@ impl Session {
 
     /// Appends, in this order. Where that has to wait, so do all later requests of this connection, and nobody else.
     fn append(&self, asked: &[Asked]) {
-        let mut store = None;
-        let mut appends = Vec::with_capacity(asked.len());
-        let mut decoded = Vec::with_capacity(asked.len());
-        for asked in asked {
-            let request =
-                Request::decode(APPEND, &asked.body).map_err(|error| Failure::Malformed(error.to_string()));
+        let appends = self.decode(asked);
+        let Some(store) = &appends.store else { return };
+        let tried = store.store.try_append_each(&appends.appends);
+        let begun = tried.answers.len();
+        self.answer_appends(&appends.asked, tried.answers);
+        if begun < appends.appends.len() {
+            // Whoever else is on this thread goes on elsewhere meanwhile.
+            let answers = tokio::task::block_in_place(|| store.store.append_each(&appends.appends[begun..]));
+            self.answer_appends(&appends.asked[begun..], answers);
+        }
+    }
+
+    /// Takes appends to one store apart, and refuses those that are none, or that the client may not do.
+    fn decode<'a>(&self, asked: &'a [Asked]) -> Appends<'a> {
+        let store = asked.first().map(|first| self.store_of(first.header.store));
+        let mut decoded = Appends {
+            store: None,
+            appends: Vec::with_capacity(asked.len()),
+            asked: Vec::with_capacity(asked.len()),
+        };
+        let store = match store {
+            Some(Ok(store)) => store,
+            Some(Err(failure)) => {
+                asked.iter().for_each(|asked| self.refuse(asked, failure.clone()));
+                return decoded;
+            }
+            None => return decoded,
+        };
+        for (place, asked) in asked.iter().enumerate() {
+            let request = Request::decode(APPEND, &asked.body).map_err(|malformed| malformed_as(&malformed));
             let allowed =
-                request.and_then(|request| Ok((self.store_for(asked.header.store, &request)?, request)));
+                request.and_then(|request| self.access.check(&store.name, &request).map(|()| request));
             match allowed {
-                Ok((its_store, Request::Append(append))) => {
-                    store = Some(its_store);
-                    appends.push(append);
-                    decoded.push(asked);
+                Ok(Request::Append(append)) => {
+                    decoded.appends.push(append);
+                    decoded.asked.push((place, asked));
                 }
                 Ok(_) => unreachable!("its kind was looked at"),
                 Err(failure) => self.refuse(asked, failure),
             }
         }
-        let Some(store) = store else { return };
-        if let [append] = &appends[..]
-            && let Ok(ticket) = store.try_append(append)
-        {
-            self.outgoing.append(decoded[0].header.request, decoded[0].bytes, ticket, decoded[0].since);
-            return;
+        if !decoded.appends.is_empty() {
+            decoded.store = Some(store);
         }
-        // Whoever else is on this thread goes on elsewhere meanwhile.
-        let tickets = tokio::task::block_in_place(|| store.append_each(&appends));
-        for (asked, ticket) in decoded.into_iter().zip(tickets) {
-            match ticket {
-                Ok(ticket) => self.outgoing.append(asked.header.request, asked.bytes, ticket, asked.since),
+        decoded
+    }
+
+    /// Has appends that were begun answered once they are durable, and the others now.
+    fn answer_appends(&self, asked: &[(usize, &Asked)], answers: Vec<Result<Ticket, AppendError>>) {
+        let mut refused = Vec::new();
+        self.outgoing.append_each(asked.iter().zip(answers).filter_map(
+            |((_, asked), answer)| match answer {
+                Ok(ticket) => Some(UnderWay::new(asked, ticket)),
                 Err(error) => {
-                    let refused = Err(error);
-                    self.outgoing.metrics.appended(&refused, asked.since.elapsed());
-                    let Err(error) = refused else { unreachable!("it was refused") };
-                    self.refuse(asked, Failure::Append(error));
+                    refused.push((*asked, error));
+                    None
                 }
-            }
+            },
+        ));
+        for (asked, error) in refused {
+            self.outgoing.metrics.refused(&error, asked.since.elapsed());
+            self.refuse(asked, Failure::Append(error));
         }
     }
 
@@ -194,7 +234,7 @@ impl Session {
             store: store.expect("the request was decoded"),
             flow,
         };
-        let mut under_way = UnderWay { task, bytes, is_answered: false };
+        let mut under_way = task::UnderWay { task, bytes, is_answered: false };
         self.context.metrics.requests.get_or_create(&[("kind", task::name_of(header.kind))]).inc();
         tokio::spawn(async move { under_way.run(header.kind, body).await });
     }
@@ -220,6 +260,15 @@ fn malformed_as(malformed: &Malformed) -> Failure {
     }
 }
 
+/// Appends to one store.
+struct Appends<'a> {
+    /// `None`: there are none.
+    store: Option<Arc<InUse>>,
+    appends: Vec<Append<'a>>,
+    /// The request of each, and its place among those that were looked at.
+    asked: Vec<(usize, &'a Asked)>,
+}
+
 /// A request that has arrived.
 #[derive(Debug)]
 pub(super) struct Asked {
@@ -237,6 +286,8 @@ impl Asked {
     }
 }
 
+/// Appends that are decoded before any of them is begun.
+const RUN_MAX: usize = 32;
 /// The kind of an append.
 const APPEND: u16 = 10;
 

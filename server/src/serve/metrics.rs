@@ -79,22 +79,26 @@ impl Metrics {
         }
     }
 
-    /// An append has its answer, after so long.
-    pub(super) fn appended(&self, outcome: &Result<Appended, AppendError>, took: Duration) {
-        let kind = match outcome {
-            Ok(appended) if appended.repeated => REPEATED,
-            Ok(appended) => {
-                self.events_appended.inc_by(appended.positions.end.get() - appended.positions.start.get());
-                APPENDED
-            }
-            Err(
-                AppendError::WrongVersion { .. }
+    /// An append is durable, and has its answer after so long.
+    pub(super) fn appended(&self, appended: &Appended, took: Duration) {
+        if appended.repeated {
+            self.appends[REPEATED].inc();
+        } else {
+            self.appends[APPENDED].inc();
+            self.events_appended.inc_by(appended.positions.end.get() - appended.positions.start.get());
+        }
+        self.append_seconds.observe(took.as_secs_f64());
+    }
+
+    /// An append was refused, after so long.
+    pub(super) fn refused(&self, error: &AppendError, took: Duration) {
+        let is_conflict = matches!(
+            error,
+            AppendError::WrongVersion { .. }
                 | AppendError::QueryMatched { .. }
-                | AppendError::WrongCursor { .. },
-            ) => CONFLICT,
-            Err(_) => FAILED,
-        };
-        self.appends[kind].inc();
+                | AppendError::WrongCursor { .. }
+        );
+        self.appends[if is_conflict { CONFLICT } else { FAILED }].inc();
         self.append_seconds.observe(took.as_secs_f64());
     }
 

@@ -119,6 +119,8 @@ pub struct Server {
     listening: tokio::task::JoinHandle<()>,
 }
 
+/// Threads that connections live on: what they do takes microseconds.
+const NETWORK_THREADS_MAX: usize = 8;
 /// Stores that are checked at a time: it takes all of the disk, and a thread.
 const VERIFICATIONS_MAX: usize = 2;
 /// How often it is looked for stores that nobody uses.
@@ -143,7 +145,8 @@ impl Server {
         tls: Option<TlsAcceptor>,
         default: Option<Store>,
     ) -> io::Result<Self> {
-        let network = runtime("annals-net", 1, 2)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(NETWORK_THREADS_MAX);
+        let network = runtime("annals-net", threads, 2)?;
         let waiting = runtime("annals-wait", 2, 32)?;
         let listener = network.block_on(TcpListener::bind(options.listen))?;
         let address = listener.local_addr()?;

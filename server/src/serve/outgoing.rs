@@ -1,7 +1,8 @@
 //! What leaves a connection: answers as they are made, and those of appends once they are durable.
 
-use super::Limits;
+use super::handler::Asked;
 use super::metrics::Metrics;
+use super::{Limits, now};
 use annals::{AppendError, Appended, Ticket};
 use annals_protocol::frame::{self, Header};
 use annals_protocol::{Answer, Failure};
@@ -11,6 +12,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -39,12 +41,18 @@ pub(super) struct Outgoing {
 
 /// An append on its way.
 #[derive(Debug)]
-struct UnderWay {
+pub(super) struct UnderWay {
     request: u64,
     bytes: usize,
     ticket: Ticket,
     /// When it arrived.
     since: Instant,
+}
+
+impl UnderWay {
+    pub(super) fn new(asked: &Asked, ticket: Ticket) -> Self {
+        Self { request: asked.header.request, bytes: asked.bytes, ticket, since: asked.since }
+    }
 }
 
 /// What of requests a connection has under way.
@@ -100,9 +108,14 @@ impl Outgoing {
 
     /// A request, of so many bytes, is under way no more.
     pub(super) fn leave(&self, bytes: usize) {
+        self.leave_each(1, bytes as u64);
+    }
+
+    /// So many requests, of so many bytes together, are under way no more.
+    fn leave_each(&self, count: u32, bytes: u64) {
         {
             let mut now = self.load.now.lock();
-            *now = (now.0 - 1, now.1 - bytes as u64);
+            *now = (now.0 - count, now.1 - bytes);
         }
         self.load.less.notify_one();
     }
@@ -129,12 +142,13 @@ impl Outgoing {
         let _ = self.frames.send(None);
     }
 
-    /// Answers a request once its append is durable, and the request is under way no more.
-    pub(super) fn append(&self, request: u64, bytes: usize, ticket: Ticket, since: Instant) {
+    /// Answers requests once their appends are durable; they are under way no more then.
+    pub(super) fn append_each(&self, begun: impl Iterator<Item = UnderWay>) {
         let is_first = {
             let mut appends = self.appends.lock();
-            appends.push_back(UnderWay { request, bytes, ticket, since });
-            appends.len() == 1
+            let was_empty = appends.is_empty();
+            appends.extend(begun);
+            was_empty && !appends.is_empty()
         };
         if is_first {
             self.appended.notify_one();
@@ -170,32 +184,42 @@ impl Outgoing {
 
     /// Answers appends that are settled, in their order, until enough is gathered. `first`: the one that is looked at.
     fn answer_settled(&self, first: &mut Option<UnderWay>, buffer: &mut BytesMut) {
+        let (mut count, mut bytes, now) = (0, 0, now());
+        let mut appends = self.appends.lock();
         while buffer.len() < GATHERED_BYTES {
             if first.is_none() {
-                *first = self.appends.lock().pop_front();
+                *first = appends.pop_front();
             }
-            let Some(settled) = first.take_if(|first| first.ticket.is_settled()) else { return };
-            let UnderWay { request, bytes, ticket, since } = settled;
-            self.settle(request, bytes, since, ticket.wait(), buffer);
+            let Some(settled) = first.take_if(|first| first.ticket.is_settled()) else { break };
+            (count, bytes) = (count + 1, bytes + settled.bytes as u64);
+            let took = now.saturating_duration_since(settled.since);
+            self.put_outcome(settled.request, settled.ticket.wait(), took, buffer);
+        }
+        drop(appends);
+        if count > 0 {
+            self.leave_each(count, bytes);
         }
     }
 
-    /// Answers an append.
-    fn settle(
+    /// Puts the answer to an append.
+    fn put_outcome(
         &self,
         request: u64,
-        bytes: usize,
-        since: Instant,
         outcome: Result<Appended, AppendError>,
+        took: Duration,
         buffer: &mut BytesMut,
     ) {
-        self.metrics.appended(&outcome, since.elapsed());
         let answer = match outcome {
-            Ok(appended) => Answer::Appended(appended),
-            Err(error) => Answer::Failed(Failure::Append(error)),
+            Ok(appended) => {
+                self.metrics.appended(&appended, took);
+                Answer::Appended(appended)
+            }
+            Err(error) => {
+                self.metrics.refused(&error, took);
+                Answer::Failed(Failure::Append(error))
+            }
         };
         put(buffer, request, &answer, false);
-        self.leave(bytes);
     }
 
     fn has_written(&self, bytes: usize) {
@@ -246,7 +270,8 @@ pub(super) async fn write(
             },
             outcome = async { (&mut first.as_mut().expect("it is there").ticket).await }, if first.is_some() => {
                 let UnderWay { request, bytes, since, .. } = first.take().expect("it is there");
-                outgoing.settle(request, bytes, since, outcome, &mut buffer);
+                outgoing.put_outcome(request, outcome, since.elapsed(), &mut buffer);
+                outgoing.leave(bytes);
             }
             () = outgoing.appended.notified(), if first.is_none() => continue,
         }
