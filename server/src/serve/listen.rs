@@ -1,5 +1,6 @@
 //! Accepting connections: no more than there may be, and what becomes of a socket before it is a connection.
 
+use super::network::Network;
 use super::{Context, connection};
 use socket2::{SockRef, TcpKeepalive};
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ const UNHEARD: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Accepts until the server stops, then waits for the connections.
-pub(super) async fn listen(listener: TcpListener, context: Arc<Context>) {
+pub(super) async fn listen(listener: TcpListener, network: Arc<Network>, context: Arc<Context>) {
     let places = Arc::new(Semaphore::new(context.limits.connections));
     let mut stopping = context.stopping.clone();
     let mut connections = JoinSet::new();
@@ -36,13 +37,18 @@ pub(super) async fn listen(listener: TcpListener, context: Arc<Context>) {
         match accepted {
             Ok((socket, peer)) => {
                 let context = Arc::clone(&context);
-                connections.spawn(async move {
+                let accepted = async move {
                     context.metrics.connections_accepted.inc();
                     context.metrics.connections.inc();
                     let _counted = Counted(&context);
-                    serve(socket, peer, Arc::clone(&context)).await;
+                    // The thread that it lives on is to hear of it, and not the one that accepted it.
+                    let moved = socket.into_std().and_then(TcpStream::from_std);
+                    if let Ok(socket) = moved {
+                        serve(socket, peer, Arc::clone(&context)).await;
+                    }
                     drop(place);
-                });
+                };
+                connections.spawn_on(accepted, network.handle());
             }
             // Too many files are open, or the client has left: others may be luckier.
             Err(error) => {

@@ -10,6 +10,7 @@ mod connection;
 mod handler;
 mod listen;
 mod metrics;
+mod network;
 mod outgoing;
 mod stores;
 mod streaming;
@@ -17,6 +18,7 @@ mod task;
 pub(crate) mod tls;
 
 use self::metrics::Metrics;
+use self::network::Network;
 use self::stores::Stores;
 use crate::tokens::Tokens;
 use annals::{Settings, Store};
@@ -115,12 +117,12 @@ pub struct Server {
     stop: watch::Sender<bool>,
     stores: Arc<Stores>,
     /// Given up last to first: what connections ask for ends before they do.
-    runtimes: Option<(Runtime, Runtime)>,
+    runtimes: Option<(Arc<Network>, Runtime)>,
     listening: tokio::task::JoinHandle<()>,
 }
 
-/// Threads that connections live on: what they do takes microseconds.
-const NETWORK_THREADS_MAX: usize = 8;
+/// Threads that wait for the disk at a time; what else would wait for it waits without one.
+const BLOCKED_THREADS_MAX: usize = 32;
 /// Stores that are checked at a time: it takes all of the disk, and a thread.
 const VERIFICATIONS_MAX: usize = 2;
 /// How often it is looked for stores that nobody uses.
@@ -145,12 +147,17 @@ impl Server {
         tls: Option<TlsAcceptor>,
         default: Option<Store>,
     ) -> io::Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(NETWORK_THREADS_MAX);
-        let network = runtime("annals-net", threads, 2)?;
-        let waiting = runtime("annals-wait", 2, 32)?;
-        let listener = network.block_on(TcpListener::bind(options.listen))?;
+        let network = Network::start()?;
+        let waiting = Builder::new_multi_thread()
+            .thread_name("annals-wait")
+            .worker_threads(2)
+            .max_blocking_threads(BLOCKED_THREADS_MAX)
+            .enable_io()
+            .enable_time()
+            .build()?;
+        let listener = waiting.block_on(TcpListener::bind(options.listen))?;
         let address = listener.local_addr()?;
-        let admin = options.admin.map(|admin| network.block_on(TcpListener::bind(admin))).transpose()?;
+        let admin = options.admin.map(|admin| waiting.block_on(TcpListener::bind(admin))).transpose()?;
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let stores = Arc::new(Stores::new(options.data, options.settings, default));
         let (stop, stopping) = watch::channel(false);
@@ -166,9 +173,10 @@ impl Server {
         });
         waiting.spawn(close_idle(Arc::clone(&context)));
         if let Some(admin) = admin {
-            network.spawn(admin::listen(admin, Arc::clone(&context)));
+            waiting.spawn(admin::listen(admin, Arc::clone(&context)));
         }
-        let listening = network.spawn(listen::listen(listener, context));
+        let network = Arc::new(network);
+        let listening = waiting.spawn(listen::listen(listener, Arc::clone(&network), context));
         Ok(Self {
             address,
             admin: admin_address,
@@ -200,11 +208,12 @@ impl Server {
         let Some((network, waiting)) = self.runtimes.take() else { return };
         let _ = self.stop.send(true);
         let drained = async { tokio::time::timeout(DRAIN_TIME, &mut self.listening).await };
-        let _ = network.block_on(drained);
+        let _ = waiting.block_on(drained);
+        self.listening.abort();
         // Closing makes durable what is on its way, and ends whoever follows.
         self.stores.close();
         waiting.shutdown_timeout(DRAIN_TIME);
-        network.shutdown_timeout(Duration::from_secs(1));
+        drop(network);
     }
 }
 
@@ -212,16 +221,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-fn runtime(name: &str, threads: usize, blocking: usize) -> io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .thread_name(name)
-        .worker_threads(threads)
-        .max_blocking_threads(blocking)
-        .enable_io()
-        .enable_time()
-        .build()
 }
 
 /// Closes stores that nobody uses, until the server stops.
