@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Requests that are handed on together, and how often before any of them are looked at.
@@ -56,22 +58,26 @@ pub(super) struct Connection<R> {
 }
 
 /// Serves a client until it leaves, breaks the rules, or the server stops.
+///
+/// What it says is written on another thread, `writer`: so one that has much to say has two.
 pub(super) async fn serve(
-    socket: impl AsyncRead + AsyncWrite + Unpin,
+    incoming: impl AsyncRead + Unpin,
+    to: impl AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     context: Arc<Context>,
+    writer: &Handle,
 ) {
-    let (incoming, to) = tokio::io::split(socket);
     let (outgoing, frames) = Outgoing::new(&context.limits, &context.metrics);
     let outgoing = Arc::new(outgoing);
     let mut stopping = context.stopping.clone();
     let mut connection =
         Connection { context, outgoing: Arc::clone(&outgoing), peer, incoming, buffer: BytesMut::new() };
-    let writing = outgoing::write(&outgoing, frames, to);
-    tokio::pin!(writing);
+    // Ended where it still goes on when this function does.
+    let mut writing = JoinSet::new();
+    writing.spawn_on(outgoing::write(Arc::clone(&outgoing), frames, to), writer);
     let end = tokio::select! {
         end = connection.live() => end,
-        _ = &mut writing => return,
+        _ = writing.join_next() => return,
         _ = stopping.wait_for(|stop| *stop) => End::Stopping,
     };
     // What is under way is answered; streams end, as nobody asks for more.
@@ -89,7 +95,7 @@ pub(super) async fn serve(
     };
     let _ = timeout(2 * DRAIN_TIME, async {
         tokio::select! {
-            _ = &mut writing => {}
+            _ = writing.join_next() => {}
             () = ending => {}
         }
     })
@@ -248,7 +254,9 @@ async fn hand_on(
         return Ok(());
     }
     session.hand_on(asked.len());
-    requests.send(std::mem::take(asked)).await.map_err(|_| End::Gone)
+    requests.send(std::mem::take(asked)).await.map_err(|_| End::Gone)?;
+    session.caught_up().await;
+    Ok(())
 }
 
 fn late(what: &str) -> End {

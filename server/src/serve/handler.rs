@@ -13,7 +13,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 /// The stores that a connection has handles of; `None`: handle 0 of one who has named none.
@@ -29,6 +29,8 @@ pub(super) struct Session {
     streams: Arc<Streams>,
     /// Requests that were handed on and not looked at yet.
     ahead: AtomicUsize,
+    /// Told when there are fewer.
+    looked_at: Notify,
 }
 
 impl Session {
@@ -52,6 +54,7 @@ impl Session {
             stores: Arc::new(RwLock::new(vec![opened])),
             streams: Arc::default(),
             ahead: AtomicUsize::new(0),
+            looked_at: Notify::new(),
         })
     }
 
@@ -84,6 +87,13 @@ impl Session {
     /// Notes that requests are handed on.
     pub(super) fn hand_on(&self, count: usize) {
         self.ahead.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// Waits until all that were handed on were looked at: what comes behind them is done where it arrives again.
+    pub(super) async fn caught_up(&self) {
+        while self.ahead.load(Ordering::Acquire) > 0 {
+            self.looked_at.notified().await;
+        }
     }
 
     /// Appends here and now, as far as these are appends, no earlier request is to be looked at, and nothing has to be waited
@@ -130,6 +140,7 @@ impl Session {
                 rest = &rest[appends.max(1)..];
             }
             self.ahead.fetch_sub(asked.len(), Ordering::AcqRel);
+            self.looked_at.notify_one();
         }
         self.streams.end_all();
     }

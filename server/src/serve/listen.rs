@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -37,6 +38,7 @@ pub(super) async fn listen(listener: TcpListener, network: Arc<Network>, context
         match accepted {
             Ok((socket, peer)) => {
                 let context = Arc::clone(&context);
+                let (reader, writer) = network.handles();
                 let accepted = async move {
                     context.metrics.connections_accepted.inc();
                     context.metrics.connections.inc();
@@ -44,11 +46,11 @@ pub(super) async fn listen(listener: TcpListener, network: Arc<Network>, context
                     // The thread that it lives on is to hear of it, and not the one that accepted it.
                     let moved = socket.into_std().and_then(TcpStream::from_std);
                     if let Ok(socket) = moved {
-                        serve(socket, peer, Arc::clone(&context)).await;
+                        serve(socket, peer, Arc::clone(&context), &writer).await;
                     }
                     drop(place);
                 };
-                connections.spawn_on(accepted, network.handle());
+                connections.spawn_on(accepted, &reader);
             }
             // Too many files are open, or the client has left: others may be luckier.
             Err(error) => {
@@ -70,16 +72,22 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn serve(socket: TcpStream, peer: SocketAddr, context: Arc<Context>) {
+async fn serve(socket: TcpStream, peer: SocketAddr, context: Arc<Context>, writer: &Handle) {
     prepare(&socket);
-    let Some(tls) = context.tls.clone() else { return connection::serve(socket, peer, context).await };
+    let Some(tls) = context.tls.clone() else {
+        let (incoming, to) = socket.into_split();
+        return connection::serve(incoming, to, peer, context, writer).await;
+    };
     let mut stopping = context.stopping.clone();
     let encrypted = tokio::select! {
         encrypted = timeout(context.limits.handshake, tls.accept(socket)) => encrypted,
         _ = stopping.wait_for(|stop| *stop) => return,
     };
     match encrypted {
-        Ok(Ok(encrypted)) => connection::serve(encrypted, peer, context).await,
+        Ok(Ok(encrypted)) => {
+            let (incoming, to) = tokio::io::split(encrypted);
+            connection::serve(incoming, to, peer, context, writer).await;
+        }
         Ok(Err(error)) => {
             context.metrics.connections_refused.inc();
             tracing::warn!(%peer, %error, "no encrypted connection");

@@ -37,9 +37,11 @@ impl Network {
         Ok(network)
     }
 
-    /// The threads in turn.
-    pub(super) fn handle(&self) -> &Handle {
-        &self.threads[self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len()].0
+    /// A thread to read on and one to write on: each in its turn.
+    pub(super) fn handles(&self) -> (Handle, Handle) {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let handle = |at: usize| self.threads[at % self.threads.len()].0.clone();
+        (handle(turn), handle(turn + 1))
     }
 }
 

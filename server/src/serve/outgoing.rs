@@ -242,7 +242,7 @@ pub(super) fn put(buffer: &mut BytesMut, request: u64, answer: &Answer, has_more
 
 /// Writes what leaves, until nothing more is to come or the client is gone.
 pub(super) async fn write(
-    outgoing: &Outgoing,
+    outgoing: Arc<Outgoing>,
     mut frames: mpsc::UnboundedReceiver<Option<Bytes>>,
     mut to: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
