@@ -1,5 +1,6 @@
 //! Measures Annals: `annals-bench append` and others. Run it built for release on an idle machine.
 
+mod abuse;
 mod append;
 mod disk;
 mod follow;
@@ -33,8 +34,10 @@ enum What {
     Read(read::Arguments),
     /// Opening a large store after a close and after a kill.
     Opening(opening::Arguments),
-    /// Load on a server.
+    /// Load on a server, or on a store in this process.
     Load(load::Arguments),
+    /// What clients of a server feel of those who attack it.
+    Abuse(abuse::Arguments),
     /// Look-ups in many sealed segments, against few.
     Segments(segments::Arguments),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         What::Read(arguments) => read::run(&arguments),
         What::Opening(arguments) => opening::run(&arguments),
         What::Load(arguments) => load::run(&arguments),
+        What::Abuse(arguments) => abuse::run(&arguments),
         What::Segments(arguments) => segments::run(&arguments),
     };
     match done {

@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of streams, versions or conditions.
 
+pub(crate) mod crowd;
 pub(crate) mod digests;
 pub(crate) mod group;
 pub(crate) mod image;

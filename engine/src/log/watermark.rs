@@ -3,6 +3,7 @@
 //! Blocked threads wait on one word a group, so that one system call wakes all that a device write made
 //! durable and nobody else: waking threads one by one costs more than the write.
 
+use super::crowd::Crowd;
 use super::tally::Tally;
 use super::watcher::{self, Watcher};
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ pub(crate) struct Watermark {
     sleepers: AtomicUsize,
     /// Who is to be woken by the next advance.
     watchers: Mutex<Vec<Arc<Watcher>>>,
+    /// Wakes them where they are many.
+    crowd: Arc<Crowd>,
     poison: OnceLock<Arc<str>>,
     ended: AtomicBool,
     /// What the writer has made durable.
@@ -51,6 +54,7 @@ impl Watermark {
             advanced: AtomicU32::new(0),
             sleepers: AtomicUsize::new(0),
             watchers: Mutex::default(),
+            crowd: Arc::default(),
             poison: OnceLock::new(),
             ended: AtomicBool::new(false),
             tally: Tally::default(),
@@ -141,7 +145,7 @@ impl Watermark {
     /// Wakes who watches, for this or any other reason.
     pub(crate) fn wake_watchers(&self) {
         let watchers = std::mem::take(&mut *self.watchers.lock());
-        watchers.iter().for_each(|watcher| watcher.wake());
+        self.crowd.wake(watchers);
     }
 
     /// Nothing more becomes durable, as planned: the store is closed.

@@ -134,6 +134,9 @@ impl Session {
                     self.append(&rest[..appends]);
                 } else if is_about_another(first.header.kind) {
                     self.hear(first);
+                } else if first.header.kind == PING {
+                    self.outgoing.answer(first.header.request, &Answer::Done, false);
+                    self.outgoing.leave(first.bytes);
                 } else {
                     self.begin(first);
                 }
@@ -299,6 +302,8 @@ impl Asked {
 
 /// Appends that are decoded before any of them is begun.
 const RUN_MAX: usize = 32;
+/// The kind of a ping.
+const PING: u16 = 2;
 /// The kind of an append.
 const APPEND: u16 = 10;
 

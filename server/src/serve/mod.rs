@@ -123,6 +123,8 @@ pub struct Server {
 
 /// Threads that wait for the disk at a time; what else would wait for it waits without one.
 const BLOCKED_THREADS_MAX: usize = 32;
+/// How far reading, following and all that is asked for stand back behind appending.
+const NICENESS: i32 = 10;
 /// Stores that are checked at a time: it takes all of the disk, and a thread.
 const VERIFICATIONS_MAX: usize = 2;
 /// How often it is looked for stores that nobody uses.
@@ -152,6 +154,7 @@ impl Server {
             .thread_name("annals-wait")
             .worker_threads(2)
             .max_blocking_threads(BLOCKED_THREADS_MAX)
+            .on_thread_start(stand_back)
             .enable_io()
             .enable_time()
             .build()?;
@@ -221,6 +224,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Has the thread leave the processor to those that append, where there is not enough of it for all.
+fn stand_back() {
+    // It is a matter of speed alone.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
 }
 
 /// Closes stores that nobody uses, until the server stops.
