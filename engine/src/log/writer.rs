@@ -4,7 +4,6 @@
 use super::group::{Fills, Group};
 use super::unsealed::Unsealed;
 use super::watermark::Watermark;
-use crate::clock::stopwatch;
 use crate::disk::{Piece, Pipelining, Submitter, Write};
 use crate::format::{BLOCK_BYTES, align_down};
 use rustix::thread::futex;
@@ -46,6 +45,8 @@ impl Alarm {
 pub(crate) trait Feed {
     /// The next group to write now. `None`: the tail knows that the writer sleeps.
     fn take(&self, in_flight: usize, pipelining: Pipelining) -> Option<Group>;
+    /// A time to measure from.
+    fn moment(&self) -> Instant;
     /// Whether the writer ends once everything is written.
     fn is_closing(&self) -> bool;
     /// The group, and all before it, is durable; nobody was told yet.
@@ -103,7 +104,7 @@ pub(crate) fn run(
         }
         if let Some(group) = feed.take(in_flight.len(), submitter.pipelining()) {
             last_frames = group.frames;
-            let since = stopwatch();
+            let since = feed.moment();
             match submit(group, submitter.as_mut(), fills, watermark, in_flight.is_empty(), feed) {
                 Ok(group) => in_flight.push_back(InFlight { group, since, done: false }),
                 Err(error) => failed = Some(error),
@@ -132,10 +133,15 @@ fn publish(in_flight: &mut VecDeque<InFlight>, feed: &impl Feed, watermark: &Wat
     }
     let last = &in_flight[count - 1].group;
     let groups = in_flight[0].group.number..last.number + 1;
+    let now = feed.moment();
     for write in in_flight.range(..count) {
         let group = &write.group;
         group.segment.set_durable_end(group.end);
-        watermark.tally.add(group.frames, group.end - group.start, write.since.elapsed());
+        watermark.tally.add(
+            group.frames,
+            group.end - group.start,
+            now.saturating_duration_since(write.since),
+        );
     }
     feed.reached(last);
     watermark.advance(last.next_batch, last.next_position, groups);

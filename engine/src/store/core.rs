@@ -8,7 +8,7 @@ use super::read_only::Follower;
 use super::sealed::SealedSegments;
 use super::side::Side;
 use super::subscriptions::Subscriptions;
-use crate::clock::Clock;
+use crate::clock::{Clock, stopwatch};
 use crate::disk::{Disk, Lock, Pipelining, is_memory_short};
 use crate::format::key::hash_name;
 use crate::format::manifest::Manifest;
@@ -31,6 +31,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// The manifest's file name.
 pub(crate) const MANIFEST_NAME: &str = "manifest";
@@ -277,6 +278,10 @@ impl Feed for Core {
             (None, _) => WriterPhase::InFlight,
         };
         group
+    }
+
+    fn moment(&self) -> Instant {
+        stopwatch()
     }
 
     fn is_closing(&self) -> bool {

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Size of the one file, which is written over and over.
 const CAPACITY: u64 = 512 << 20;
@@ -179,6 +180,10 @@ impl Feed for Inner {
             (None, _) => WriterPhase::InFlight,
         };
         group
+    }
+
+    fn moment(&self) -> Instant {
+        stopwatch()
     }
 
     fn is_closing(&self) -> bool {

@@ -9,6 +9,8 @@ mod failure;
 pub mod frame;
 mod pieces;
 mod request;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod wire;
 
 pub use answer::{Answer, Events, Welcome};

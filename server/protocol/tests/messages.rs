@@ -1,6 +1,7 @@
 //! Every message, there and back.
 
 use annals_protocol::frame::{self, BODY_BYTES_MAX, Header};
+use annals_protocol::testing::decode_bytes;
 use annals_protocol::{Answer, Consistency, Events, Failure, Hello, Request, Welcome};
 use annals_types::{
     Append, AppendError, Appended, Bound, ContentKind, Cursor, CursorAt, Damage, DamageKind, Delivery,
@@ -447,6 +448,29 @@ fn the_document_has_every_message_and_failure_and_no_other() {
 
 /// Frames of every message, as they were first written: what was understood once is understood for ever.
 /// `ANNALS_MAKE_GOLDEN=v1 cargo test -p annals-protocol` makes them.
+#[test]
+fn whatever_is_sent_is_taken_apart_without_a_panic() {
+    let golden = include_str!("golden/v1");
+    let frames = golden.lines().map(|line| {
+        let hex = line.split_once(' ').unwrap().1.as_bytes();
+        hex.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
+    });
+    for frame in frames.collect::<Vec<Vec<u8>>>() {
+        assert_eq!(decode_bytes(&frame), 1);
+        // The message alone, behind its kind: whole, cut anywhere, and with any byte another.
+        let message = [&frame[16..18], &frame[24..]].concat();
+        assert_eq!(decode_bytes(&message), 1);
+        for at in 0..message.len() {
+            let _ = decode_bytes(&message[..at]);
+            let mut other = message.clone();
+            for change in [1, 0x80, 0xff] {
+                other[at] = message[at] ^ change;
+                let _ = decode_bytes(&other);
+            }
+        }
+    }
+}
+
 #[test]
 fn golden_frames_are_written_and_read_as_ever() {
     let framed = |kind, body: Bytes| {

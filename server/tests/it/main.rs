@@ -5,8 +5,10 @@
 
 mod append;
 mod documents;
+mod either;
 mod flights;
 mod follow;
+mod hardship;
 mod import;
 mod raw;
 mod read;

@@ -24,7 +24,7 @@ pub(crate) fn options(data: &Path) -> serve::Options {
 }
 
 /// Has a client do something with a server on an empty directory.
-fn with_client<F: Future<Output = ()>>(work: impl FnOnce(Client) -> F) {
+pub(crate) fn with_client<F: Future<Output = ()>>(work: impl FnOnce(Client) -> F) {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(options(&dir.path().join("data"))).unwrap();
     let address = server.address().to_string();
@@ -36,7 +36,7 @@ fn with_client<F: Future<Output = ()>>(work: impl FnOnce(Client) -> F) {
     server.stop();
 }
 
-fn event(stream: &str) -> NewEvent<'_> {
+pub(crate) fn event(stream: &str) -> NewEvent<'_> {
     NewEvent::new(stream, "Happened").json(r#"{"n":1}"#).tag("t:1")
 }
 
@@ -248,10 +248,24 @@ fn a_signal_ends_serving_in_order() {
     place.run(&["serve", "--listen", "nowhere"]).expect_code(2);
 }
 
+/// Follows everything until the last event, and misses nothing; how many there were.
+async fn followed_to_the_last(client: Client) -> u64 {
+    let (mut following, mut next) = (client.follow(&Follow::all()).await.unwrap(), 0);
+    loop {
+        if let Followed::Event(event) = following.next().await.unwrap().unwrap() {
+            assert_eq!(event.position().get(), next);
+            next += 1;
+            if event.event_type() == "Last" {
+                return next;
+            }
+        }
+    }
+}
+
 #[test]
 fn what_a_killed_server_acknowledged_is_there_once_and_so_is_what_was_sent_again() {
     const WRITERS: u64 = 12;
-    const KILLS: usize = 10;
+    const KILLS: usize = 20;
     let place = Place::new();
     let mut served = Served::start(&place.data(), "127.0.0.1:0");
     let address = served.address.clone();
@@ -273,6 +287,8 @@ fn what_a_killed_server_acknowledged_is_there_once_and_so_is_what_was_sent_again
             })
         })
         .collect();
+    // Who follows goes on where it was, and misses nothing.
+    let following = runtime.spawn(followed_to_the_last(client.clone()));
     for round in 0..KILLS {
         std::thread::sleep(Duration::from_millis(60 + (round as u64 * 37) % 200));
         assert_eq!(served.signal("-KILL"), None);
@@ -287,6 +303,11 @@ fn what_a_killed_server_acknowledged_is_there_once_and_so_is_what_was_sent_again
         }
         counts
     });
+    let followed = runtime.block_on(async {
+        client.append(NewEvent::new("last", "Last")).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), following).await.expect("it comes").unwrap()
+    });
+    assert_eq!(followed, counts.iter().sum::<u64>() + 1);
     assert_eq!(served.signal("-TERM"), Some(0));
     let store = annals::Store::open_read_only(place.data()).unwrap();
     for (writer, count) in counts.iter().enumerate() {

@@ -98,8 +98,12 @@ impl Served {
 
     pub(crate) fn start_with(data: &Path, options: &[&str]) -> Self {
         let arguments = [&["--json", "serve"], options].concat();
-        let mut child =
-            command(data, &arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        Self::of(command(data, &arguments))
+    }
+
+    /// Of a command line that serves, with `--json`.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
