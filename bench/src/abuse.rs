@@ -111,7 +111,7 @@ async fn clients(server: &str, time: Duration) -> Result<Histogram<u64>, Failure
     let run: u32 = rand::random();
     let mut tasks = Vec::new();
     for index in 0..CLIENTS {
-        let client = Client::connect(Options::new(server)).await?;
+        let client = Client::connect(Options::new(server)).await?.pipeline().await?;
         let producer = Producer::of_run(run, index, CLIENTS);
         tasks.push(tokio::spawn(crate::load::at_a_rate(
             client,

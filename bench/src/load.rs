@@ -8,7 +8,7 @@
 use crate::report::{Failure, histogram, microseconds, note, print_line};
 use crate::workload::{Producer, stopwatch};
 use annals::{Append, EventStore, Read, Store, Ticket};
-use annals_client::{Client, Options, PendingAppend};
+use annals_client::{Client, Options, PendingAppend, Pipeline};
 use futures_core::Stream;
 use hdrhistogram::Histogram;
 use serde_json::json;
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 for (connections, in_flight) in &runs {
                     let mut clients = Vec::new();
                     for _ in 0..*connections {
-                        clients.push(Client::connect(Options::new(server)).await?);
+                        clients.push(Client::connect(Options::new(server)).await?.pipeline().await?);
                     }
                     append(arguments, "served", clients, *in_flight).await?;
                 }
@@ -106,11 +106,11 @@ impl Future for Sent {
     }
 }
 
-impl Appender for Client {
+impl Appender for Pipeline {
     type Pending = Sent;
 
     async fn begin(&self, append: Append<'_>) -> Result<Sent, Failure> {
-        Ok(Sent(Some(self.begin_append(append).await?), None))
+        Ok(Sent(Some(Self::begin(self, append).await?), None))
     }
 
     fn is_ready(pending: &Sent) -> bool {

@@ -12,6 +12,7 @@ use annals_client::{Options, Tls, blocking};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Where a store is looked for when nothing says where.
 const DATA_DEFAULT: &str = "./data";
@@ -118,11 +119,14 @@ impl Config {
 
     /// The same, for what is done to the stores of a directory or server, none of which is chosen.
     pub(crate) fn resolve_stores(places: Places<'_>, common: &Common) -> Result<Self, Failure> {
-        let resolved = Self::resolve(places, &Common { store: None, ..common.clone() });
-        match resolved {
-            // A directory of stores without a default one.
-            Err(Failure::Usage(_)) if places.server.is_none() => Self::resolve_all(places, common),
-            resolved => resolved,
+        let file = common.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        if places.server.is_none() && file.server.is_none() {
+            return Self::resolve_all(places, common);
+        }
+        // Where the directory is stronger, it may be one of stores without a default one.
+        match Self::resolve(places, &Common { store: None, ..common.clone() })? {
+            Self { place: Place::Here(_), .. } => Self::resolve_all(places, common),
+            there => Ok(there),
         }
     }
 
@@ -213,7 +217,7 @@ impl Config {
 }
 
 fn connect(options: &Options) -> Result<Source, Failure> {
-    Ok(Source::There(blocking::Client::connect(options.clone())?))
+    Ok(Source::There(blocking::Client::connect(options.clone())?, OnceLock::new()))
 }
 
 /// How the server is reached.

@@ -119,9 +119,8 @@ impl Failure {
             ) => EXIT_CONDITION,
             Self::Damaged { .. } => EXIT_DAMAGE,
             Self::Server(ClientError::Options(_)) => EXIT_USAGE,
-            Self::Server(
-                ClientError::Unreachable { .. } | ClientError::Untrusted { .. } | ClientError::Lost { .. },
-            ) => EXIT_IN_USE,
+            // Nothing was done, unlike where the answer is lost.
+            Self::Server(ClientError::Unreachable { .. } | ClientError::Untrusted { .. }) => EXIT_IN_USE,
             _ if self.damage().is_some() => EXIT_DAMAGE,
             Self::Open(OpenError::InUse { .. }) => EXIT_IN_USE,
             _ => EXIT_FAILED,

@@ -7,6 +7,7 @@ use annals::{
     Version,
 };
 use annals_client::blocking;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// See the module.
@@ -14,16 +15,16 @@ use std::time::Duration;
 pub(crate) enum Source {
     /// A store that this process has open.
     Here(Store),
-    /// A store of a server.
-    There(blocking::Client),
+    /// A store of a server; and a pipeline to it, once something is begun without waiting for it.
+    There(blocking::Client, OnceLock<blocking::Pipeline>),
 }
 
 /// What both do by the same name.
 macro_rules! both {
     ($source:expr, $it:ident => $does:expr) => {
         match $source {
-            Self::Here($it) => Ok($does?),
-            Self::There($it) => Ok($does?),
+            Self::Here($it, ..) => Ok($does?),
+            Self::There($it, ..) => Ok($does?),
         }
     };
 }
@@ -33,7 +34,16 @@ impl Source {
     pub(crate) fn append(&self, append: Append<'_>) -> Result<Pending, Failure> {
         match self {
             Self::Here(store) => Ok(Pending::Here(store.append(append)?)),
-            Self::There(client) => Ok(Pending::There(client.begin_append(append)?)),
+            Self::There(client, pipeline) => {
+                let pipeline = match pipeline.get() {
+                    Some(pipeline) => pipeline,
+                    None => pipeline.get_or_init({
+                        let begun = client.pipeline()?;
+                        || begun
+                    }),
+                };
+                Ok(Pending::There(pipeline.begin(append)?))
+            }
         }
     }
 
@@ -41,28 +51,28 @@ impl Source {
     pub(crate) fn append_and_wait(&self, append: Append<'_>) -> Result<Appended, Failure> {
         match self {
             Self::Here(store) => Ok(store.append(append)?.wait()?),
-            Self::There(client) => Ok(client.append(append)?),
+            Self::There(client, _) => Ok(client.append(append)?),
         }
     }
 
     pub(crate) fn read(&self, read: Read<'_>) -> Result<Events, Failure> {
         match self {
             Self::Here(store) => Ok(Events::Here(Box::new(store.read(read)?))),
-            Self::There(client) => Ok(Events::There(client.read(&read)?)),
+            Self::There(client, _) => Ok(Events::There(client.read(&read)?)),
         }
     }
 
     pub(crate) fn follow(&self, follow: &Follow<'_>) -> Result<Following, Failure> {
         match self {
             Self::Here(store) => Ok(Following::Here(Box::new(store.follow(follow)?))),
-            Self::There(client) => Ok(Following::There(Box::new(client.follow(follow)?))),
+            Self::There(client, _) => Ok(Following::There(Box::new(client.follow(follow)?))),
         }
     }
 
     pub(crate) fn join(&self, subscription: &str) -> Result<Member, Failure> {
         match self {
             Self::Here(store) => Ok(Member::Here(store.join(subscription)?)),
-            Self::There(client) => Ok(Member::There(client.join(subscription)?)),
+            Self::There(client, _) => Ok(Member::There(client.join(subscription)?)),
         }
     }
 
@@ -79,7 +89,7 @@ impl Source {
             Self::Here(store) => store.streams()?.try_for_each(|stream| {
                 stream.map_err(Failure::from).and_then(|(name, head)| take(&name, head))
             }),
-            Self::There(client) => client.streams()?.try_for_each(|stream| {
+            Self::There(client, _) => client.streams()?.try_for_each(|stream| {
                 stream.map_err(Failure::from).and_then(|(name, head)| take(&name, head))
             }),
         }
@@ -88,7 +98,7 @@ impl Source {
     pub(crate) fn next_position(&self) -> Result<Position, Failure> {
         match self {
             Self::Here(store) => Ok(store.next_position()),
-            Self::There(client) => Ok(client.stat()?.next_position),
+            Self::There(client, _) => Ok(client.stat()?.next_position),
         }
     }
 
@@ -99,7 +109,7 @@ impl Source {
     pub(crate) fn verify(&self, mut progress: impl FnMut(u64, u64)) -> Result<Verified, Failure> {
         match self {
             Self::Here(store) => Ok(store.verify(&mut progress)?),
-            Self::There(client) => Ok(client.verify(progress)?),
+            Self::There(client, _) => Ok(client.verify(progress)?),
         }
     }
 
@@ -164,7 +174,7 @@ impl Source {
     pub(crate) fn close(self) -> Result<(), Failure> {
         match self {
             Self::Here(store) => Ok(store.close()?),
-            Self::There(_) => Ok(()),
+            Self::There(..) => Ok(()),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -114,6 +114,11 @@ pub(crate) fn write(path: &Path, tokens: &[Token]) -> io::Result<()> {
     let temporary = PathBuf::from(name);
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    // Whoever changes it may be another than who reads it.
+    if let Ok(before) = fs::metadata(path) {
+        file.set_permissions(before.permissions())?;
+        std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
+    }
     for token in tokens {
         serde_json::to_writer(&mut file, token)?;
         file.write_all(b"\n")?;
@@ -143,15 +148,23 @@ pub(crate) struct Tokens {
 #[derive(Debug)]
 struct Known {
     tokens: Arc<Vec<Token>>,
-    changed: Option<SystemTime>,
+    file: Option<Seen>,
     looked: Instant,
+}
+
+/// What tells one content of the file from another: when it was changed, which file it is, and its length.
+type Seen = (SystemTime, u64, u64);
+
+fn seen(path: &Path) -> io::Result<Seen> {
+    let file = fs::metadata(path)?;
+    Ok((file.modified()?, file.ino(), file.len()))
 }
 
 impl Tokens {
     /// Reads the file, which must be there.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let changed = fs::metadata(path)?.modified().ok();
-        let known = Known { tokens: Arc::new(read(path)?), changed, looked: now() };
+        let file = Some(seen(path)?);
+        let known = Known { tokens: Arc::new(read(path)?), file, looked: now() };
         Ok(Self { path: path.to_owned(), known: Mutex::new(known) })
     }
 
@@ -160,11 +173,16 @@ impl Tokens {
         let mut known = self.known.lock();
         if known.looked.elapsed() >= LOOK_PERIOD {
             known.looked = now();
-            let changed = fs::metadata(&self.path).and_then(|file| file.modified()).ok();
-            if changed != known.changed
-                && let Ok(tokens) = read(&self.path)
-            {
-                (known.tokens, known.changed) = (Arc::new(tokens), changed);
+            let file = seen(&self.path).ok();
+            if file != known.file {
+                match read(&self.path) {
+                    Ok(tokens) => known.tokens = Arc::new(tokens),
+                    Err(error) => {
+                        tracing::error!(path = %self.path.display(), %error, "tokens that were changed cannot be read");
+                    }
+                }
+                // Told once for each change.
+                known.file = file;
             }
         }
         Arc::clone(&known.tokens)

@@ -8,6 +8,9 @@ use crate::index::recent::{Generation, RecentIds};
 use annals_types::ReadError;
 use std::sync::atomic::Ordering;
 
+/// Largest window whose ids are held in memory, in 32 MB a generation: with a larger one, each id is looked for.
+const IDS_MAX: usize = 8_000_000;
+
 /// Fills it, where it is wanted and is not there. Not where what it would be made of is damaged: then each id is looked for.
 pub(super) fn fill(core: &Core) -> Result<(), ReadError> {
     if !core.ids_wanted.load(Ordering::Acquire) {
@@ -21,15 +24,19 @@ pub(super) fn fill(core: &Core) -> Result<(), ReadError> {
         }
         (View::new(&state.segments), from)
     };
+    let window = usize::try_from(core.settings.id_window).unwrap_or(usize::MAX);
+    if window > IDS_MAX || view.end.saturating_sub(from) > IDS_MAX as u64 {
+        return Ok(());
+    }
     let Some((older, from)) = older(core, &view, from)? else { return Ok(()) };
+    // Before the lock: it is megabytes.
+    let mut newer = Generation::with_capacity(window);
     let mut state = core.state.lock();
     let active = &state.segments.active.as_ref().expect("a store does not lose it").index;
     if active.first_position() != view.end {
         // A segment has ended meanwhile: the next attempt has it.
         return Ok(());
     }
-    let window = usize::try_from(core.settings.id_window).unwrap_or(usize::MAX);
-    let mut newer = Generation::with_capacity(window);
     active.id_halves().for_each(|half| newer.add(half));
     state.recent_ids = RecentIds::new(from, older, newer, view.end, window);
     Ok(())

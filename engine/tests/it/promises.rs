@@ -455,6 +455,21 @@ fn whether_an_id_is_new_is_soon_known_without_a_look_at_any_segment() {
     }
 }
 
+#[test]
+fn a_window_of_all_events_is_one_like_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { id_window: u64::MAX, ..small(DiskChoice::Auto) };
+    let store = Store::open_with(dir.path(), settings).unwrap();
+    let one = |n: u64| Append::from(event("a").id(Uuid::from_u128(u128::from(n) + 1)).binary(vec![1; 500]));
+    for n in 0..2_000 {
+        append(&store, one(n)).unwrap();
+    }
+    assert!(store.stat().unwrap().segments > 2);
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert!(append(&store, one(0)).unwrap().repeated && !append(&store, one(3_000)).unwrap().repeated);
+    store.close().unwrap();
+}
+
 /// Appends from where it is woken.
 struct Appending(Store, std::sync::mpsc::Sender<Result<Ticket, AppendError>>);
 

@@ -1,11 +1,13 @@
 //! Appends: one that is sent again where its answer is lost, and ones that are on their way together, in their order.
 
-use crate::link::{Asked, unexpected};
+use crate::link::{Asked, Link, unexpected};
 use crate::requests::Repeat;
 use crate::{Client, ClientError};
 use annals_protocol::{Answer, Request};
 use annals_types::{Append, Appended, NewEvent, Uuid};
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::timeout;
 
 impl Client {
@@ -22,20 +24,50 @@ impl Client {
         appended(self.ask(&Request::Append(append), repeat).await?)
     }
 
-    /// Sends a batch, whose outcome is awaited later. Batches that are begun one after the other are appended in that order,
-    /// unless the connection is lost in between. None is sent again by itself.
+    /// Begins a pipeline: appends that are on their way together, and decided in their order.
     ///
     /// # Errors
-    /// The server cannot be reached; it was not sent.
-    pub async fn begin_append<'a>(
-        &self,
-        append: impl Into<Append<'a>>,
-    ) -> Result<PendingAppend, ClientError> {
+    /// The server cannot be reached, or does not want this client.
+    pub async fn pipeline(&self) -> Result<Pipeline, ClientError> {
+        Ok(Pipeline { link: self.link().await?, timeout: self.options().request_timeout })
+    }
+}
+
+/// Appends over one connection. Batches that are begun one after the other are decided in that order: where the connection is lost, none
+/// is sent again, and no more are taken, so that what comes behind a lost one is not there without it.
+///
+/// ```no_run
+/// # async fn run(client: annals_client::Client) -> Result<(), annals_client::ClientError> {
+/// use annals_types::NewEvent;
+/// let pipeline = client.pipeline().await?;
+/// let mut pending = Vec::new();
+/// for n in 0..1_000 {
+///     pending.push(pipeline.begin(NewEvent::new("measurements", "Measured").json(n.to_string())).await?);
+/// }
+/// for append in pending {
+///     append.outcome().await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Pipeline {
+    link: Arc<Link>,
+    timeout: Duration,
+}
+
+impl Pipeline {
+    /// Sends a batch, whose outcome is awaited later. It waits while much of what was sent before is not on its way yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`]: the connection was lost, and this batch was not sent; others: it was not sent either.
+    pub async fn begin<'a>(&self, append: impl Into<Append<'a>>) -> Result<PendingAppend, ClientError> {
         let request = Request::Append(with_ids(append.into()));
-        let link = self.link().await?;
-        link.room().await;
-        let asked = link.ask(&request)?;
-        Ok(PendingAppend { asked, client: self.clone() })
+        self.link.room().await;
+        if self.link.is_over() {
+            return Err(self.link.lost());
+        }
+        Ok(PendingAppend { asked: self.link.ask(&request)?, timeout: self.timeout })
     }
 }
 
@@ -43,7 +75,7 @@ impl Client {
 #[must_use = "an append is known to be durable only once its outcome says so"]
 pub struct PendingAppend {
     asked: Asked,
-    client: Client,
+    timeout: Duration,
 }
 
 impl PendingAppend {
@@ -58,8 +90,14 @@ impl PendingAppend {
     /// # Errors
     /// See [`Client::append`].
     pub async fn outcome(self) -> Result<Appended, ClientError> {
-        let answer = timeout(self.client.options().request_timeout, self.asked.answer()).await;
+        let answer = timeout(self.timeout, self.asked.answer()).await;
         appended(answer.map_err(|_| ClientError::Late)??)
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("is_over", &self.link.is_over()).finish_non_exhaustive()
     }
 }
 

@@ -113,13 +113,13 @@ impl Client {
         self.runtime.block_on(self.client.append(append))
     }
 
-    /// Sends a batch, whose outcome is waited for later: see [`crate::Client::begin_append`].
+    /// Begins a pipeline: see [`crate::Client::pipeline`].
     ///
     /// # Errors
-    /// See [`crate::Client::begin_append`].
-    pub fn begin_append<'a>(&self, append: impl Into<Append<'a>>) -> Result<PendingAppend, ClientError> {
-        let pending = self.runtime.block_on(self.client.begin_append(append))?;
-        Ok(PendingAppend { runtime: Arc::clone(&self.runtime), pending })
+    /// See [`crate::Client::pipeline`].
+    pub fn pipeline(&self) -> Result<Pipeline, ClientError> {
+        let pipeline = self.runtime.block_on(self.client.pipeline())?;
+        Ok(Pipeline { runtime: Arc::clone(&self.runtime), pipeline })
     }
 
     /// Reads a stream, or everything, up to what is durable now.
@@ -168,6 +168,24 @@ impl Client {
     pub fn join(&self, subscription: &str) -> Result<Deliveries, ClientError> {
         let deliveries = self.runtime.block_on(self.client.join(subscription))?;
         Ok(Deliveries { runtime: Arc::clone(&self.runtime), deliveries })
+    }
+}
+
+/// Appends over one connection, decided in their order: see [`crate::Pipeline`].
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    runtime: Arc<Runtime>,
+    pipeline: crate::Pipeline,
+}
+
+impl Pipeline {
+    /// Sends a batch, whose outcome is waited for later.
+    ///
+    /// # Errors
+    /// See [`crate::Pipeline::begin`].
+    pub fn begin<'a>(&self, append: impl Into<Append<'a>>) -> Result<PendingAppend, ClientError> {
+        let pending = self.runtime.block_on(self.pipeline.begin(append))?;
+        Ok(PendingAppend { runtime: Arc::clone(&self.runtime), pending })
     }
 }
 

@@ -34,7 +34,7 @@ mod store;
 mod streams;
 mod tls;
 
-pub use append::PendingAppend;
+pub use append::{PendingAppend, Pipeline};
 pub use error::ClientError;
 pub use requests::Client;
 pub use streams::{Deliveries, Events, Following, Heads};

@@ -311,8 +311,10 @@ where
             break frame;
         }
         if incoming.read_buf(&mut buffer).await.map_err(lost)? == 0 {
+            // Nothing was asked for yet, so that nothing can be lost.
             let hint = if plain.is_some() { "; perhaps it expects encrypted connections" } else { "" };
-            return Err(ClientError::Lost { reason: format!("{CLOSED}{hint}") });
+            let address = options.address.clone();
+            return Err(ClientError::Unreachable { address, reason: format!("{CLOSED}{hint}") });
         }
     };
     let welcome = match Answer::decode(header.kind, &body) {

@@ -4,7 +4,7 @@ use crate::error::{is_going, is_judged};
 use crate::link::{Link, unexpected};
 use crate::streams::{Deliveries, Events, Following, Heads};
 use crate::{ClientError, Options};
-use annals_protocol::{Answer, Consistency, Request};
+use annals_protocol::{Answer, Consistency, Failure, Request};
 use annals_types::{Cursor, Follow, Head, Load, Loaded, Position, Read, Stat, Verified};
 use parking_lot::Mutex;
 use std::fmt;
@@ -25,8 +25,8 @@ pub struct Client {
 struct Shared {
     options: Options,
     link: Mutex<Option<Arc<Link>>>,
-    /// Held by who connects.
-    connecting: tokio::sync::Mutex<()>,
+    /// Held by who connects; the last failure, and when it was.
+    connecting: tokio::sync::Mutex<Option<(Instant, ClientError)>>,
 }
 
 /// Whether a request may be asked twice, where nobody knows what became of it the first time.
@@ -86,11 +86,22 @@ impl Client {
         if let Some(link) = self.known_link() {
             return Ok(link);
         }
-        let _alone = self.shared.connecting.lock().await;
+        let asked = Instant::now();
+        let mut failed = self.shared.connecting.lock().await;
         if let Some(link) = self.known_link() {
             return Ok(link);
         }
-        let link = Link::connect(&self.shared.options).await?;
+        // Who waited while another tried has its answer: of many, each would have to wait for all before.
+        if let Some((_, error)) = failed.as_ref().filter(|(when, _)| *when >= asked) {
+            return Err(error.clone());
+        }
+        let link = match Link::connect(&self.shared.options).await {
+            Ok(link) => link,
+            Err(error) => {
+                *failed = Some((Instant::now(), error.clone()));
+                return Err(error);
+            }
+        };
         *self.shared.link.lock() = Some(Arc::clone(&link));
         Ok(link)
     }
@@ -100,8 +111,14 @@ impl Client {
         let deadline = Instant::now() + self.shared.options.request_timeout;
         let (mut pauses, mut lost) = (Pauses::default(), None);
         loop {
-            let failed = match timeout_at(deadline, self.attempt(request)).await {
-                Err(_) => return Err(ClientError::Late),
+            let mut was_sent = false;
+            let failed = match timeout_at(deadline, self.attempt(request, &mut was_sent)).await {
+                Err(_) if was_sent || lost.is_some() => return Err(ClientError::Late),
+                Err(_) => {
+                    let (address, reason) =
+                        (self.options().address.clone(), "there was no connection in time".to_owned());
+                    return Err(ClientError::Unreachable { address, reason });
+                }
                 Ok(Ok(Answer::Failed(failure))) if is_going(&failure) => failure.into(),
                 Ok(Ok(Answer::Failed(failure))) => {
                     let may_be_done = repeat == Repeat::ById && lost.is_some() && !is_judged(&failure);
@@ -112,7 +129,7 @@ impl Client {
                     });
                 }
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err((error, was_sent))) if error.is_passing() => {
+                Ok(Err(error)) if error.is_passing() => {
                     if was_sent {
                         if repeat == Repeat::Never {
                             return Err(error);
@@ -121,7 +138,7 @@ impl Client {
                     }
                     error
                 }
-                Ok(Err((error, _))) => {
+                Ok(Err(error)) => {
                     return Err(if repeat == Repeat::ById { lost.unwrap_or(error) } else { error });
                 }
             };
@@ -134,12 +151,26 @@ impl Client {
         }
     }
 
-    /// Asks once. A failure comes with whether the request had been sent.
-    async fn attempt(&self, request: &Request<'_>) -> Result<Answer, (ClientError, bool)> {
-        let link = self.link().await.map_err(|error| (error, false))?;
+    /// Asks once, and says whether the request was sent.
+    async fn attempt(&self, request: &Request<'_>, was_sent: &mut bool) -> Result<Answer, ClientError> {
+        let link = self.link().await?;
         link.room().await;
-        let asked = link.ask(request).map_err(|error| (error, false))?;
-        asked.answer().await.map_err(|error| (error, true))
+        let asked = link.ask(request)?;
+        *was_sent = true;
+        let answer = asked.answer().await?;
+        // Dropped, and perhaps there anew: another connection shows.
+        if let Answer::Failed(Failure::NoStore { .. }) = &answer {
+            self.forget(&link);
+        }
+        Ok(answer)
+    }
+
+    /// The next request is to be over another connection.
+    fn forget(&self, link: &Arc<Link>) {
+        let mut known = self.shared.link.lock();
+        if known.as_ref().is_some_and(|known| Arc::ptr_eq(known, link)) {
+            *known = None;
+        }
     }
 
     /// Asks for a list, which may come in several answers.

@@ -28,7 +28,8 @@ pub(crate) fn lost(options: &Options, error: &io::Error) -> ClientError {
         Some(reason) => {
             ClientError::Untrusted { address: options.address.clone(), reason: reason.to_string() }
         }
-        None => ClientError::Lost { reason: error.to_string() },
+        // Nothing was asked for yet, so that nothing can be lost.
+        None => ClientError::Unreachable { address: options.address.clone(), reason: error.to_string() },
     }
 }
 

@@ -195,6 +195,10 @@ impl Following {
             Answer::Progress(next) => self.ready.push_back(Followed::Progress { next }),
             other => return Err(unexpected(other)),
         }
+        // What has arrived is given out here; over another connection it goes on behind it.
+        if let Some(last) = self.ready.back() {
+            self.follow.start = Start::From(last.next_position().into());
+        }
         Ok(())
     }
 }
@@ -206,7 +210,6 @@ impl Stream for Following {
         let this = self.get_mut();
         loop {
             if let Some(followed) = this.ready.pop_front() {
-                this.follow.start = Start::From(followed.next_position().into());
                 return Poll::Ready(Some(Ok(followed)));
             }
             if this.has_ended {

@@ -12,6 +12,7 @@ use crate::serve::{self, Limits, Server};
 use crate::signals::StopRequest;
 use crate::tokens::Tokens;
 use annals::Store;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// How often it is looked for a signal.
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
+/// Files that are left to stores and all else.
+const FILES_OF_STORES: usize = 512;
 /// More clients at a time than any system has ports for.
 const CONNECTIONS_MAX: usize = 1 << 20;
 
@@ -76,13 +79,26 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
 
 fn limits(serving: &Serving) -> Limits {
     let default = Limits::default();
-    let seconds = |given: Option<u64>, default| given.map_or(default, Duration::from_secs);
+    let seconds =
+        |given: Option<u64>, default| given.map_or(default, |given| Duration::from_secs(given.max(1)));
     Limits {
-        connections: serving.connections_max.unwrap_or(default.connections).clamp(1, CONNECTIONS_MAX),
+        connections: serving.connections_max.unwrap_or(default.connections).clamp(1, connections_possible()),
         idle: seconds(serving.idle_seconds, default.idle),
         store_idle: seconds(serving.store_idle_seconds, default.store_idle),
         ..default
     }
+}
+
+/// As many files as the system allows may be open, but for those of stores; what is allowed at first may be fewer than what can be
+/// asked for.
+fn connections_possible() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised, it stays as it was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let files = getrlimit(Resource::Nofile)
+        .current
+        .map_or(CONNECTIONS_MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    files.saturating_sub(FILES_OF_STORES).clamp(1, CONNECTIONS_MAX)
 }
 
 /// Who can be reached from other machines asks who they are, and says nothing that others can read, unless told to.

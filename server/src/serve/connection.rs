@@ -83,7 +83,8 @@ pub(super) async fn serve(
     // What is under way is answered; streams end, as nobody asks for more.
     let ending = async {
         match end {
-            End::Gone => {}
+            // Who says nothing more may listen still.
+            End::Gone => drop(timeout(DRAIN_TIME, outgoing.drained()).await),
             End::Stopping => {
                 let _ = timeout(DRAIN_TIME, outgoing.drained()).await;
                 outgoing.answer(0, &Answer::Failed(Failure::ShuttingDown), false);
@@ -112,10 +113,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
     }
 
     async fn converse(&mut self) -> Result<std::convert::Infallible, End> {
-        let handshake = self.context.limits.handshake;
-        let greeted = timeout(handshake, self.greet()).await;
-        let greeted = greeted.unwrap_or_else(|_| Err(late("the handshake")));
-        let session = greeted.inspect_err(|end| {
+        let session = self.greet().await.inspect_err(|end| {
             self.context.metrics.connections_refused.inc();
             if let End::Failed(reason) = end {
                 tracing::warn!(peer = %self.peer, %reason, "refused");
@@ -124,7 +122,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         // What may wait or touch what is not in memory is not done here.
         let (requests, incoming) = mpsc::channel(REQUESTS_AHEAD);
         let session = Arc::new(session);
-        self.context.waiting.spawn(Arc::clone(&session).live(incoming));
+        let mut live = self.context.waiting.spawn(Arc::clone(&session).live(incoming));
         let revoked = session.access.clone();
         let living = async {
             loop {
@@ -136,6 +134,8 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         };
         tokio::select! {
             ended = living => ended,
+            // It has panicked.
+            _ = &mut live => Err(End::Failed(Failure::Internal("see the server's log".to_owned()))),
             // Whatever it has under way, too.
             () = revoked.revoked() => Err(End::Failed(Failure::Unauthenticated)),
         }
@@ -143,17 +143,9 @@ impl<R: AsyncRead + Unpin> Connection<R> {
 
     /// Who the client is, and which store it means. Nothing is answered before.
     async fn greet(&mut self) -> Result<Session, End> {
-        while self.buffer.len() < PREFACE.len() {
-            if !PREFACE.starts_with(&self.buffer) {
-                break;
-            }
-            self.read().await?;
-        }
-        if !self.buffer.starts_with(PREFACE) {
-            return Err(End::Failed(Failure::Malformed("this is no Annals client".to_owned())));
-        }
-        self.buffer.advance(PREFACE.len());
-        let (header, body) = self.next(HELLO_BYTES_MAX).await?;
+        let handshake = self.context.limits.handshake;
+        let said = timeout(handshake, self.hello()).await;
+        let (header, body) = said.unwrap_or_else(|_| Err(late("the handshake")))?;
         let request = Request::decode(header.kind, &body);
         let Ok(Request::Hello(hello)) = request else {
             return Err(End::Failed(Failure::Malformed("the first message must be a hello".to_owned())));
@@ -173,11 +165,27 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             requests_max: limits.requests,
             bytes_max: limits.bytes,
         };
+        // However long the store takes to be opened: that is not the client's doing.
         let session =
             Session::new(&self.context, &self.outgoing, access, &store).await.map_err(End::Failed)?;
         self.outgoing.answer(header.request, &Answer::Welcome(welcome), false);
         tracing::debug!(peer = %self.peer, client = &*client, name, store = &*store, "welcomed");
         Ok(session)
+    }
+
+    /// The first message.
+    async fn hello(&mut self) -> Result<(Header, Bytes), End> {
+        while self.buffer.len() < PREFACE.len() {
+            if !PREFACE.starts_with(&self.buffer) {
+                break;
+            }
+            self.read().await?;
+        }
+        if !self.buffer.starts_with(PREFACE) {
+            return Err(End::Failed(Failure::Malformed("this is no Annals client".to_owned())));
+        }
+        self.buffer.advance(PREFACE.len());
+        self.next(HELLO_BYTES_MAX).await
     }
 
     /// The next frame.

@@ -6,7 +6,7 @@ use super::outgoing::{Outgoing, UnderWay};
 use super::stores::InUse;
 use super::streaming::Streams;
 use super::task::{self, Task};
-use annals::{Append, AppendError, Store, Ticket};
+use annals::{Append, AppendError, Ticket};
 use annals_protocol::frame::Header;
 use annals_protocol::{Answer, Failure, Malformed, Request};
 use bytes::Bytes;
@@ -45,7 +45,7 @@ impl Session {
             None
         } else {
             access.check_store(store)?;
-            Some(task::open(context, store).await?)
+            Some(context.stores.get(store).await?)
         };
         Ok(Self {
             context: Arc::clone(context),
@@ -62,14 +62,16 @@ impl Session {
     fn store_of(&self, handle: u32) -> Result<Arc<InUse>, Failure> {
         let stores = self.stores.read();
         let found = usize::try_from(handle).ok().and_then(|handle| stores.get(handle)?.clone());
-        found.ok_or_else(|| Failure::NoStore { name: format!("with handle {handle}") })
+        let open = found.ok_or_else(|| Failure::NoStore { name: format!("with handle {handle}") })?;
+        // Another one of its name may be there now: who connects again has that.
+        open.is_there().map(|()| open)
     }
 
     /// The same, if the client may have this done to it.
-    fn store_for(&self, handle: u32, request: &Request<'_>) -> Result<Store, Failure> {
+    fn store_for(&self, handle: u32, request: &Request<'_>) -> Result<Arc<InUse>, Failure> {
         let open = self.store_of(handle)?;
         self.access.check(&open.name, request)?;
-        Ok(open.store.clone())
+        Ok(open)
     }
 
     /// Hears what is said of another request.
@@ -107,17 +109,17 @@ impl Session {
         let mut done = 0;
         // Decoded a few at a time: those behind one that has to wait are decoded once more.
         for run in asked[..count].chunks(RUN_MAX) {
-            let appends = self.decode(run);
-            let Some(store) = &appends.store else {
-                done += run.len();
-                continue;
+            let decoded = self.decode(run);
+            let answers = match &decoded.store {
+                Some(store) => store.store.try_append_each(&decoded.appends).answers,
+                None => Vec::new(),
             };
-            let tried = store.store.try_append_each(&appends.appends);
-            let begun = tried.answers.len();
-            let is_whole = begun == appends.appends.len();
-            done += appends.asked.get(begun).map_or(run.len(), |(place, _)| *place);
-            self.answer_appends(&appends.asked, tried.answers);
-            if !is_whole {
+            // Up to the first that has to wait; what is refused behind it is refused when its turn comes.
+            let looked_at = decoded.asked.get(answers.len()).map_or(run.len(), |(place, _)| *place);
+            self.answer_appends(&decoded.asked, answers);
+            self.refuse_each(decoded.refused, looked_at);
+            done += looked_at;
+            if looked_at < run.len() {
                 break;
             }
         }
@@ -150,50 +152,52 @@ impl Session {
 
     /// Appends, in this order. Where that has to wait, so do all later requests of this connection, and nobody else.
     fn append(&self, asked: &[Asked]) {
-        let appends = self.decode(asked);
-        let Some(store) = &appends.store else { return };
-        let tried = store.store.try_append_each(&appends.appends);
+        let Decoded { store, appends, asked: each, refused } = self.decode(asked);
+        self.refuse_each(refused, asked.len());
+        let Some(store) = store else { return };
+        let tried = store.store.try_append_each(&appends);
         let begun = tried.answers.len();
-        self.answer_appends(&appends.asked, tried.answers);
-        if begun < appends.appends.len() {
+        self.answer_appends(&each, tried.answers);
+        if begun < appends.len() {
             // Whoever else is on this thread goes on elsewhere meanwhile.
-            let answers = tokio::task::block_in_place(|| store.store.append_each(&appends.appends[begun..]));
-            self.answer_appends(&appends.asked[begun..], answers);
+            let answers = tokio::task::block_in_place(|| store.store.append_each(&appends[begun..]));
+            self.answer_appends(&each[begun..], answers);
         }
     }
 
-    /// Takes appends to one store apart, and refuses those that are none, or that the client may not do.
-    fn decode<'a>(&self, asked: &'a [Asked]) -> Appends<'a> {
-        let store = asked.first().map(|first| self.store_of(first.header.store));
-        let mut decoded = Appends {
+    /// Refuses those before a place.
+    fn refuse_each(&self, refused: Vec<(usize, &Asked, Failure)>, before: usize) {
+        for (_, asked, failure) in refused.into_iter().filter(|(place, ..)| *place < before) {
+            self.refuse(asked, failure);
+        }
+    }
+
+    /// Takes appends to one store apart: those that may be begun, and those that are none or that the client may not do.
+    fn decode<'a>(&self, asked: &'a [Asked]) -> Decoded<'a> {
+        let mut decoded = Decoded {
             store: None,
             appends: Vec::with_capacity(asked.len()),
             asked: Vec::with_capacity(asked.len()),
+            refused: Vec::new(),
         };
-        let store = match store {
-            Some(Ok(store)) => store,
-            Some(Err(failure)) => {
-                asked.iter().for_each(|asked| self.refuse(asked, failure.clone()));
-                return decoded;
-            }
-            None => return decoded,
-        };
+        let Some(first) = asked.first() else { return decoded };
+        let store = self.store_of(first.header.store);
         for (place, asked) in asked.iter().enumerate() {
-            let request = Request::decode(APPEND, &asked.body).map_err(|malformed| malformed_as(&malformed));
-            let allowed =
-                request.and_then(|request| self.access.check(&store.name, &request).map(|()| request));
+            let allowed = store.as_ref().map_err(Clone::clone).and_then(|store| {
+                let request =
+                    Request::decode(APPEND, &asked.body).map_err(|malformed| malformed_as(&malformed))?;
+                self.access.check(&store.name, &request).map(|()| request)
+            });
             match allowed {
                 Ok(Request::Append(append)) => {
                     decoded.appends.push(append);
                     decoded.asked.push((place, asked));
                 }
                 Ok(_) => unreachable!("its kind was looked at"),
-                Err(failure) => self.refuse(asked, failure),
+                Err(failure) => decoded.refused.push((place, asked, failure)),
             }
         }
-        if !decoded.appends.is_empty() {
-            decoded.store = Some(store);
-        }
+        decoded.store = store.ok();
         decoded
     }
 
@@ -223,7 +227,7 @@ impl Session {
     /// Has a request done beside others, and answered.
     fn begin(&self, asked: &Asked) {
         let (header, bytes, body) = (asked.header, asked.bytes, asked.body.clone());
-        let request = Request::decode(header.kind, &body);
+        let request = Request::decode(header.kind, &asked.body);
         let store = request.as_ref().ok().map(|request| self.store_for(header.store, request));
         let flow = match request {
             Ok(request) => match credit_of(&request) {
@@ -238,6 +242,10 @@ impl Session {
             },
             Err(malformed) => return self.refuse(asked, malformed_as(&malformed)),
         };
+        // What is asked for to the end of the connection holds on to nothing but itself of what it came with.
+        let body = if flow.is_some() { Bytes::copy_from_slice(&body) } else { body };
+        let store = store.expect("the request was decoded");
+        let end = store.as_ref().ok().map(|open| open.store.next_position());
         let task = Task {
             context: Arc::clone(&self.context),
             outgoing: Arc::clone(&self.outgoing),
@@ -245,7 +253,8 @@ impl Session {
             streams: Arc::clone(&self.streams),
             request: header.request,
             access: self.access.clone(),
-            store: store.expect("the request was decoded"),
+            store,
+            end,
             flow,
         };
         let mut under_way = task::UnderWay { task, bytes, is_answered: false };
@@ -262,6 +271,8 @@ fn credit_of(request: &Request<'_>) -> Option<u64> {
         | Request::Load(_, credit)
         | Request::Streams(credit)
         | Request::Join(_, credit) => Some(*credit),
+        // It has no credit, and can be cancelled all the same.
+        Request::Verify => Some(0),
         _ => None,
     }
 }
@@ -275,12 +286,14 @@ fn malformed_as(malformed: &Malformed) -> Failure {
 }
 
 /// Appends to one store.
-struct Appends<'a> {
-    /// `None`: there are none.
+struct Decoded<'a> {
+    /// `None`: there is none of that handle, and so no appends.
     store: Option<Arc<InUse>>,
     appends: Vec<Append<'a>>,
     /// The request of each, and its place among those that were looked at.
     asked: Vec<(usize, &'a Asked)>,
+    /// The others, with their places.
+    refused: Vec<(usize, &'a Asked, Failure)>,
 }
 
 /// A request that has arrived.

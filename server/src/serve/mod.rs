@@ -96,7 +96,7 @@ struct Context {
     tls: Option<TlsAcceptor>,
     metrics: Arc<Metrics>,
     /// Stores that may be checked at a time.
-    verifications: Semaphore,
+    verifications: Arc<Semaphore>,
     /// Where waiting is done.
     waiting: tokio::runtime::Handle,
     /// Whether the server is shutting down.
@@ -170,7 +170,7 @@ impl Server {
             tokens: tokens.map(Arc::new),
             tls,
             metrics: Arc::new(Metrics::new(&stores)),
-            verifications: Semaphore::new(VERIFICATIONS_MAX),
+            verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)),
             waiting: waiting.handle().clone(),
             stopping,
         });
@@ -241,8 +241,7 @@ async fn close_idle(context: Arc<Context>) {
             () = tokio::time::sleep(IDLE_LOOK_PERIOD.min(idle)) => {}
             _ = stopping.wait_for(|stop| *stop) => return,
         }
-        let stores = Arc::clone(&context.stores);
-        let _ = context.waiting.spawn_blocking(move || stores.close_idle(idle)).await;
+        context.stores.close_idle(idle).await;
     }
 }
 

@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 
 /// Answers are gathered up to so many bytes before they are written.
 const GATHERED_BYTES: usize = 256 << 10;
 
+/// Requests of a connection that wait for the disk at a time.
+const WAITING_MAX: usize = 8;
 /// Answers that wait to be written, before no more is asked of the client or sent of streams.
 const QUEUED_BYTES: usize = 1 << 20;
 
@@ -32,6 +34,10 @@ pub(super) struct Outgoing {
     /// Told when the first append is put.
     appended: Notify,
     load: Load,
+    /// Held by who waits for the disk, and by who answers with a list: a connection has some of the former at a time, and one of
+    /// the latter, so that it takes neither all threads nor much memory.
+    pub(super) waiting: Semaphore,
+    pub(super) listing: Semaphore,
     pub(super) metrics: Arc<Metrics>,
     /// Bytes of frames that are not written yet.
     queued: AtomicUsize,
@@ -76,6 +82,8 @@ impl Outgoing {
             appends: Mutex::default(),
             appended: Notify::new(),
             load,
+            waiting: Semaphore::new(WAITING_MAX),
+            listing: Semaphore::new(1),
             metrics: Arc::clone(metrics),
             queued: AtomicUsize::new(0),
             written: Notify::new(),
@@ -168,14 +176,14 @@ impl Outgoing {
         self.frames.send(Some(frames.freeze())).is_ok()
     }
 
-    /// Waits until the client has taken enough of what there is for it.
+    /// Waits until the client has taken enough of what there is for it, or is gone.
     pub(super) async fn room(&self) {
         loop {
             let written = self.written.notified();
             tokio::pin!(written);
             // Several may wait: each has to be waiting before it looks.
             written.as_mut().enable();
-            if self.queued.load(Ordering::Acquire) < QUEUED_BYTES {
+            if self.queued.load(Ordering::Acquire) < QUEUED_BYTES || self.frames.is_closed() {
                 return;
             }
             written.await;
@@ -240,12 +248,26 @@ pub(super) fn put(buffer: &mut BytesMut, request: u64, answer: &Answer, has_more
     }
 }
 
+/// What is to be written; once it is dropped, nothing more is, and whoever waits for room is told.
+struct Frames {
+    receiver: mpsc::UnboundedReceiver<Option<Bytes>>,
+    outgoing: Arc<Outgoing>,
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        self.receiver.close();
+        self.outgoing.written.notify_waiters();
+    }
+}
+
 /// Writes what leaves, until nothing more is to come or the client is gone.
 pub(super) async fn write(
     outgoing: Arc<Outgoing>,
-    mut frames: mpsc::UnboundedReceiver<Option<Bytes>>,
+    frames: mpsc::UnboundedReceiver<Option<Bytes>>,
     mut to: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
+    let mut frames = Frames { receiver: frames, outgoing: Arc::clone(&outgoing) };
     let mut buffer = BytesMut::with_capacity(GATHERED_BYTES);
     let mut first: Option<UnderWay> = None;
     loop {
@@ -256,12 +278,14 @@ pub(super) async fn write(
                 break;
             }
             to.write_all(&buffer).await?;
+            // What is encrypted may be held back until then.
+            to.flush().await?;
             buffer.clear();
         }
         let mut of_frames = 0;
         tokio::select! {
             biased;
-            frame = frames.recv() => match frame.flatten() {
+            frame = frames.receiver.recv() => match frame.flatten() {
                 Some(frame) => {
                     of_frames += frame.len();
                     buffer.put(frame);
@@ -279,7 +303,7 @@ pub(super) async fn write(
         let mut has_ended = false;
         while buffer.len() < GATHERED_BYTES
             && !has_ended
-            && let Ok(frame) = frames.try_recv()
+            && let Ok(frame) = frames.receiver.try_recv()
         {
             has_ended = frame.is_none();
             let frame = frame.unwrap_or_default();
@@ -288,6 +312,7 @@ pub(super) async fn write(
         }
         outgoing.answer_settled(&mut first, &mut buffer);
         to.write_all(&buffer).await?;
+        to.flush().await?;
         buffer.clear();
         outgoing.has_written(of_frames);
         if has_ended {

@@ -132,7 +132,7 @@ impl Flow {
     }
 
     /// What comes next, unless the request is cancelled meanwhile.
-    async fn or_cancelled<T>(&self, next: impl Future<Output = T>) -> Result<T, Failure> {
+    pub(super) async fn or_cancelled<T>(&self, next: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::pin!(next);
         loop {
             tokio::select! {
@@ -217,9 +217,13 @@ async fn events(mut events: annals::Reader, flow: &Flow, to: To<'_>) -> Result<(
 
 /// A stream's state: the snapshot, then the events behind it.
 pub(super) async fn load(store: &Store, load: &Load<'_>, flow: &Flow, to: To<'_>) -> Result<(), Failure> {
+    flow.allowed().await?;
     let loaded = store.load(load).map_err(Failure::Read)?;
-    let answer = Answer::Snapshots(loaded.snapshot.into_iter().collect(), loaded.passed_over);
-    to.0.answer(to.1, &answer, true);
+    let mut buffer = BytesMut::new();
+    let snapshot = Answer::Snapshots(loaded.snapshot.into_iter().collect(), loaded.passed_over);
+    put(&mut buffer, to.1, &snapshot, true);
+    drop(snapshot);
+    send(&mut buffer, flow, to).await?;
     events(loaded.events, flow, to).await
 }
 
@@ -313,8 +317,9 @@ pub(super) async fn follow(
 pub(super) async fn join(store: &Store, name: &str, flow: &Flow, to: To<'_>) -> Result<(), Failure> {
     let mut member = store.join(name).map_err(Failure::Subscription)?;
     *flow.member.lock() = Some(member.acknowledger());
-    to.0.answer(to.1, &Answer::Done, true);
-    flow.allowed().await?;
+    let mut joined = BytesMut::new();
+    put(&mut joined, to.1, &Answer::Done, true);
+    send(&mut joined, flow, to).await?;
     loop {
         let mut item = flow.or_cancelled(next(&mut member)).await?;
         let (mut deliveries, mut bytes): (Vec<Delivery>, usize) = (Vec::new(), 0);

@@ -1,17 +1,17 @@
 //! A request that is done beside others: what it takes, and its answers.
 
-use super::Context;
 use super::access::Access;
 use super::handler::Handles;
 use super::outgoing::Outgoing;
 use super::stores::InUse;
 use super::streaming::{self, Flow, Streams};
-use annals::{Follow, Store};
+use super::{Context, now};
+use annals::{Follow, Position, Start, Store};
 use annals_protocol::{Answer, Consistency, Failure, Request};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// How long a read waits for a position that its client read elsewhere.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,13 +44,17 @@ pub(super) fn name_of(kind: u16) -> &'static str {
     }
 }
 
-pub(super) async fn open(context: &Arc<Context>, name: &str) -> Result<Arc<InUse>, Failure> {
-    if let Some(open) = context.stores.open_already(name) {
-        return Ok(open);
-    }
-    let (stores, name) = (Arc::clone(&context.stores), name.to_owned());
-    let opened = context.waiting.spawn_blocking(move || stores.get(&name));
-    opened.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
+/// Whether its answer is a list, which may be long.
+fn answers_with_list(request: &Request<'_>) -> bool {
+    matches!(
+        request,
+        Request::Cursors
+            | Request::Snapshots(_)
+            | Request::SnapshotStreams
+            | Request::Subscriptions
+            | Request::Parked(_)
+            | Request::Stores
+    )
 }
 
 /// A request on its way.
@@ -61,7 +65,9 @@ pub(super) struct Task {
     pub(super) streams: Arc<Streams>,
     pub(super) access: Access,
     pub(super) request: u64,
-    pub(super) store: Result<Store, Failure>,
+    pub(super) store: Result<Arc<InUse>, Failure>,
+    /// Behind the store's last event when the request arrived: what comes behind it in the connection comes behind that, too.
+    pub(super) end: Option<Position>,
     /// Of one whose answers go on.
     pub(super) flow: Option<Arc<Flow>>,
 }
@@ -76,6 +82,9 @@ pub(super) struct UnderWay {
 impl UnderWay {
     pub(super) async fn run(&mut self, kind: u16, body: Bytes) {
         if let Err(failure) = self.task.run(kind, body).await {
+            // A store that was dropped is closed, but not because the server goes.
+            let gone = self.task.store.as_ref().ok().and_then(|open| open.is_there().err());
+            let failure = gone.unwrap_or(failure);
             self.task.outgoing.answer(self.task.request, &Answer::Failed(failure), false);
         }
         self.is_answered = true;
@@ -100,68 +109,99 @@ impl Task {
     async fn run(&self, kind: u16, body: Bytes) -> Result<(), Failure> {
         let request = Request::decode(kind, &body).map_err(|error| Failure::Malformed(error.to_string()))?;
         let flow = || self.flow.as_deref().expect("it has credit");
-        let store = || self.store.clone();
+        let store = || self.store.as_ref().map(|open| &open.store).map_err(Clone::clone);
         let to = (&*self.outgoing, self.request);
         match request {
             Request::Read(read, consistency, _) => {
-                let store = store()?;
-                self.catch_up(&store, consistency).await?;
-                streaming::read(&store, &read, flow(), to).await
+                self.catch_up(store()?, consistency).await?;
+                streaming::read(store()?, &read, flow(), to).await
             }
-            Request::Follow(follow, _) => streaming::follow(&store()?, &follow, flow(), to).await,
-            Request::Load(load, _) => streaming::load(&store()?, &load, flow(), to).await,
-            Request::Streams(_) => streaming::heads(&store()?, flow(), to).await,
-            Request::Join(name, _) => streaming::join(&store()?, &name, flow(), to).await,
-            Request::OpenStore(name) => {
-                self.access.check_store(&name)?;
-                let opened = open(&self.context, &name).await?;
-                let handle = {
-                    let mut stores = self.stores.write();
-                    if stores.len() >= HANDLES_MAX {
-                        return Err(Failure::Overloaded { what: "stores open on one connection".to_owned() });
-                    }
-                    stores.push(Some(opened));
-                    u32::try_from(stores.len() - 1).unwrap_or(u32::MAX)
-                };
-                self.outgoing.answer(self.request, &Answer::Store(handle), false);
-                Ok(())
-            }
-            Request::Verify => {
-                let (store, outgoing, request) = (store()?, Arc::clone(&self.outgoing), self.request);
-                // Those who come later wait without a thread.
-                let _turn = self.context.verifications.acquire().await;
-                let verified = self.context.waiting.spawn_blocking(move || {
-                    let mut told = Instant::now();
-                    store.verify(&mut |done, all| {
-                        if told.elapsed() >= PROGRESS_PERIOD {
-                            outgoing.answer(request, &Answer::Checked(done, all), true);
-                            told = Instant::now();
-                        }
-                    })
-                });
-                let verified = verified.await.map_err(|error| Failure::Internal(error.to_string()))?;
-                let answer = Answer::Verified(verified.map_err(Failure::Read)?);
-                self.outgoing.answer(self.request, &answer, false);
-                Ok(())
-            }
-            _ => {
-                // Decoded once more where it is done: it borrows from its body.
-                let (context, access) = (Arc::clone(&self.context), self.access.clone());
-                let (streams, store) = (Arc::clone(&self.streams), self.store.clone());
-                let answered = self.context.waiting.spawn_blocking(move || {
-                    let request = Request::decode(kind, &body)
-                        .map_err(|error| Failure::Malformed(error.to_string()))?;
-                    answer(&context, &access, &streams, store, request)
-                });
-                let answer = answered.await.map_err(|error| Failure::Internal(error.to_string()))??;
-                let mut pieces = answer.into_pieces().into_iter().peekable();
-                while let Some(piece) = pieces.next() {
-                    self.outgoing.room().await;
-                    self.outgoing.answer(self.request, &piece, pieces.peek().is_some());
+            Request::Follow(mut follow, _) => {
+                if let (Start::End, Some(end)) = (follow.start, self.end) {
+                    follow.start = Start::From(end.into());
                 }
-                Ok(())
+                streaming::follow(store()?, &follow, flow(), to).await
             }
+            Request::Load(load, _) => streaming::load(store()?, &load, flow(), to).await,
+            Request::Streams(_) => streaming::heads(store()?, flow(), to).await,
+            Request::Join(name, _) => streaming::join(store()?, &name, flow(), to).await,
+            Request::OpenStore(name) => self.open_store(&name).await,
+            Request::Verify => self.verify(store()?.clone(), flow()).await,
+            // What is not about the store of the handle.
+            Request::CreateStore(ref name) => {
+                self.access.check("", &request)?;
+                self.context.stores.create(name).await.map(|()| self.done())
+            }
+            Request::DropStore(ref name) => {
+                self.access.check("", &request)?;
+                self.context.stores.drop_store(name).await.map(|()| self.done())
+            }
+            _ => self.answer_elsewhere(kind, body.clone(), answers_with_list(&request)).await,
         }
+    }
+
+    fn done(&self) {
+        self.outgoing.answer(self.request, &Answer::Done, false);
+    }
+
+    async fn open_store(&self, name: &str) -> Result<(), Failure> {
+        self.access.check_store(name)?;
+        let opened = self.context.stores.get(name).await?;
+        let handle = {
+            let mut stores = self.stores.write();
+            if stores.len() >= HANDLES_MAX {
+                return Err(Failure::Overloaded { what: "stores open on one connection".to_owned() });
+            }
+            stores.push(Some(opened));
+            u32::try_from(stores.len() - 1).unwrap_or(u32::MAX)
+        };
+        self.outgoing.answer(self.request, &Answer::Store(handle), false);
+        Ok(())
+    }
+
+    /// Checks a store; those who come later wait without a thread.
+    async fn verify(&self, store: Store, flow: &Flow) -> Result<(), Failure> {
+        let turn = flow.or_cancelled(Arc::clone(&self.context.verifications).acquire_owned()).await?;
+        let (outgoing, request) = (Arc::clone(&self.outgoing), self.request);
+        let verified = self.context.waiting.spawn_blocking(move || {
+            // Held until it has ended, whether anybody waits for it or not.
+            let _turn = turn;
+            let mut told = now();
+            store.verify(&mut |done, all| {
+                if told.elapsed() >= PROGRESS_PERIOD {
+                    outgoing.answer(request, &Answer::Checked(done, all), true);
+                    told = now();
+                }
+            })
+        });
+        let verified = flow.or_cancelled(verified).await?;
+        let verified = verified.map_err(|error| Failure::Internal(error.to_string()))?;
+        self.outgoing.answer(self.request, &Answer::Verified(verified.map_err(Failure::Read)?), false);
+        Ok(())
+    }
+
+    /// Has it done where waiting is allowed.
+    async fn answer_elsewhere(&self, kind: u16, body: Bytes, is_list: bool) -> Result<(), Failure> {
+        let outgoing = &self.outgoing;
+        let _list = if is_list { outgoing.listing.acquire().await.ok() } else { None };
+        let answer = {
+            let _turn = outgoing.waiting.acquire().await;
+            // Decoded once more where it is done: it borrows from its body.
+            let (context, access) = (Arc::clone(&self.context), self.access.clone());
+            let (streams, store) = (Arc::clone(&self.streams), self.store.clone());
+            let answered = self.context.waiting.spawn_blocking(move || {
+                let request =
+                    Request::decode(kind, &body).map_err(|error| Failure::Malformed(error.to_string()))?;
+                answer(&context, &access, &streams, store.map(|open| open.store.clone()), request)
+            });
+            answered.await.map_err(|error| Failure::Internal(error.to_string()))??
+        };
+        let mut pieces = answer.into_pieces().into_iter().peekable();
+        while let Some(piece) = pieces.next() {
+            outgoing.room().await;
+            outgoing.answer(self.request, &piece, pieces.peek().is_some());
+        }
+        Ok(())
     }
 
     /// Waits until what the client has read elsewhere is there.
@@ -175,10 +215,18 @@ impl Task {
         }
         // Its event is followed: that takes no thread.
         let mut following = store.follow(&Follow::all().from(position)).map_err(Failure::Read)?.into_stream();
-        match timeout(PATIENCE, streaming::next(&mut following)).await {
-            Ok(Some(Ok(_))) => Ok(()),
-            Ok(Some(Err(error))) => Err(Failure::Read(error)),
-            Ok(None) => Err(Failure::ShuttingDown),
+        let coming = async {
+            loop {
+                match streaming::next(&mut following).await {
+                    Some(Ok(followed)) if followed.next_position() > position => return Ok(()),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(Failure::Read(error)),
+                    None => return Err(Failure::ShuttingDown),
+                }
+            }
+        };
+        match timeout(PATIENCE, coming).await {
+            Ok(come) => come,
             Err(_) => Err(Failure::Overloaded { what: format!("events to come before position {position}") }),
         }
     }
@@ -202,14 +250,6 @@ fn answer(
             let mut names = context.stores.names();
             names.retain(|name| access.is_for(name));
             Ok(Answer::Names(names))
-        }
-        Request::CreateStore(ref name) => {
-            access.check("", &request)?;
-            context.stores.create(name).map(done)
-        }
-        Request::DropStore(ref name) => {
-            access.check("", &request)?;
-            context.stores.drop_store(name).map(done)
         }
         Request::Head(stream) => store?.head(&stream).map(Answer::Head).map_err(read),
         Request::Cursor(name) => store?.cursor(&name).map(Answer::Cursor).map_err(read),

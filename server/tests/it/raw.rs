@@ -163,6 +163,64 @@ fn frames_that_are_none_end_a_connection_and_requests_that_are_none_do_not() {
 }
 
 #[test]
+fn what_is_refused_behind_an_append_that_waits_is_answered_once() {
+    with_server(Limits::default(), |server| {
+        let mut raw = Raw::greeted(server);
+        // One with a snapshot always waits; then one that is none, and one that need not wait.
+        let waits = annals::Append::from(annals::NewEvent::new("s", "T"))
+            .snapshot(annals::NewSnapshot::new("s", 1, b"state"));
+        let mut said = BytesMut::new();
+        for round in 0..20 {
+            let number = 10 * round;
+            said.extend_from_slice(&framed(number + 2, 10, |to| Request::Append(waits.clone()).encode(to)));
+            said.extend_from_slice(&framed(number + 3, 10, |to| to.extend_from_slice(&[9; 7])));
+            let last = Request::Append(annals::NewEvent::new("s", "T").into());
+            said.extend_from_slice(&framed(number + 4, 10, |to| last.encode(to)));
+        }
+        raw.say(&said);
+        let mut answered = Vec::new();
+        for _ in 0..60 {
+            let (header, answer) = raw.answer().unwrap();
+            let is_right = match header.request % 10 {
+                3 => matches!(answer, Answer::Failed(Failure::Malformed(_))),
+                _ => matches!(answer, Answer::Appended(_)),
+            };
+            assert!(is_right, "{header:?} {answer:?}");
+            answered.push(header.request);
+        }
+        answered.sort_unstable();
+        assert!(answered.iter().copied().eq((0..20).flat_map(|round| (2..5).map(move |at| 10 * round + at))));
+        // It goes on, and nothing more was said.
+        raw.ask(1_000, &Request::Ping);
+        assert!(matches!(raw.answer(), Some((Header { request: 1_000, .. }, Answer::Done))));
+    });
+}
+
+#[test]
+fn what_is_appended_behind_a_follow_from_the_end_is_followed() {
+    with_server(Limits::default(), |server| {
+        for _ in 0..50 {
+            let mut raw = Raw::greeted(server);
+            let follow = Request::Follow(annals::Follow::all().from_end(), 1 << 20);
+            let append = Request::Append(annals::NewEvent::new("s", "T").into());
+            let mut said = BytesMut::new();
+            said.extend_from_slice(&framed(2, follow.kind(), |to| follow.encode(to)));
+            said.extend_from_slice(&framed(3, append.kind(), |to| append.encode(to)));
+            raw.say(&said);
+            let (mut appended, mut followed) = (None, None);
+            while appended.is_none() || followed.is_none() {
+                match raw.answer().unwrap().1 {
+                    Answer::Appended(at) => appended = Some(at.first_position()),
+                    Answer::Events(events) => followed = Some(events[0].position()),
+                    _ => {}
+                }
+            }
+            assert_eq!(appended, followed);
+        }
+    });
+}
+
+#[test]
 fn who_is_slow_or_silent_is_sent_away_in_time() {
     let limits = Limits {
         handshake: Duration::from_millis(300),

@@ -1,6 +1,7 @@
 //! The command on a server: it does and says what it does and says on a directory.
 
 use crate::support::{Place, Run, Served, bare, sample};
+use annals_client::{ClientError, Failure, Options, blocking::Client};
 use serde_json::{Value, json};
 
 /// What a run left, but for what a directory and a server differ in.
@@ -131,18 +132,86 @@ fn stores_are_created_listed_and_dropped() {
     served.run(&["--json", "stat", "--store", "second"]).expect_code(1);
     served.run(&["store", "drop", "second", "--yes"]).expect_code(1);
     assert_eq!(std::fs::read_dir(place.data()).unwrap().count(), 1, "nothing is left of it");
+    // Who has it, or follows it, is told; what is there by its name afterwards is found again.
+    let connect = || Client::connect(Options::new(served.address.clone()).store("third")).unwrap();
+    served.run(&["store", "create", "third"]).expect_code(0);
+    let client = connect();
+    client.append(annals::NewEvent::new("s", "T")).unwrap();
+    let mut following = connect().follow(&annals::Follow::all()).unwrap();
+    following.next().unwrap().unwrap();
+    served.run(&["store", "drop", "third", "--yes"]).expect_code(0);
+    let ended = following.find_map(Result::err).unwrap();
+    assert!(matches!(ended, ClientError::Refused(Failure::NoStore { .. })), "{ended}");
+    let refused = client.append(annals::NewEvent::new("s", "T")).unwrap_err();
+    assert!(matches!(refused, ClientError::Refused(Failure::NoStore { .. })), "{refused}");
+    served.run(&["store", "create", "third"]).expect_code(0);
+    assert_eq!(
+        client.append(annals::NewEvent::new("s", "T")).unwrap().first_position(),
+        annals::Position::ZERO
+    );
+    served.run(&["store", "drop", "third", "--yes"]).expect_code(0);
     // What a server has is not dropped beside it, once somebody has used it.
     served.run(&["append", "s", "--type", "T", "--store", "first"]).expect_code(0);
     place.run(&["store", "drop", "first", "--yes"]).expect_code(5);
     assert_eq!(served.signal("-TERM"), Some(0));
     place.run(&["store", "drop", "first", "--yes"]).expect_code(0);
     assert_eq!(place.run(&["store", "list"]).expect_code(0).out, "");
+    // A server that cannot be asked is not replaced by a directory.
+    place.run(&["store", "create", "kept"]).expect_code(0);
+    let file = place.file("settings", "server = \"127.0.0.1:1\"\ntoken = \"/nowhere\"\n");
+    let mut dropping = bare(&["store", "drop", "kept", "--yes", "--config", &file]);
+    let output = dropping.current_dir(place.path("")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(place.run(&["store", "list"]).expect_code(0).out, "kept\n");
     // One store is one store.
     let alone = Place::new();
     let served = Served::start(&alone.data(), "127.0.0.1:0");
     let refused = served.run(&["--json", "store", "create", "x"]).expect_code(1).error();
     assert_eq!(refused["error"], json!("unsupported"));
     served.run(&["store", "drop", "default", "--yes"]).expect_code(1);
+}
+
+#[test]
+fn an_import_that_loses_its_server_leaves_each_stream_in_its_order() {
+    let place = Place::new();
+    let mut served = Served::start(&place.data(), "127.0.0.1:0");
+    let address = served.address.clone();
+    let file = place.file("events", sample(60_000));
+    let mut failed = 0;
+    for round in 0..40 {
+        let import = std::thread::spawn({
+            let (address, file) = (address.clone(), file.clone());
+            move || {
+                bare(&["--server", &address, "import", &file, "--batch", "20"])
+                    .output()
+                    .unwrap()
+                    .status
+                    .code()
+            }
+        });
+        if round < 6 {
+            std::thread::sleep(std::time::Duration::from_millis(60 + 40 * round));
+            served.signal("-KILL");
+            served = Served::start(&place.data(), &address);
+        }
+        match import.join().unwrap() {
+            Some(0) if round >= 6 => break,
+            Some(0) => {}
+            Some(1 | 5) => failed += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(failed > 0, "the server was killed while nothing was imported");
+    for stream in 0..7 {
+        let mut next = stream;
+        for event in
+            served.run(&["export", "--stream", &format!("order-{stream}")]).expect_code(0).json_lines()
+        {
+            assert_eq!(event["data"]["n"], json!(next));
+            next += 7;
+        }
+        assert!(next >= 60_000);
+    }
 }
 
 #[test]

@@ -228,6 +228,28 @@ fn a_server_that_comes_back_is_found_again_and_nothing_is_appended_twice() {
 }
 
 #[test]
+fn a_read_waits_for_what_its_client_knows_to_come() {
+    with_client(|client| async move {
+        client.append(event("s")).await.unwrap();
+        let late = tokio::spawn({
+            let client = client.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                client.append(event("s")).await.unwrap();
+            }
+        });
+        let mut events = client.read_at_least(&Read::all(), Position::new(1)).await.unwrap();
+        let mut count = 0;
+        while let Some(event) = events.next().await {
+            event.unwrap();
+            count += 1;
+        }
+        assert_eq!(count, 2);
+        late.await.unwrap();
+    });
+}
+
+#[test]
 fn a_signal_ends_serving_in_order() {
     let place = Place::new();
     for signal in ["-INT", "-TERM"] {

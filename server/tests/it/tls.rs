@@ -75,6 +75,27 @@ fn clients_without_a_certificate_of_the_authority_are_not_let_in() {
     served.run(&["stat", "--ca", &ca, "--cert", &cert, "--key", &others("client.key")]).expect_code(2);
 }
 
+#[test]
+fn who_takes_its_time_gets_all_of_what_was_encrypted() {
+    let place = Place::new();
+    let file = certificates(&place, "tls");
+    let served = serve(&place, &file, &[]);
+    let lines: String = (0..400)
+        .map(|n| format!("{{\"stream\":\"s\",\"type\":\"T\",\"data\":\"{}\"}}\n", "x".repeat(20_000 + n)))
+        .collect();
+    served.fed(&["import", "-", "--ca", &file("ca.pem")], lines.as_bytes()).expect_code(0);
+    let tls = Tls::from_pem(&std::fs::read(file("ca.pem")).unwrap(), None).unwrap();
+    let client = Client::connect(Options::new(served.address.clone()).tls(tls)).unwrap();
+    for _ in 0..5 {
+        let mut events = client.read(&annals::Read::all()).unwrap();
+        events.next().unwrap().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let (sender, taken) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(events.map(Result::unwrap).count()));
+        assert_eq!(taken.recv_timeout(std::time::Duration::from_secs(20)), Ok(399));
+    }
+}
+
 /// A server's certificate that was good until a year ago, and its authority's.
 fn expired(dir: &Path) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
