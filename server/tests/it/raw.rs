@@ -66,7 +66,7 @@ impl Raw {
     }
 }
 
-fn hello(store: &'static str, version: u16) -> Request<'static> {
+pub(crate) fn hello(store: &'static str, version: u16) -> Request<'static> {
     Request::Hello(Hello {
         version_min: version,
         version_max: version,
@@ -77,7 +77,7 @@ fn hello(store: &'static str, version: u16) -> Request<'static> {
     })
 }
 
-fn framed(request: u64, kind: u16, encode: impl FnOnce(&mut BytesMut)) -> BytesMut {
+pub(crate) fn framed(request: u64, kind: u16, encode: impl FnOnce(&mut BytesMut)) -> BytesMut {
     let mut frame = BytesMut::new();
     let start = frame::begin(&mut frame, Header { request, kind, ..Header::default() });
     encode(&mut frame);

@@ -1,10 +1,19 @@
 //! Encryption: whom clients trust, and whom the server lets in.
 
+use crate::raw::{framed, hello};
 use crate::support::{Place, Run, Served, bare};
 use annals_client::{ClientError, Options, Tls, blocking::Client};
+use annals_protocol::{Consistency, PREFACE, Request, frame};
+use bytes::BytesMut;
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::json;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Files that `annals tls init` makes, in a directory of this name.
 fn certificates(place: &Place, name: &str) -> impl Fn(&str) -> String {
@@ -75,25 +84,64 @@ fn clients_without_a_certificate_of_the_authority_are_not_let_in() {
     served.run(&["stat", "--ca", &ca, "--cert", &cert, "--key", &others("client.key")]).expect_code(2);
 }
 
+/// Asks for so many events over an encrypted connection, and reads nothing of the answer for a while; whether it is all there then.
+fn is_answered_in_full(address: &str, ca: &str, events: u64) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "127.0.0.1".try_into().unwrap();
+    let tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = rustls::StreamOwned::new(tls, TcpStream::connect(address).unwrap());
+    let mut said = BytesMut::from(&PREFACE[..]);
+    said.extend_from_slice(&framed(1, 1, |to| hello("default", 1).encode(to)));
+    let read = Request::Read(annals::Read::all().limit(events), Consistency::default(), u64::MAX);
+    said.extend_from_slice(&framed(2, read.kind(), |to| read.encode(to)));
+    socket.write_all(&said).unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    socket.sock.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let (mut received, mut buffer) = (BytesMut::new(), vec![0; 1 << 20]);
+    loop {
+        while let Some((header, _)) = frame::take(&mut received, frame::BODY_BYTES_MAX).unwrap() {
+            if header.request == 2 && !header.has_more {
+                return true;
+            }
+        }
+        match socket.read(&mut buffer) {
+            Ok(count @ 1..) => received.extend_from_slice(&buffer[..count]),
+            _ => return false,
+        }
+    }
+}
+
 #[test]
 fn who_takes_its_time_gets_all_of_what_was_encrypted() {
     let place = Place::new();
     let file = certificates(&place, "tls");
     let served = serve(&place, &file, &[]);
-    let lines: String = (0..400)
-        .map(|n| format!("{{\"stream\":\"s\",\"type\":\"T\",\"data\":\"{}\"}}\n", "x".repeat(20_000 + n)))
-        .collect();
-    served.fed(&["import", "-", "--ca", &file("ca.pem")], lines.as_bytes()).expect_code(0);
-    let tls = Tls::from_pem(&std::fs::read(file("ca.pem")).unwrap(), None).unwrap();
-    let client = Client::connect(Options::new(served.address.clone()).tls(tls)).unwrap();
-    for _ in 0..5 {
-        let mut events = client.read(&annals::Read::all()).unwrap();
-        events.next().unwrap().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        let (sender, taken) = std::sync::mpsc::channel();
-        std::thread::spawn(move || sender.send(events.map(Result::unwrap).count()));
-        assert_eq!(taken.recv_timeout(std::time::Duration::from_secs(20)), Ok(399));
-    }
+    let ca = file("ca.pem");
+    let data = "x".repeat(20_000);
+    let lines: String =
+        (0..400).map(|_| format!("{{\"stream\":\"s\",\"type\":\"T\",\"data\":\"{data}\"}}\n")).collect();
+    served.fed(&["import", "-", "--ca", &ca], lines.as_bytes()).expect_code(0);
+    // However much fits into what lies between: the last of it must not be held back.
+    std::thread::scope(|scope| {
+        let ask = |events| {
+            scope.spawn({
+                let (address, ca) = (&*served.address, &*ca);
+                move || assert!(is_answered_in_full(address, ca, events), "{events} events")
+            })
+        };
+        (1..40)
+            .map(|step| ask(10 * step))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|asked| asked.join().unwrap());
+    });
 }
 
 /// A server's certificate that was good until a year ago, and its authority's.
