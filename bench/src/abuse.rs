@@ -209,6 +209,14 @@ fn unknown(server: &str, over: &AtomicBool) -> std::io::Result<u64> {
     })
 }
 
+/// Keeps connections until it is over; how many.
+fn hold(sockets: &[TcpStream], over: &AtomicBool) -> std::io::Result<u64> {
+    while !over.load(Ordering::Acquire) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(sockets.len() as u64)
+}
+
 fn many(server: &str, over: &AtomicBool, count: usize, said: &[u8]) -> std::io::Result<u64> {
     let mut sockets: Vec<TcpStream> = Vec::new();
     for _ in 0..count {
@@ -216,11 +224,7 @@ fn many(server: &str, over: &AtomicBool, count: usize, said: &[u8]) -> std::io::
         socket.write_all(said)?;
         sockets.push(socket);
     }
-    until(over, || {
-        std::thread::sleep(Duration::from_millis(50));
-        Ok(())
-    })?;
-    Ok(sockets.len() as u64)
+    hold(&sockets, over)
 }
 
 fn half_open(server: &str, over: &AtomicBool) -> std::io::Result<u64> {
@@ -267,11 +271,7 @@ fn never_reading(server: &str, over: &AtomicBool) -> std::io::Result<u64> {
         let _ = socket.write_all(&said);
         sockets.push(socket);
     }
-    until(over, || {
-        std::thread::sleep(Duration::from_millis(50));
-        Ok(())
-    })?;
-    Ok(sockets.len() as u64)
+    hold(&sockets, over)
 }
 
 fn flood(server: &str, over: &AtomicBool) -> std::io::Result<u64> {

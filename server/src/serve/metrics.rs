@@ -132,23 +132,27 @@ impl Collector for OfStores {
             writes: open.store.writes(),
         });
         let seen: Vec<Seen> = seen.collect();
-        counters(&mut encoder, "store_groups", "Writes to the device", &seen, |seen| seen.writes.groups)?;
-        counters(&mut encoder, "store_batches", "Batches in them", &seen, |seen| seen.writes.batches)?;
-        counters(&mut encoder, "store_written_bytes", "Bytes of the log", &seen, |seen| seen.writes.bytes)?;
-        gauges(
-            &mut encoder,
-            "store_next_position",
-            "Events in the store, as positions begin at 0",
-            &seen,
-            |seen| seen.next_position,
-        )?;
-        gauges(
-            &mut encoder,
-            "store_poisoned",
-            "1: a write failed, and the store takes appends no more",
-            &seen,
-            |seen| u64::from(seen.is_poisoned),
-        )?;
+        type Value = fn(&Seen) -> u64;
+        let each: [(_, _, _, Value); 5] = [
+            ("store_groups", "Writes to the device", MetricType::Counter, |seen| seen.writes.groups),
+            ("store_batches", "Batches in them", MetricType::Counter, |seen| seen.writes.batches),
+            ("store_written_bytes", "Bytes of the log", MetricType::Counter, |seen| seen.writes.bytes),
+            (
+                "store_next_position",
+                "Events in the store, as positions begin at 0",
+                MetricType::Gauge,
+                |seen| seen.next_position,
+            ),
+            (
+                "store_poisoned",
+                "1: a write failed, and the store takes appends no more",
+                MetricType::Gauge,
+                |seen| u64::from(seen.is_poisoned),
+            ),
+        ];
+        for (name, help, kind, value) in each {
+            numbers(&mut encoder, (name, help, kind), &seen, value)?;
+        }
         let help = "Batches that one write to the device made durable";
         histograms(&mut encoder, "store_group_batches", help, None, &seen, |seen| {
             (&seen.writes.group_batches, 1.0)
@@ -187,32 +191,23 @@ impl OfStores {
     }
 }
 
-fn counters(
+/// One number of each store.
+fn numbers(
     encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
+    (name, help, kind): (&str, &str, MetricType),
     seen: &[Seen],
     value: impl Fn(&Seen) -> u64,
 ) -> Result<(), fmt::Error> {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    let is_counter = matches!(kind, MetricType::Counter);
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
     seen.iter().try_for_each(|seen| {
         let labels = [("store", seen.name.clone())];
         let mut metric = metric.encode_family(&labels)?;
-        metric.encode_counter::<NoLabelSet, _, u64>(&value(seen), None)
-    })
-}
-
-fn gauges(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    seen: &[Seen],
-    value: impl Fn(&Seen) -> u64,
-) -> Result<(), fmt::Error> {
-    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    seen.iter().try_for_each(|seen| {
-        let labels = [("store", seen.name.clone())];
-        metric.encode_family(&labels)?.encode_gauge(&value(seen))
+        if is_counter {
+            metric.encode_counter::<NoLabelSet, _, u64>(&value(seen), None)
+        } else {
+            metric.encode_gauge(&value(seen))
+        }
     })
 }
 
