@@ -129,7 +129,7 @@ impl Session {
     /// Has requests done as they come, until no more do.
     pub(super) async fn live(self: Arc<Self>, mut incoming: mpsc::Receiver<Vec<Asked>>) {
         while let Some(asked) = incoming.recv().await {
-            let mut rest = &asked[..];
+            let (mut rest, mut short) = (&asked[..], Vec::new());
             while let Some(first) = rest.first() {
                 let appends = rest.iter().take_while(|next| next.is_append_to(first.header.store)).count();
                 if appends > 0 {
@@ -139,10 +139,17 @@ impl Session {
                 } else if first.header.kind == PING {
                     self.outgoing.answer(first.header.request, &Answer::Done, false);
                     self.outgoing.leave(first.bytes);
-                } else {
-                    self.begin(first);
+                } else if let Some(mut under_way) = self.begin(first) {
+                    if task::is_short(first.header.kind) {
+                        short.push(under_way);
+                    } else {
+                        tokio::spawn(async move { under_way.run().await });
+                    }
                 }
                 rest = &rest[appends.max(1)..];
+            }
+            if !short.is_empty() {
+                tokio::spawn(task::answer_each(Arc::clone(&self.context), Arc::clone(&self.outgoing), short));
             }
             self.ahead.fetch_sub(asked.len(), Ordering::AcqRel);
             self.looked_at.notify_one();
@@ -224,42 +231,47 @@ impl Session {
         self.outgoing.leave(asked.bytes);
     }
 
-    /// Has a request done beside others, and answered.
-    fn begin(&self, asked: &Asked) {
-        let (header, bytes, body) = (asked.header, asked.bytes, asked.body.clone());
-        let request = Request::decode(header.kind, &asked.body);
-        let store = request.as_ref().ok().map(|request| self.store_for(header.store, request));
-        let flow = match request {
-            Ok(request) => match credit_of(&request) {
-                None => None,
-                Some(credit) => match self.streams.begin(header.request, credit) {
-                    None => {
-                        let twice = format!("a request {} is under way already", header.request);
-                        return self.refuse(asked, Failure::Malformed(twice));
-                    }
-                    flow => flow,
-                },
-            },
-            Err(malformed) => return self.refuse(asked, malformed_as(&malformed)),
+    /// Takes a request apart that is to be done beside others. `None`: it is none, and was refused.
+    fn begin(&self, asked: &Asked) -> Option<task::UnderWay> {
+        let header = asked.header;
+        let request = match Request::decode(header.kind, &asked.body) {
+            Ok(request) => request,
+            Err(malformed) => {
+                self.refuse(asked, malformed_as(&malformed));
+                return None;
+            }
+        };
+        let store = self.store_for(header.store, &request);
+        let flow = match credit_of(&request) {
+            None => None,
+            Some(credit) => {
+                let flow = self.streams.begin(header.request, credit);
+                if flow.is_none() {
+                    let twice = format!("a request {} is under way already", header.request);
+                    self.refuse(asked, Failure::Malformed(twice));
+                    return None;
+                }
+                flow
+            }
         };
         // What is asked for to the end of the connection holds on to nothing but itself of what it came with.
-        let body = if flow.is_some() { Bytes::copy_from_slice(&body) } else { body };
-        let store = store.expect("the request was decoded");
+        let body = if flow.is_some() { Bytes::copy_from_slice(&asked.body) } else { asked.body.clone() };
         let end = store.as_ref().ok().map(|open| open.store.next_position());
+        self.context.metrics.requests.get_or_create(&[("kind", task::name_of(header.kind))]).inc();
         let task = Task {
             context: Arc::clone(&self.context),
             outgoing: Arc::clone(&self.outgoing),
             stores: Arc::clone(&self.stores),
             streams: Arc::clone(&self.streams),
             request: header.request,
+            kind: header.kind,
+            body,
             access: self.access.clone(),
             store,
             end,
             flow,
         };
-        let mut under_way = task::UnderWay { task, bytes, is_answered: false };
-        self.context.metrics.requests.get_or_create(&[("kind", task::name_of(header.kind))]).inc();
-        tokio::spawn(async move { under_way.run(header.kind, body).await });
+        Some(task::UnderWay { task, bytes: asked.bytes, is_answered: false })
     }
 }
 

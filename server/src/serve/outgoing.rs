@@ -21,7 +21,7 @@ use tokio::time::Instant;
 const GATHERED_BYTES: usize = 256 << 10;
 
 /// Requests of a connection that wait for the disk at a time.
-const WAITING_MAX: usize = 8;
+const WAITING_MAX: usize = 2;
 /// Answers that wait to be written, before no more is asked of the client or sent of streams.
 const QUEUED_BYTES: usize = 1 << 20;
 

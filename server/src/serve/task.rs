@@ -65,6 +65,8 @@ pub(super) struct Task {
     pub(super) streams: Arc<Streams>,
     pub(super) access: Access,
     pub(super) request: u64,
+    pub(super) kind: u16,
+    pub(super) body: Bytes,
     pub(super) store: Result<Arc<InUse>, Failure>,
     /// Behind the store's last event when the request arrived: what comes behind it in the connection comes behind that, too.
     pub(super) end: Option<Position>,
@@ -80,8 +82,24 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    pub(super) async fn run(&mut self, kind: u16, body: Bytes) {
-        if let Err(failure) = self.task.run(kind, body).await {
+    /// Does it, and answers.
+    pub(super) async fn run(&mut self) {
+        let done = self.task.run().await;
+        self.end(done);
+    }
+
+    /// The same, here and now: it may wait.
+    fn answer(&mut self) {
+        let Task { context, outgoing, streams, access, store, request, kind, body, .. } = &self.task;
+        let decoded = Request::decode(*kind, body).map_err(|error| Failure::Malformed(error.to_string()));
+        let store = store.as_ref().map(|open| open.store.clone()).map_err(Clone::clone);
+        let answered = decoded.and_then(|decoded| answer(context, access, streams, store, decoded));
+        let done = answered.map(|answer| outgoing.answer(*request, &answer, false));
+        self.end(done);
+    }
+
+    fn end(&mut self, done: Result<(), Failure>) {
+        if let Err(failure) = done {
             // A store that was dropped is closed, but not because the server goes.
             let gone = self.task.store.as_ref().ok().and_then(|open| open.is_there().err());
             let failure = gone.unwrap_or(failure);
@@ -89,6 +107,20 @@ impl UnderWay {
         }
         self.is_answered = true;
     }
+}
+
+/// Answers requests that take a moment each, one after the other: a thread that may wait for each of them would cost many times as
+/// much.
+pub(super) async fn answer_each(context: Arc<Context>, outgoing: Arc<Outgoing>, mut each: Vec<UnderWay>) {
+    let _turn = outgoing.waiting.acquire().await;
+    let answered = context.waiting.spawn_blocking(move || each.iter_mut().for_each(UnderWay::answer));
+    // Those that were not answered because one has panicked say so as they are dropped.
+    let _ = answered.await;
+}
+
+/// Whether requests of a kind take a moment, and have a short answer.
+pub(super) fn is_short(kind: u16) -> bool {
+    matches!(kind, 13 | 15 | 35 | 41..=43)
 }
 
 impl Drop for UnderWay {
@@ -106,8 +138,9 @@ impl Drop for UnderWay {
 }
 
 impl Task {
-    async fn run(&self, kind: u16, body: Bytes) -> Result<(), Failure> {
-        let request = Request::decode(kind, &body).map_err(|error| Failure::Malformed(error.to_string()))?;
+    async fn run(&self) -> Result<(), Failure> {
+        let request =
+            Request::decode(self.kind, &self.body).map_err(|error| Failure::Malformed(error.to_string()))?;
         let flow = || self.flow.as_deref().expect("it has credit");
         let store = || self.store.as_ref().map(|open| &open.store).map_err(Clone::clone);
         let to = (&*self.outgoing, self.request);
@@ -136,7 +169,7 @@ impl Task {
                 self.access.check("", &request)?;
                 self.context.stores.drop_store(name).await.map(|()| self.done())
             }
-            _ => self.answer_elsewhere(kind, body.clone(), answers_with_list(&request)).await,
+            _ => self.answer_elsewhere(answers_with_list(&request)).await,
         }
     }
 
@@ -181,7 +214,7 @@ impl Task {
     }
 
     /// Has it done where waiting is allowed.
-    async fn answer_elsewhere(&self, kind: u16, body: Bytes, is_list: bool) -> Result<(), Failure> {
+    async fn answer_elsewhere(&self, is_list: bool) -> Result<(), Failure> {
         let outgoing = &self.outgoing;
         let _list = if is_list { outgoing.listing.acquire().await.ok() } else { None };
         let answer = {
@@ -189,6 +222,7 @@ impl Task {
             // Decoded once more where it is done: it borrows from its body.
             let (context, access) = (Arc::clone(&self.context), self.access.clone());
             let (streams, store) = (Arc::clone(&self.streams), self.store.clone());
+            let (kind, body) = (self.kind, self.body.clone());
             let answered = self.context.waiting.spawn_blocking(move || {
                 let request =
                     Request::decode(kind, &body).map_err(|error| Failure::Malformed(error.to_string()))?;
