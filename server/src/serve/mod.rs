@@ -12,6 +12,7 @@ mod listen;
 mod metrics;
 mod network;
 mod outgoing;
+mod pace;
 mod stores;
 mod streaming;
 mod task;
@@ -19,6 +20,7 @@ pub(crate) mod tls;
 
 use self::metrics::Metrics;
 use self::network::Network;
+use self::pace::Pace;
 use self::stores::Stores;
 use crate::tokens::Tokens;
 use annals::{Settings, Store};
@@ -95,6 +97,8 @@ struct Context {
     /// What encrypts connections; `None`: nothing does.
     tls: Option<TlsAcceptor>,
     metrics: Arc<Metrics>,
+    /// Of all who follow.
+    pace: Pace,
     /// Stores that may be checked at a time.
     verifications: Arc<Semaphore>,
     /// Where waiting is done.
@@ -170,6 +174,7 @@ impl Server {
             tokens: tokens.map(Arc::new),
             tls,
             metrics: Arc::new(Metrics::new(&stores)),
+            pace: Pace::default(),
             verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)),
             waiting: waiting.handle().clone(),
             stopping,

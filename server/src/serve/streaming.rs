@@ -1,6 +1,7 @@
 //! Answers that go on: as far as the client has given credit.
 
 use super::outgoing::{Outgoing, put};
+use super::pace::Follower;
 use annals::{
     Acknowledger, Delivery, Follow, Followed, Head, Load, Position, Read, ReadError, Store, SubscriptionError,
 };
@@ -268,11 +269,14 @@ pub(super) async fn follow(
     follow: &Follow<'_>,
     flow: &Flow,
     to: To<'_>,
+    mut follower: Follower<'_>,
 ) -> Result<(), Failure> {
     let mut following = store.follow(follow).map_err(Failure::Read)?.into_stream();
     flow.allowed().await?;
     loop {
         let mut item = flow.or_cancelled(next(&mut following)).await?;
+        // What comes until it is this one's turn goes with it.
+        flow.or_cancelled(follower.turn()).await?;
         let mut buffer = BytesMut::new();
         let mut frame = Events::begin(&mut buffer, to.1);
         // What was told of the place where it is goes behind the events before.

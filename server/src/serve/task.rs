@@ -153,7 +153,7 @@ impl Task {
                 if let (Start::End, Some(end)) = (follow.start, self.end) {
                     follow.start = Start::From(end.into());
                 }
-                streaming::follow(store()?, &follow, flow(), to).await
+                streaming::follow(store()?, &follow, flow(), to, self.context.pace.enter()).await
             }
             Request::Load(load, _) => streaming::load(store()?, &load, flow(), to).await,
             Request::Streams(_) => streaming::heads(store()?, flow(), to).await,
