@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::locate::{STORE_DEFAULT, locate};
 use crate::serve::Limits;
 use crate::source::Source;
+use crate::tokens;
 use annals::{Settings, Store};
 use annals_client::{Options, Tls, blocking};
 use serde::{Deserialize, Serialize};
@@ -87,6 +88,7 @@ pub(crate) struct Config {
     place: Place,
     /// Whether to print for machines.
     pub(crate) json: bool,
+    is_insecure: bool,
     /// Events a batch of an import, where the file says so.
     pub(crate) batch: Option<u64>,
     file: File,
@@ -114,7 +116,8 @@ impl Config {
             Some(server) => Place::There(Box::new(options(server, store, common, &file)?)),
             None => Place::Here(locate(&data, store)?),
         };
-        Ok(Self { data, place, json: common.json, batch: file.batch, file })
+        let (json, is_insecure) = (common.json, common.insecure);
+        Ok(Self { data, place, json, is_insecure, batch: file.batch, file })
     }
 
     /// The same, for what is done to the stores of a directory or server, none of which is chosen.
@@ -141,7 +144,8 @@ impl Config {
         let data = places.data.map(|data| data.0).or(file.data.as_deref());
         let data = data.unwrap_or(Path::new(DATA_DEFAULT)).to_owned();
         let place = Place::Here(data.clone());
-        Ok(Self { data, place, json: common.json, batch: file.batch, file })
+        let (json, is_insecure) = (common.json, common.insecure);
+        Ok(Self { data, place, json, is_insecure, batch: file.batch, file })
     }
 
     /// Opens the store for reading, beside a writer or without one. Creates nothing.
@@ -163,7 +167,14 @@ impl Config {
             store_idle_seconds: Some(limits.store_idle.as_secs()),
             ..Serving::default()
         };
-        given.clone().or(&self.file.serve).or(&default)
+        let given = Serving { insecure: self.is_insecure, ..given.clone() };
+        let mut serving = given.or(&self.file.serve).or(&default);
+        // Whoever made tokens where they are looked for wants them to be asked for.
+        let tokens = tokens::default_path(&self.data);
+        if serving.tokens.is_none() && tokens.exists() {
+            serving.tokens = Some(tokens);
+        }
+        serving
     }
 
     /// All settings of a server, as a file that has them.
@@ -222,9 +233,21 @@ fn connect(options: &Options) -> Result<Source, Failure> {
 
 /// How the server is reached.
 fn options(server: &str, store: Option<&str>, common: &Common, file: &File) -> Result<Options, Failure> {
+    let host = host_of(server)?;
     let mut options = Options::new(server).store(store.unwrap_or(STORE_DEFAULT));
     options.name = concat!("annals ", env!("CARGO_PKG_VERSION")).to_owned();
     if let Some(path) = common.token.as_ref().or(file.token.as_ref()) {
+        if path.to_string_lossy().starts_with(tokens::PREFIX) {
+            return Err(Failure::Usage(
+                "--token takes the name of a file with the token, not the token".to_owned(),
+            ));
+        }
+        if common.ca.as_ref().or(file.ca.as_ref()).is_none() && !is_here(host) && !common.insecure {
+            return Err(Failure::Usage(format!(
+                "the token could be read on its way to {server}; give --ca FILE, by which the server is recognised, or say \
+                 --insecure"
+            )));
+        }
         options = options.token(String::from_utf8_lossy(&read("--token", path)?).trim());
     }
     let (ca, cert) = (common.ca.as_ref().or(file.ca.as_ref()), common.cert.as_ref().or(file.cert.as_ref()));
@@ -240,11 +263,28 @@ fn options(server: &str, store: Option<&str>, common: &Common, file: &File) -> R
                 .to_owned(),
         )),
         (Some(ca), identity) => {
-            let ca = read("--ca", ca)?;
+            let authorities = read("--ca", ca)?;
             let identity = identity.as_ref().map(|(cert, key)| (&cert[..], &key[..]));
-            Ok(options.tls(Tls::from_pem(&ca, identity)?))
+            let tls = Tls::from_pem(&authorities, identity).map_err(|error| {
+                Failure::Usage(format!("{error}; see --ca {}, --cert and --key", ca.display()))
+            })?;
+            Ok(options.tls(tls))
         }
     }
+}
+
+/// The host of a server's address.
+fn host_of(server: &str) -> Result<&str, Failure> {
+    let parts =
+        server.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let wrong = || Failure::Usage(format!("--server {server}: write HOST:PORT, as in localhost:4777"));
+    parts.map(|(host, _)| host).ok_or_else(wrong)
+}
+
+/// Whether a host is this very machine.
+fn is_here(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn read(option: &str, path: &Path) -> Result<Vec<u8>, Failure> {

@@ -82,6 +82,9 @@ pub(crate) enum Failure {
         /// In how many places.
         count: usize,
     },
+    /// The server was lost during an import.
+    #[error("{0}; what was answered by then is imported, import the same file again to go on")]
+    ImportLost(ClientError),
     /// A signal ended the work early.
     #[error("interrupted; what was sent by then is imported, import the same file again to go on")]
     Interrupted,
@@ -119,8 +122,14 @@ impl Failure {
             ) => EXIT_CONDITION,
             Self::Damaged { .. } => EXIT_DAMAGE,
             Self::Server(ClientError::Options(_)) => EXIT_USAGE,
+            Self::Server(ClientError::Refused(
+                Refusal::NoStore { .. } | Refusal::StoreExists { .. } | Refusal::Unsupported { .. },
+            )) => EXIT_USAGE,
+            Self::Server(ClientError::Refused(Refusal::StoreInUse { .. })) => EXIT_IN_USE,
             // Nothing was done, unlike where the answer is lost.
-            Self::Server(ClientError::Unreachable { .. } | ClientError::Untrusted { .. }) => EXIT_IN_USE,
+            Self::Server(ClientError::Unreachable { .. } | ClientError::Untrusted { .. })
+            // It adds nothing twice.
+            | Self::ImportLost(_) => EXIT_IN_USE,
             _ if self.damage().is_some() => EXIT_DAMAGE,
             Self::Open(OpenError::InUse { .. }) => EXIT_IN_USE,
             _ => EXIT_FAILED,
@@ -153,7 +162,7 @@ impl Failure {
             Self::Read(ReadError::Input(_)) => "input",
             Self::Read(ReadError::Stopped { .. }) => "stopped",
             Self::Read(_) | Self::Io(_) | Self::Output(_) => "io",
-            Self::Server(error) => server_name(error),
+            Self::Server(error) | Self::ImportLost(error) => server_name(error),
             Self::NoStream { .. } => "no_stream",
             Self::NoSnapshot { .. } => "no_snapshot",
             Self::NoToken { .. } => "no_token",
@@ -220,7 +229,7 @@ impl Failure {
                 vec![("file", path_value(file)), ("found", json!(found)), ("supported", json!(supported))]
             }
             Self::Subscription(error) => subscription_fields(error),
-            Self::Server(error) => server_fields(error),
+            Self::Server(error) | Self::ImportLost(error) => server_fields(error),
             Self::NoStream { stream } => vec![("stream", json!(stream))],
             Self::NoToken { name } => vec![("name", json!(name))],
             Self::NoSnapshot { stream, version } => {
@@ -369,6 +378,8 @@ fn server_name(error: &ClientError) -> &'static str {
             Refusal::Forbidden { .. } => "forbidden",
             Refusal::NoStore { .. } => "no_store",
             Refusal::StoreExists { .. } => "store_exists",
+            Refusal::StoreInUse { .. } => "in_use",
+            Refusal::Late { .. } => "late",
             Refusal::Overloaded { .. } => "overloaded",
             Refusal::ShuttingDown => "shutting_down",
             Refusal::NotLeader { .. } => "not_leader",

@@ -18,7 +18,7 @@ const NAMES_SHOWN_MAX: usize = 20;
 pub(crate) fn locate(data: &Path, store: Option<&str>) -> Result<PathBuf, Failure> {
     let name = store.unwrap_or(STORE_DEFAULT);
     check_name(name)?;
-    if data.join(MANIFEST).exists() {
+    if is_store(data) {
         return if name == STORE_DEFAULT {
             Ok(data.to_owned())
         } else {
@@ -44,10 +44,17 @@ pub(crate) fn locate(data: &Path, store: Option<&str>) -> Result<PathBuf, Failur
     )))
 }
 
+/// What a store keeps beside its segments: no store beside others is called that, or they would be taken for one.
+const RESERVED: [&str; 5] = [MANIFEST, "lock", "mark", "snapshots", "subscriptions"];
+/// Longest name, in bytes: file systems have 255, and a store that is being removed has a longer one.
+const NAME_BYTES_MAX: usize = 200;
+
 /// A name is one ordinary directory below the given one, never a way out of it.
 fn check_name(name: &str) -> Result<(), Failure> {
     // What begins with a dot is not for a server to list: a store that is being removed does.
     let ordinary = !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX
+        && !RESERVED.contains(&name)
         && !name.starts_with('.')
         && !name.contains(['/', '\\'])
         && !name.chars().any(char::is_control);
@@ -55,23 +62,28 @@ fn check_name(name: &str) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::Usage(format!(
-            "\"{}\" cannot be the name of a store: it must be the name of a directory",
-            name.escape_debug()
+            "\"{}\" cannot be the name of a store: it must be the name of a directory, of up to {NAME_BYTES_MAX} bytes, that \
+             does not begin with a dot and is none of {}",
+            name.escape_debug(),
+            RESERVED.join(", ")
         )))
     }
 }
 
 /// Whether there is a store in that directory.
 pub(crate) fn is_store(dir: &Path) -> bool {
-    dir.join(MANIFEST).exists()
+    dir.join(MANIFEST).is_file()
 }
 
-/// The directory of a store that is to be made, in a directory of stores.
+/// The directory of a store that is to be made or dropped, in a directory of stores.
 pub(crate) fn new_store(data: &Path, name: &str) -> Result<PathBuf, Failure> {
     check_name(name)?;
     if is_store(data) {
-        let message = format!("create another store in {}, which is one store", data.display());
-        return Err(Failure::Usage(message));
+        return Err(Failure::Usage(format!(
+            "{} is one store, and no directory of stores; to have others beside it, move it to {}/{STORE_DEFAULT} first",
+            data.display(),
+            data.display()
+        )));
     }
     Ok(data.join(name))
 }
@@ -109,7 +121,7 @@ fn store_names(data: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(data) else { return Vec::new() };
     let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| entry.path().join(MANIFEST).exists())
+        .filter(|entry| is_store(&entry.path()))
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| check_name(name).is_ok())
         .collect();
@@ -173,7 +185,9 @@ mod tests {
 
     #[test]
     fn a_name_never_leads_out_of_the_directory() {
-        for name in ["", ".", "..", ".hidden", "../other", "a/b", "a\nb"] {
+        for name in
+            ["", ".", "..", ".hidden", "../other", "a/b", "a\nb", "manifest", "lock", &"x".repeat(201)]
+        {
             assert!(matches!(locate(Path::new("data"), Some(name)), Err(Failure::Usage(_))), "{name:?}");
         }
     }

@@ -19,8 +19,10 @@ use std::time::{Duration, Instant, SystemTime};
 /// How often the file is looked at, and how often connections look whether their tokens are there still: within a second
 /// together.
 pub(crate) const LOOK_PERIOD: Duration = Duration::from_millis(450);
+/// How often it is looked at for one who is not known.
+const RELOOK_PERIOD: Duration = Duration::from_millis(20);
 /// What a token begins with, so that one that has leaked is known for what it is.
-const PREFIX: &str = "annals_";
+pub(crate) const PREFIX: &str = "annals_";
 
 /// What a token allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
@@ -92,6 +94,15 @@ fn hash(secret: &str) -> String {
 fn is_same(one: &str, other: &str) -> bool {
     let differs = one.bytes().zip(other.bytes()).fold(0, |differs, (one, other)| differs | (one ^ other));
     one.len() == other.len() && std::hint::black_box(differs) == 0
+}
+
+/// Where the tokens are that are for the stores in `data`, unless something else is said: beside it, as what is in it is stores'.
+pub(crate) fn default_path(data: &Path) -> PathBuf {
+    let absolute = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    // Its parts alone: with a slash at its end, it would be in it.
+    let mut name = absolute.components().collect::<PathBuf>().into_os_string();
+    name.push(".tokens");
+    name.into()
 }
 
 /// Reads the tokens of a file; none where there is no file.
@@ -168,15 +179,23 @@ impl Tokens {
         Ok(Self { path: path.to_owned(), known: Mutex::new(known) })
     }
 
-    /// All, at most a second old. A file that cannot be read any more allows what it did.
-    fn now(&self) -> Arc<Vec<Token>> {
+    /// All, at most so old. A file that cannot be read any more allows what it did.
+    fn now(&self, age: Duration) -> Arc<Vec<Token>> {
         let mut known = self.known.lock();
-        if known.looked.elapsed() >= LOOK_PERIOD {
+        if known.looked.elapsed() >= age {
             known.looked = now();
             let file = seen(&self.path).ok();
             if file != known.file {
+                let path = self.path.display();
                 match read(&self.path) {
-                    Ok(tokens) => known.tokens = Arc::new(tokens),
+                    Ok(tokens) => {
+                        if file.is_none() {
+                            tracing::error!(%path, "the file of tokens is gone: nobody is let in");
+                        } else {
+                            tracing::info!(%path, count = tokens.len(), "tokens were changed");
+                        }
+                        known.tokens = Arc::new(tokens);
+                    }
                     Err(error) => {
                         tracing::error!(path = %self.path.display(), %error, "tokens that were changed cannot be read");
                     }
@@ -191,20 +210,32 @@ impl Tokens {
     /// What is known of whoever has this token.
     pub(crate) fn identify(&self, secret: Option<&str>) -> Result<Token, Failure> {
         let given = hash(secret.unwrap_or_default());
-        let tokens = self.now();
+        // One that was just made is known.
+        [LOOK_PERIOD, RELOOK_PERIOD]
+            .into_iter()
+            .find_map(|age| self.find(&given, age))
+            .ok_or(Failure::Unauthenticated)
+    }
+
+    fn find(&self, given: &str, age: Duration) -> Option<Token> {
+        let tokens = self.now(age);
         // All are looked at, whichever it is.
         let mut found = None;
         for token in tokens.iter() {
-            if is_same(&token.hash, &given) {
+            if is_same(&token.hash, given) {
                 found = Some(token);
             }
         }
-        found.cloned().ok_or(Failure::Unauthenticated)
+        found.cloned()
     }
 
     /// Whether the token is there still, and allows what it did.
     pub(crate) fn check(&self, token: &Token) -> Result<(), Failure> {
-        if self.now().iter().any(|known| known == token) { Ok(()) } else { Err(Failure::Unauthenticated) }
+        if self.now(LOOK_PERIOD).iter().any(|known| known == token) {
+            Ok(())
+        } else {
+            Err(Failure::Unauthenticated)
+        }
     }
 }
 
@@ -245,6 +276,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
         assert!(read(&path).unwrap().is_empty() && Tokens::open(&path).is_err());
+        for data in ["/srv/annals", "/srv/annals/", "/srv/./annals"] {
+            assert_eq!(default_path(Path::new(data)), Path::new("/srv/annals.tokens"));
+        }
         let (one, secret) = Token::new("one".to_owned(), vec![grant(Right::Read, None, None)]);
         let (two, _) = Token::new("two".to_owned(), vec![grant(Right::Admin, None, Some("x"))]);
         write(&path, &[one.clone(), two.clone()]).unwrap();

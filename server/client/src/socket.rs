@@ -26,7 +26,14 @@ pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
 pub(crate) fn lost(options: &Options, error: &io::Error) -> ClientError {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(reason) => {
-            ClientError::Untrusted { address: options.address.clone(), reason: reason.to_string() }
+            let hint = match reason {
+                rustls::Error::InvalidMessage(_) => "; perhaps the server does not encrypt",
+                rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+                    "; its certificate was not signed by the authority that was given"
+                }
+                _ => "",
+            };
+            ClientError::Untrusted { address: options.address.clone(), reason: format!("{reason}{hint}") }
         }
         // Nothing was asked for yet, so that nothing can be lost.
         None => ClientError::Unreachable { address: options.address.clone(), reason: error.to_string() },

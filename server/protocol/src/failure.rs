@@ -39,7 +39,9 @@ pub enum Failure {
         max: u16,
     },
     /// The token is missing, unknown or was revoked. The connection ends.
-    #[error("the server does not accept the token; ask who runs it for one")]
+    #[error(
+        "the server asks for a token, and does not accept the one that was given, if any; ask who runs it for one"
+    )]
     Unauthenticated,
     /// The token has no right to that.
     #[error("the token has no right to {what}")]
@@ -89,6 +91,18 @@ pub enum Failure {
         /// Why not.
         reason: String,
     },
+    /// Another process has the store open.
+    #[error("the store \"{}\" is in use by another process on the server's machine", name.escape_debug())]
+    StoreInUse {
+        /// Its name.
+        name: String,
+    },
+    /// Something did not come in time.
+    #[error("the server has waited too long for {what}")]
+    Late {
+        /// What.
+        what: String,
+    },
     /// What only a newer client understands.
     #[error("{message} (code {code})")]
     Other {
@@ -123,6 +137,8 @@ impl Failure {
             Self::Cancelled => 12,
             Self::Internal(_) => 13,
             Self::Unsupported { reason } => put(14, to, reason),
+            Self::StoreInUse { name } => put(15, to, name),
+            Self::Late { what } => put(16, to, what),
             Self::Other { code, .. } => *code,
             Self::Append(error) => append_code(error, to),
             Self::Read(error) => read_code(error, to),
@@ -147,6 +163,8 @@ impl Failure {
             12 => Self::Cancelled,
             13 => Self::Internal(message.to_owned()),
             14 => Self::Unsupported { reason: Wire::take(data)? },
+            15 => Self::StoreInUse { name: Wire::take(data)? },
+            16 => Self::Late { what: Wire::take(data)? },
             200..300 => match append_error(code, message, data)? {
                 Some(error) => Self::Append(error),
                 None => Self::Other { code, message: message.to_owned() },

@@ -279,6 +279,8 @@ fn failures() -> Vec<Failure> {
         Failure::Fenced,
         Failure::Cancelled,
         Failure::Unsupported { reason: "it is one store".to_owned() },
+        Failure::StoreInUse { name: text() },
+        Failure::Late { what: text() },
         Failure::Internal(text()),
         Failure::Other { code: 999, message: text() },
     ];

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[command(
     name = "annals",
     version,
-    after_help = "Example:\n  annals import events.jsonl.gz --data ./data\n  annals read --stream order-42 --json"
+    after_help = "Exit codes:\n  0 done  1 failed  2 wrong usage  3 a condition did not hold  4 damage  5 in use, or server not reached\n\nExample:\n  annals import events.jsonl.gz --data ./data\n  annals read --stream order-42 --json"
 )]
 pub(crate) struct Arguments {
     /// The store, or a directory of stores [default: ./data]
@@ -57,13 +57,18 @@ pub(crate) struct Common {
     /// The key of that certificate (PEM)
     #[arg(long, global = true, value_name = "FILE", env = "ANNALS_KEY")]
     pub(crate) key: Option<PathBuf>,
+    /// Say to other machines what others can read on its way, a token even; to serve: listen to them, though what is said
+    /// can be read or, without tokens, anybody may do anything
+    #[arg(long, global = true)]
+    pub(crate) insecure: bool,
 }
 
 /// `--data DIR` after the name of a command, stronger than before it. `append` has its own.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Directory {
     /// The store, or a directory of stores [default: ./data]
-    #[arg(long, value_name = "DIR")]
+    // Not the same to the parser as that before the command: one of the environment is weaker.
+    #[arg(id = "directory", long = "data", value_name = "DIR", global = true)]
     pub(crate) data: Option<PathBuf>,
 }
 

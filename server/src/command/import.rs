@@ -18,6 +18,7 @@ use crate::progress::{Progress, Unit};
 use crate::signals::StopRequest;
 use crate::source::Source;
 use annals::{NewEvent, Position, Read, Timestamp, Uuid, limits};
+use annals_client::ClientError;
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -63,7 +64,12 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let outcome = import.take_lines(&mut lines, &stop);
     let settled = import.flight.settle_all();
     let summary = import.summary(stopwatch.elapsed());
-    let outcome = worse(outcome, settled);
+    let outcome = worse(outcome, settled).map_err(|failure| match failure {
+        Failure::Server(
+            error @ (ClientError::Lost { .. } | ClientError::Unreachable { .. } | ClientError::Late),
+        ) => Failure::ImportLost(error),
+        failure => failure,
+    });
     let printed = print(config.json, &summary);
     let closed = store.close();
     outcome.and(printed).and(closed)

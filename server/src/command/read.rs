@@ -22,6 +22,9 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     if let Some(stream) = &request.stream {
         require_stream(&store, stream)?;
     }
+    if options.explain && matches!(store, Source::There(..)) {
+        return Err(Failure::Usage("--explain is about the files of a store; give --data DIR".to_owned()));
+    }
     let mut output = Output::open();
     let printed = print(&store, request, &mut output, config.json, options.explain);
     output.finish(printed)
@@ -39,11 +42,8 @@ fn print(
         print_event(output, &record?, json)?;
     }
     if explain {
-        let Some(Touched { events, bytes, leaps }) = records.touched() else {
-            return Err(Failure::Usage(
-                "--explain is about the files of a store; give --data DIR".to_owned(),
-            ));
-        };
+        // Where that is not known, nothing was asked for.
+        let Touched { events, bytes, leaps } = records.touched().unwrap_or_default();
         tell(&if json {
             json!({"events_touched": events, "bytes_touched": bytes, "leaps": leaps}).to_string()
         } else {

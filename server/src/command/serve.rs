@@ -46,6 +46,15 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let settings = config.settings(&options.tuning);
     settings.validate()?;
     log(serving.log.unwrap_or(LogLevel::Info), config.json);
+    let wanted = serving.connections_max.unwrap_or(limits.connections);
+    if wanted > limits.connections {
+        let possible = limits.connections;
+        tracing::warn!(
+            wanted,
+            possible,
+            "fewer clients at a time than wanted, as this process may open few files (ulimit -n)"
+        );
+    }
     // What is wrong with the default store is said at once. It is made where there is nothing.
     let default = match locate(&config.data, None) {
         Ok(dir) => Some(Store::open_with(dir, settings.clone())?),
@@ -98,7 +107,7 @@ fn connections_possible() -> usize {
     let files = getrlimit(Resource::Nofile)
         .current
         .map_or(CONNECTIONS_MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    files.saturating_sub(FILES_OF_STORES).clamp(1, CONNECTIONS_MAX)
+    files.saturating_sub(FILES_OF_STORES.min(files / 2)).clamp(1, CONNECTIONS_MAX)
 }
 
 /// Who can be reached from other machines asks who they are, and says nothing that others can read, unless told to.

@@ -25,6 +25,13 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     } else {
         name.clone()
     };
+    if let Some(wrong) = names.iter().find(|name| name.is_empty() || name.contains(char::is_whitespace)) {
+        return Err(Failure::Usage(format!(
+            "--name \"{}\" is no name or address of a server",
+            wrong.escape_debug()
+        )));
+    }
+    let host = names[0].clone();
     let made = make(names).map_err(|error| Failure::Usage(format!("the certificates: {error}")))?;
     fs::create_dir_all(out).map_err(|error| Failure::io("create", out, error))?;
     // All of them, or none: certificates of two authorities do not go together.
@@ -45,7 +52,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
         let dir = out.display();
         output.write(|out| {
             writeln!(out, "annals serve --tls-cert {dir}/server.pem --tls-key {dir}/server.key")?;
-            writeln!(out, "annals stat --server localhost:4777 --ca {dir}/ca.pem")
+            writeln!(out, "annals stat --server {host}:4777 --ca {dir}/ca.pem")
         })
     };
     output.finish(told)
@@ -53,7 +60,8 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
 
 /// Files and what is in them.
 fn make(names: Vec<String>) -> Result<[(&'static str, String); 6], rcgen::Error> {
-    let mut authority = named("Annals development authority", Vec::new())?;
+    let mut authority =
+        named(&format!("Annals development authority {:08x}", rand::random::<u32>()), Vec::new())?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;

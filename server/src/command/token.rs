@@ -9,12 +9,9 @@ use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The file where none is named.
-pub(super) const TOKENS_NAME: &str = "tokens";
-
 /// Where the tokens are.
 pub(super) fn path(config: &Config, given: Option<&Path>) -> PathBuf {
-    given.map_or_else(|| config.data.join(TOKENS_NAME), Path::to_owned)
+    given.map_or_else(|| tokens::default_path(&config.data), Path::to_owned)
 }
 
 /// Does what is asked for.
@@ -29,6 +26,9 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
     let mut output = Output::open();
     let done = match &options.action {
         Action::Create { name, right, store, prefix } => {
+            if name.is_empty() {
+                return Err(Failure::Usage("whose token is it? give a NAME".to_owned()));
+            }
             if known.iter().any(|token| token.name == *name) {
                 return Err(Failure::Usage(format!(
                     "there is a token \"{}\" already; revoke it first",
@@ -44,6 +44,12 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
             } else {
                 output.write(|out| writeln!(out, "{secret}"))
             }
+        }
+        Action::List if !path.exists() => {
+            return Err(Failure::Usage(format!(
+                "there are no tokens in {}; see annals token create",
+                path.display()
+            )));
         }
         Action::List => known.iter().try_for_each(|token| {
             if config.json {

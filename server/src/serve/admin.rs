@@ -16,9 +16,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// Connections at a time: those who watch are few.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 /// How long a client may take to ask, and how long a connection may last.
-const HEADER_TIME: Duration = Duration::from_secs(5);
+const HEADER_TIME: Duration = Duration::from_secs(1);
 const CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// The content type of OpenMetrics.
 const OPEN_METRICS: HeaderValue =

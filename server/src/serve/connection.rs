@@ -145,7 +145,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
     async fn greet(&mut self) -> Result<Session, End> {
         let handshake = self.context.limits.handshake;
         let said = timeout(handshake, self.hello()).await;
-        let (header, body) = said.unwrap_or_else(|_| Err(late("the handshake")))?;
+        let (header, body) = said.unwrap_or_else(|_| Err(late("a hello")))?;
         let request = Request::decode(header.kind, &body);
         let Ok(Request::Hello(hello)) = request else {
             return Err(End::Failed(Failure::Malformed("the first message must be a hello".to_owned())));
@@ -268,5 +268,5 @@ async fn hand_on(
 }
 
 fn late(what: &str) -> End {
-    End::Failed(Failure::Overloaded { what: format!("clients to wait longer for {what}") })
+    End::Failed(Failure::Late { what: what.to_owned() })
 }

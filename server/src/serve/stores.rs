@@ -3,7 +3,7 @@
 use super::now;
 use crate::failure::Failure as CommandFailure;
 use crate::locate;
-use annals::{OpenError, Settings, Store};
+use annals::{OpenError, ReadError, Settings, Store};
 use annals_protocol::Failure;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -270,6 +270,11 @@ impl Stores {
 
 fn failed_open(name: &str, error: &OpenError) -> Failure {
     tracing::error!(store = name, %error, "could not be opened");
+    match error {
+        OpenError::Damage(damage) => return Failure::Read(ReadError::Damage(damage.clone())),
+        OpenError::InUse { .. } => return Failure::StoreInUse { name: name.to_owned() },
+        _ => {}
+    }
     Failure::Internal(format!("the store \"{}\" could not be opened: {error}", name.escape_debug()))
 }
 

@@ -261,7 +261,7 @@ impl Task {
         };
         match timeout(PATIENCE, coming).await {
             Ok(come) => come,
-            Err(_) => Err(Failure::Overloaded { what: format!("events to come before position {position}") }),
+            Err(_) => Err(Failure::Late { what: format!("an event at position {position}") }),
         }
     }
 }

@@ -230,9 +230,9 @@ fn who_is_slow_or_silent_is_sent_away_in_time() {
     };
     with_server(limits, |server| {
         let mut silent = Raw::connect(server);
-        assert!(matches!(silent.sent_away(), Failure::Overloaded { .. }));
+        assert!(matches!(silent.sent_away(), Failure::Late { .. }));
         let mut idle = Raw::greeted(server);
-        assert!(matches!(idle.sent_away(), Failure::Overloaded { .. }));
+        assert!(matches!(idle.sent_away(), Failure::Late { .. }));
         // A byte now and then, of a frame that says it is the longest.
         let mut slow = Raw::greeted(server);
         let begun = Instant::now();
@@ -241,7 +241,7 @@ fn who_is_slow_or_silent_is_sent_away_in_time() {
             std::thread::sleep(Duration::from_millis(80));
             slow.say(&[0]);
         }
-        assert!(matches!(slow.sent_away(), Failure::Overloaded { .. }));
+        assert!(matches!(slow.sent_away(), Failure::Late { .. }));
         assert!(begun.elapsed() < Duration::from_secs(5));
         // One who follows may be silent.
         let mut following = Raw::greeted(server);

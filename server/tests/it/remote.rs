@@ -89,7 +89,10 @@ fn it_is_clear_where_the_store_is() {
     let file = place.file("settings", format!("server = \"{}\"\n", served.address));
     assert_eq!(run(&mut bare(&["stat", "--config", &file])), Some(0));
     for (arguments, error) in [
-        (&["serve", "--server", "x"][..], "usage"),
+        (&["stat", "--server", "localhost"][..], "usage"),
+        (&["stat", "--server", "10.0.0.1:4777", "--token", "/dev/null"], "usage"),
+        (&["stat", "--server", &served.address, "--token", "annals_secret"], "usage"),
+        (&["serve", "--server", "x"], "usage"),
         (&["token", "list", "--server", "x"], "usage"),
         (&["stat", "--server", &served.address, "--cert", "x"], "usage"),
         (&["stat", "--server", &served.address, "--token", "/nowhere"], "usage"),
@@ -110,27 +113,31 @@ fn it_is_clear_where_the_store_is() {
 #[test]
 fn stores_are_created_listed_and_dropped() {
     let place = Place::new();
+    // Where it is can be said behind each command, too.
+    let data = place.data();
+    let behind = ["store", "list", "--data", data.to_str().unwrap()];
+    assert!(bare(&behind).output().unwrap().status.success());
     // A directory of stores is made by a first store that has a name.
     place.run(&["store", "create", "first"]).expect_code(0);
     assert_eq!(place.run(&["store", "list"]).expect_code(0).out, "first\n");
     place.run(&["store", "create", "first"]).expect_code(2);
     let served = Served::start(&place.data(), "127.0.0.1:0");
     served.run(&["store", "create", "second"]).expect_code(0);
-    let there = served.run(&["--json", "store", "create", "second"]).expect_code(1).error();
+    let there = served.run(&["--json", "store", "create", "second"]).expect_code(2).error();
     assert_eq!(there["error"], json!("store_exists"));
     served.run(&["append", "s", "--type", "T", "--store", "second"]).expect_code(0);
     assert_eq!(served.run(&["store", "list"]).expect_code(0).out, "first\nsecond\n");
-    let none = served.run(&["--json", "stat"]).expect_code(1).error();
+    let none = served.run(&["--json", "stat"]).expect_code(2).error();
     assert_eq!((&none["error"], &none["store"]), (&json!("no_store"), &json!("default")));
-    for name in ["../x", "a/b", ".hidden", ""] {
-        served.run(&["store", "create", name]).expect_code(1);
+    for name in ["../x", "a/b", ".hidden", "", "manifest", "lock", &"x".repeat(300)] {
+        served.run(&["store", "create", name]).expect_code(2);
         place.run(&["store", "create", name]).expect_code(2);
     }
     // Nobody says yes.
     served.run(&["store", "drop", "second"]).expect_code(2);
     served.run(&["store", "drop", "second", "--yes"]).expect_code(0);
-    served.run(&["--json", "stat", "--store", "second"]).expect_code(1);
-    served.run(&["store", "drop", "second", "--yes"]).expect_code(1);
+    served.run(&["--json", "stat", "--store", "second"]).expect_code(2);
+    served.run(&["store", "drop", "second", "--yes"]).expect_code(2);
     assert_eq!(std::fs::read_dir(place.data()).unwrap().count(), 1, "nothing is left of it");
     // Who has it, or follows it, is told; what is there by its name afterwards is found again.
     let connect = || Client::connect(Options::new(served.address.clone()).store("third")).unwrap();
@@ -166,9 +173,9 @@ fn stores_are_created_listed_and_dropped() {
     // One store is one store.
     let alone = Place::new();
     let served = Served::start(&alone.data(), "127.0.0.1:0");
-    let refused = served.run(&["--json", "store", "create", "x"]).expect_code(1).error();
+    let refused = served.run(&["--json", "store", "create", "x"]).expect_code(2).error();
     assert_eq!(refused["error"], json!("unsupported"));
-    served.run(&["store", "drop", "default", "--yes"]).expect_code(1);
+    served.run(&["store", "drop", "default", "--yes"]).expect_code(2);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 pub(crate) struct Token {
     #[command(flatten)]
     pub(crate) directory: Directory,
-    /// The file of tokens [default: tokens, in the directory of the stores]
+    /// The file of tokens [default: DIR.tokens, beside the directory of the stores]
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) tokens: Option<PathBuf>,
     #[command(subcommand)]
@@ -130,7 +130,7 @@ pub(crate) struct Serving {
     /// Where to tell of health and metrics, over HTTP: /health and /metrics
     #[arg(long, value_name = "ADDR", env = "ANNALS_ADMIN")]
     pub(crate) admin: Option<SocketAddr>,
-    /// Ask for tokens, of which this file has the hashes; see annals token
+    /// Ask for tokens, of which this file has the hashes; see annals token [default: DIR.tokens, if it is there]
     #[arg(long, value_name = "FILE", env = "ANNALS_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
     /// The server's certificate, with those between it and its authority behind it (PEM)
@@ -154,9 +154,8 @@ pub(crate) struct Serving {
     /// How long a store stays open that nobody uses [default: 600]
     #[arg(long, value_name = "SECONDS", env = "ANNALS_STORE_IDLE_SECONDS")]
     pub(crate) store_idle_seconds: Option<u64>,
-    /// Listen on other addresses than those of this machine, though what is said can be read on its way or, without
-    /// tokens, anybody may do anything
-    #[arg(long)]
+    /// See [`Common`](super::Common).
+    #[arg(skip)]
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) insecure: bool,
 }
