@@ -4,6 +4,7 @@ use crate::serve::event;
 use crate::support::{Place, Served, bare, command};
 use annals::{Follow, Followed, NewEvent};
 use annals_client::{Client, Options};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -68,6 +69,16 @@ fn of_three_processes_that_share_a_subscription_one_is_killed_and_nothing_is_los
     }
 }
 
+/// Sees to it that so many files may be open, or says why not.
+fn enough_files(count: u64) -> Result<(), String> {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    match getrlimit(Resource::Nofile).current {
+        Some(files) if files < count => Err(format!("only {files} files may be open")),
+        _ => Ok(()),
+    }
+}
+
 /// A group of processes that may take so much memory. Removed when this is dropped, with whoever is in it.
 struct MemoryGroup(PathBuf);
 
@@ -109,7 +120,7 @@ fn a_thousand_subscribers_are_fed_from_little_memory_though_some_never_read() {
     const NAME: &str = "hardship::a_thousand_subscribers_are_fed_from_little_memory_though_some_never_read";
     const READING: usize = 990;
     const EVENTS: u64 = 150;
-    let group = match MemoryGroup::new(512 << 20) {
+    let group = match enough_files(3_000).and_then(|()| MemoryGroup::new(512 << 20)) {
         Ok(group) => group,
         Err(reason) => {
             std::io::stderr().write_all(format!("SKIPPED {NAME}: {reason}\n").as_bytes()).unwrap();
