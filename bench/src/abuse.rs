@@ -20,9 +20,12 @@ pub(crate) struct Arguments {
     /// The server; its store is best a new one.
     #[arg(long, value_name = "HOST:PORT")]
     server: String,
-    /// How long each attack lasts.
-    #[arg(long, default_value_t = 4)]
+    /// How long each attack lasts, each time.
+    #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// How often each is measured, and, in turn with it, the same without; medians are compared.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
     /// Only this attack.
     #[arg(long)]
     only: Option<String>,
@@ -89,13 +92,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         if arguments.only.as_deref().is_some_and(|only| only != name) {
             continue;
         }
-        // Each beside its own measurement without: machines have phases.
-        let without = measure("none", None)?;
-        let during = measure(name, Some(attack))?;
-        let ratio = microseconds(&during, 0.99) / microseconds(&without, 0.99);
+        // In turn: machines have phases, and disks their moments.
+        let (mut without, mut during) = (Vec::new(), Vec::new());
+        for _ in 0..arguments.rounds.max(1) {
+            without.push(microseconds(&measure("none", None)?, 0.99));
+            during.push(microseconds(&measure(name, Some(attack))?, 0.99));
+        }
+        let (without, during) = (median(without), median(during));
+        let ratio = during / without;
         print_line(
             arguments.json,
-            &json!({"work": "abuse_ratio", "attack": name, "p99_ratio": (ratio * 100.0).round() / 100.0}),
+            &json!({"work": "abuse_ratio", "attack": name, "p99_us_without": without, "p99_us": during,
+                "p99_ratio": (ratio * 100.0).round() / 100.0}),
         );
         worst = worst.filter(|(_, worst)| *worst > ratio).or(Some((name, ratio)));
     }
@@ -104,6 +112,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         print_line(arguments.json, &json!({"work": "abuse_worst", "attack": name, "p99_ratio": ratio}));
     }
     Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Clients that append at their own pace, whatever the server does: latencies are measured from when an append was due.

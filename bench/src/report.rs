@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,9 +65,10 @@ pub(crate) fn print_disk(json: bool, depth: usize, bytes: usize, run: &Run) {
 
 /// Prints an object: as it is, or as words.
 pub(crate) fn print_line(json: bool, line: &Value) {
+    // Whoever closed the pipe does not want more of it.
+    let print = |line: &dyn std::fmt::Display| drop(writeln!(std::io::stdout().lock(), "{line}"));
     if json {
-        println!("{line}");
-        return;
+        return print(line);
     }
     let words: Vec<String> = line
         .as_object()
@@ -78,7 +80,7 @@ pub(crate) fn print_line(json: bool, line: &Value) {
             value => format!("{name} {value}"),
         })
         .collect();
-    println!("{}", words.join("  "));
+    print(&words.join("  "));
 }
 
 /// What every measurement takes.
