@@ -268,7 +268,8 @@ pub(super) async fn write(
     mut to: impl AsyncWrite + Unpin,
 ) -> io::Result<()> {
     let mut frames = Frames { receiver: frames, outgoing: Arc::clone(&outgoing) };
-    let mut buffer = BytesMut::with_capacity(GATHERED_BYTES);
+    // It grows where there is much to say: most connections have little.
+    let mut buffer = BytesMut::new();
     let mut first: Option<UnderWay> = None;
     loop {
         // What is durable is answered, however much else there is to write.
