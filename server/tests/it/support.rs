@@ -103,13 +103,16 @@ impl Served {
 
     /// Of a command line that serves, with `--json`.
     pub(crate) fn of(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        // Ended also where what it says is not what it should.
+        let mut served = Self { child, address: String::new(), admin: None };
         let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(served.child.stderr.take().unwrap()).read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let told = |name: &str| ready[name].as_str().map(str::to_owned);
-        let address = told("ready").unwrap_or_else(|| panic!("{line}"));
-        Self { child, address, admin: told("admin") }
+        served.address = told("ready").unwrap_or_else(|| panic!("{line}"));
+        served.admin = told("admin");
+        served
     }
 
     /// Its process.
