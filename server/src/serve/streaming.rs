@@ -108,7 +108,7 @@ impl Flow {
     }
 
     /// Whether it goes on.
-    fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self) -> Result<(), Failure> {
         match self.over.load(Ordering::Acquire) {
             0 => Ok(()),
             CANCELLED => Err(Failure::Cancelled),

@@ -159,7 +159,10 @@ impl Task {
             Request::Streams(_) => streaming::heads(store()?, flow(), to).await,
             Request::Join(name, _) => streaming::join(store()?, &name, flow(), to).await,
             Request::OpenStore(name) => self.open_store(&name).await,
-            Request::Verify => self.verify(store()?.clone(), flow()).await,
+            Request::Verify => {
+                let flow = self.flow.as_ref().expect("it can be cancelled");
+                self.verify(store()?.clone(), flow).await
+            }
             // What is not about the store of the handle.
             Request::CreateStore(ref name) => {
                 self.access.check("", &request)?;
@@ -193,15 +196,16 @@ impl Task {
     }
 
     /// Checks a store; those who come later wait without a thread.
-    async fn verify(&self, store: Store, flow: &Flow) -> Result<(), Failure> {
+    async fn verify(&self, store: Store, flow: &Arc<Flow>) -> Result<(), Failure> {
         let turn = flow.or_cancelled(Arc::clone(&self.context.verifications).acquire_owned()).await?;
-        let (outgoing, request) = (Arc::clone(&self.outgoing), self.request);
+        let (outgoing, request, going_on) = (Arc::clone(&self.outgoing), self.request, Arc::clone(flow));
         let verified = self.context.waiting.spawn_blocking(move || {
             // Held until it has ended, whether anybody waits for it or not.
             let _turn = turn;
             let mut told = now();
             store.verify(&mut |done, all| {
-                if told.elapsed() >= PROGRESS_PERIOD {
+                // Behind the last answer nothing more is said.
+                if told.elapsed() >= PROGRESS_PERIOD && going_on.check().is_ok() {
                     outgoing.answer(request, &Answer::Checked(done, all), true);
                     told = now();
                 }
