@@ -5,6 +5,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use std::time::Instant;
 
+/// Events whose streams are drawn at a time.
+const DRAWN_AHEAD: usize = 32;
 /// Streams that events go to.
 pub(crate) const STREAMS: u32 = 1_000_000;
 const EVENT_TYPE: &str = "MeasurementTaken";
@@ -39,6 +41,8 @@ pub(crate) struct Producer {
     count: u32,
     /// Events appended to each of its streams: some sixty in a minute.
     versions: Vec<u16>,
+    /// The next events' streams and versions, the next one last.
+    drawn: Vec<(u32, ExpectedVersion)>,
     data: Vec<u8>,
     /// What the names of its streams begin with.
     prefix: String,
@@ -66,6 +70,7 @@ impl Producer {
             index,
             count,
             versions: vec![0; (STREAMS / count) as usize + 1],
+            drawn: Vec::with_capacity(DRAWN_AHEAD),
             data,
             prefix,
             name: String::new(),
@@ -76,7 +81,11 @@ impl Producer {
 
     /// The next event, with the version that its stream must have.
     pub(crate) fn next(&mut self) -> (NewEvent<'_>, ExpectedVersion) {
-        let (number, expected) = self.draw();
+        if self.drawn.is_empty() {
+            self.draw_each(DRAWN_AHEAD);
+            self.drawn.reverse();
+        }
+        let (number, expected) = self.drawn.pop().expect("some were drawn");
         put_name(&mut self.name, &self.prefix, number);
         (NewEvent::new(self.name.as_str(), EVENT_TYPE).binary(&self.data[..]), expected)
     }
@@ -93,14 +102,24 @@ impl Producer {
         (own * self.count + self.index, expected)
     }
 
+    /// Draws so many events' streams. Their versions are in no cache: all are asked for before any is needed, as what a
+    /// producer knows of its streams is no work of the store.
+    fn draw_each(&mut self, count: usize) {
+        self.drawn.clear();
+        for _ in 0..count {
+            let drawn = self.draw();
+            self.drawn.push(drawn);
+        }
+    }
+
     /// Appends of one event each, handed over together.
     pub(crate) fn run(&mut self, count: usize) -> Vec<Append<'_>> {
-        // The versions of so many streams are in no cache: all are asked for before any is needed.
-        let drawn: Vec<_> = (0..count).map(|_| self.draw()).collect();
+        self.draw_each(count);
         self.names.resize_with(count, String::new);
-        for (name, (number, _)) in self.names.iter_mut().zip(&drawn) {
+        for (name, (number, _)) in self.names.iter_mut().zip(&self.drawn) {
             put_name(name, &self.prefix, *number);
         }
+        let drawn = self.drawn.drain(..);
         let appends = self.names.iter().zip(drawn).map(|(name, (_, expected))| {
             let event = NewEvent::new(name.as_str(), EVENT_TYPE).binary(&self.data[..]);
             Append::from(event).expect(name.as_str(), expected)

@@ -28,11 +28,13 @@ mod disk;
 mod format;
 mod index;
 mod log;
+mod prefetch;
 mod store;
 mod striped;
 mod subscription;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod threads;
 
 pub use annals_types::{
     Advance, Append, AppendError, Appended, Bound, Condition, ContentKind, Cursor, CursorAt, Damage,

@@ -49,22 +49,34 @@ const RESERVED: [&str; 5] = [MANIFEST, "lock", "mark", "snapshots", "subscriptio
 /// Longest name, in bytes: file systems have 255, and a store that is being removed has a longer one.
 const NAME_BYTES_MAX: usize = 200;
 
-/// A name is one ordinary directory below the given one, never a way out of it.
-fn check_name(name: &str) -> Result<(), Failure> {
+/// Whether a store may have that name: one ordinary directory below the given one, never a way out of it.
+pub(crate) fn is_name(name: &str) -> bool {
     // What begins with a dot is not for a server to list: a store that is being removed does.
-    let ordinary = !name.is_empty()
+    !name.is_empty()
         && name.len() <= NAME_BYTES_MAX
         && !RESERVED.contains(&name)
         && !name.starts_with('.')
         && !name.contains(['/', '\\'])
-        && !name.chars().any(char::is_control);
-    if ordinary {
+        && !name.chars().any(char::is_control)
+}
+
+/// What is said of a name that none may have: as much of it as a name may have, and that there is more.
+pub(crate) fn shortened(name: &str) -> String {
+    let mut end = name.len().min(NAME_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    if end == name.len() { name.to_owned() } else { format!("{} ...", &name[..end]) }
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    if is_name(name) {
         Ok(())
     } else {
         Err(Failure::Usage(format!(
             "\"{}\" cannot be the name of a store: it must be the name of a directory, of up to {NAME_BYTES_MAX} bytes, that \
              does not begin with a dot and is none of {}",
-            name.escape_debug(),
+            shortened(name).escape_debug(),
             RESERVED.join(", ")
         )))
     }

@@ -1,6 +1,7 @@
 //! Memory that a device can write from directly: aligned to a block, stable, shared by reference count.
 #![allow(unsafe_code)]
 
+use crate::prefetch::fetch_to_write;
 use annals_types::limits;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::Range;
@@ -101,6 +102,11 @@ impl Chunk {
     }
 }
 
+/// How far behind what is being filled memory is asked for, and how much of it at the most: what is filled next but one,
+/// by any thread, where it is short. Longer ranges are fetched as they are filled.
+const FETCHED_AHEAD_BYTES: usize = 512;
+const FETCHED_BYTES_MAX: usize = 1 << 10;
+
 /// A chunk's memory, as long as something else keeps the chunk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
@@ -120,6 +126,9 @@ impl Memory {
     /// As [`Chunk::fill`], and the chunk still exists.
     pub(crate) unsafe fn fill(self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.len, "a range within the chunk");
+        // The next ones will be about as long.
+        let next = self.start.as_ptr().addr().wrapping_add(offset + bytes.len() + FETCHED_AHEAD_BYTES);
+        fetch_to_write(next, bytes.len().min(FETCHED_BYTES_MAX));
         // SAFETY: the offset is within the allocation, which is there by the caller's promise.
         let place = unsafe { self.start.as_ptr().add(offset) };
         // SAFETY: the destination is inside the allocation and the caller's own, by its promise; the source is a slice

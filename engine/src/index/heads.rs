@@ -7,9 +7,10 @@
 //! one that was used since it was looked at last, or that has to stay, goes to the new end; the others are forgotten.
 
 use super::lists::ListNumber as StreamNumber;
-use super::prefetch::{Whereabouts, fetch_item};
 use super::slots::Slots;
+use super::whereabouts::Whereabouts;
 use crate::format::{len_u32, lower_half, to_usize};
+use crate::prefetch::fetch_item;
 use annals_types::{Head, Position, Version, limits};
 use std::collections::VecDeque;
 

@@ -3,9 +3,10 @@
 //! An event is a node that leads to the event before in the same list: noting one touches the list and the end of an
 //! array. Positions are relative to the segment's first.
 
-use super::prefetch::{Whereabouts, fetch_item};
 use super::slots::Slots;
+use super::whereabouts::Whereabouts;
 use crate::format::len_u32;
+use crate::prefetch::fetch_item;
 use std::ops::Range;
 
 /// Of a list longer than this, every so many are found without walking over those behind.

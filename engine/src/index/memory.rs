@@ -1,8 +1,8 @@
 //! The index of a segment that is not sealed: built as batches get their places, or by a scan at open.
 
 use super::lists::{ListNumber, Lists};
-use super::prefetch::Whereabouts;
 use super::slots::Slots;
+use super::whereabouts::Whereabouts;
 use crate::format::index::{self, FrameEntry, IdEntry, IndexOf, KeyEntry, PostingRange, StreamEntry};
 use crate::format::key::hash_name;
 use crate::format::{len_u16, len_u32, to_usize};

@@ -3,7 +3,7 @@
 //! Two Bloom filters in blocks of a cache line: one takes what is appended, the other holds what was before. When the first has
 //! a window of ids, it becomes the second. A look touches two cache lines; what seems to be known is looked for where it is kept.
 
-use super::prefetch::fetch_item;
+use crate::prefetch::fetch_item;
 
 /// Ids of a block, at the most on average: one new id in some ten thousand seems to be known. Each that does sends its append
 /// to a thread that may wait.

@@ -3,7 +3,7 @@
 //! Open addressing with linear probing, one word a slot: half the (mixed) hash and the number. Moving a slot needs
 //! nothing but the slot, so growing and removing never touch the entries.
 
-use super::prefetch::Whereabouts;
+use super::whereabouts::Whereabouts;
 
 /// Slots at the least, once there are any.
 const SLOTS_MIN: usize = 64;

@@ -2,6 +2,7 @@
 //! make each group take as long as waking all of them does.
 
 use super::watcher::Watcher;
+use crate::threads::stand_back;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +51,7 @@ impl Crowd {
 
     /// The thread.
     fn run(&self) {
-        // It is a matter of speed alone.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+        stand_back(NICENESS);
         let mut waiting = self.waiting.lock();
         loop {
             let watchers = std::mem::take(&mut waiting.watchers);

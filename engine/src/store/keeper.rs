@@ -6,6 +6,7 @@ use crate::clock::stopwatch;
 use crate::disk::{Access, File};
 use crate::format::{BLOCK_BYTES, align_up};
 use crate::log::segment_name;
+use crate::threads::stand_back;
 use annals_types::IoFailure;
 use rand::Rng as _;
 use std::path::PathBuf;
@@ -221,8 +222,7 @@ impl Pace {
 
 /// Lets other threads go first: sealing can wait, up to the bound on closed segments, and appends cannot.
 fn yield_to_appends() {
-    // It is a matter of speed alone.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), SEAL_NICENESS);
+    stand_back(SEAL_NICENESS);
 }
 
 /// Seals closed segments and syncs the mark until the store closes; what is closed by then is still sealed.

@@ -52,6 +52,7 @@ use crate::clock::{Clock, stopwatch};
 use crate::disk::{self, Disk};
 use crate::log::writer;
 use crate::striped::Shared;
+use crate::threads::go_first;
 use annals_types::{
     Append, AppendError, Follow, Head, IoFailure, Load, NewSnapshot, OpenError, PassedOver, Position, Read,
     ReadError, Settings, Snapshot, Stat, Verified, Version, Writes,
@@ -521,6 +522,7 @@ impl Handle {
 
 /// The writer thread.
 fn write(core: &Arc<Core>) {
+    go_first();
     let submitter = match core.disk.submitter(Arc::clone(&core.alarm.in_flight)) {
         Ok(submitter) => submitter,
         Err(error) => {

@@ -7,6 +7,7 @@ use super::{rebuild, recent};
 use crate::format::span::{PARTS, Parts};
 use crate::index::span::Span;
 use crate::log::SPAN_TEMPORARY_NAME;
+use crate::threads::stand_back;
 use annals_types::{IoFailure, ReadError};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -32,8 +33,7 @@ enum Made<T> {
 
 /// Makes what is missing until the store closes.
 pub(crate) fn keep(core: &Arc<Core>) {
-    // It is a matter of speed alone.
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    stand_back(NICENESS);
     // Whatever an earlier writer left half done.
     let _ = core.disk.remove(&core.dir.join(SPAN_TEMPORARY_NAME));
     let (mut indexed, mut failed_at, mut looks) = (0, None, 0);

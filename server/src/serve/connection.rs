@@ -67,14 +67,13 @@ pub(super) async fn serve(
     context: Arc<Context>,
     writer: &Handle,
 ) {
-    let (outgoing, frames) = Outgoing::new(&context.limits, &context.metrics);
-    let outgoing = Arc::new(outgoing);
+    let outgoing = Arc::new(Outgoing::new(&context.limits, &context.metrics));
     let mut stopping = context.stopping.clone();
     let mut connection =
         Connection { context, outgoing: Arc::clone(&outgoing), peer, incoming, buffer: BytesMut::new() };
     // Ended where it still goes on when this function does.
     let mut writing = JoinSet::new();
-    writing.spawn_on(outgoing::write(Arc::clone(&outgoing), frames, to), writer);
+    writing.spawn_on(outgoing::write(Arc::clone(&outgoing), to), writer);
     let end = tokio::select! {
         end = connection.live() => end,
         _ = writing.join_next() => return,

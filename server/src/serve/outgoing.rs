@@ -6,15 +6,14 @@ use super::{Limits, now};
 use annals::{AppendError, Appended, Ticket};
 use annals_protocol::frame::{self, Header};
 use annals_protocol::{Answer, Failure};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 /// Answers are gathered up to so many bytes before they are written.
@@ -22,27 +21,61 @@ const GATHERED_BYTES: usize = 256 << 10;
 
 /// Requests of a connection that wait for the disk at a time.
 const WAITING_MAX: usize = 2;
+/// Short answers are put together up to so many bytes: one at a time, many would be much to take and to give up.
+const TOGETHER_BYTES: usize = 16 << 10;
 /// Answers that wait to be written, before no more is asked of the client or sent of streams.
 const QUEUED_BYTES: usize = 1 << 20;
 
 /// Where answers are put.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// Frames; `None` ends the connection.
-    frames: mpsc::UnboundedSender<Option<Bytes>>,
+    frames: Mutex<Frames>,
     appends: Mutex<VecDeque<UnderWay>>,
-    /// Told when the first append is put.
-    appended: Notify,
+    /// Told when there is something to write, or an append to wait for, where there was none.
+    changed: Notify,
     load: Load,
     /// Held by who waits for the disk, and by who answers with a list: a connection has some of the former at a time, and one of
     /// the latter, so that it takes neither all threads nor much memory.
     pub(super) waiting: Semaphore,
     pub(super) listing: Semaphore,
     pub(super) metrics: Arc<Metrics>,
-    /// Bytes of frames that are not written yet.
-    queued: AtomicUsize,
-    /// Told when some of them are.
+    /// Told when some frames are written.
     written: Notify,
+}
+
+/// Frames that are to be written.
+#[derive(Debug, Default)]
+struct Frames {
+    chunks: VecDeque<BytesMut>,
+    /// Bytes that are not written yet.
+    bytes: usize,
+    /// Nothing more is to come: the connection ends behind these.
+    is_last: bool,
+    /// Nobody writes any more.
+    is_gone: bool,
+}
+
+impl Frames {
+    /// Puts frames behind the others; `put` may be given a chunk that has some. Whether somebody writes them.
+    fn put(&mut self, put: impl FnOnce(&mut BytesMut)) -> bool {
+        if self.is_gone {
+            return false;
+        }
+        match self.chunks.back_mut() {
+            Some(last) if last.len() < TOGETHER_BYTES => {
+                let before = last.len();
+                put(last);
+                self.bytes += last.len() - before;
+            }
+            _ => {
+                let mut chunk = BytesMut::new();
+                put(&mut chunk);
+                self.bytes += chunk.len();
+                self.chunks.push_back(chunk);
+            }
+        }
+        true
+    }
 }
 
 /// An append on its way.
@@ -70,25 +103,18 @@ struct Load {
 }
 
 impl Outgoing {
-    /// With what is to be written: see [`write`].
-    pub(super) fn new(
-        limits: &Limits,
-        metrics: &Arc<Metrics>,
-    ) -> (Self, mpsc::UnboundedReceiver<Option<Bytes>>) {
-        let (frames, receiver) = mpsc::unbounded_channel();
+    pub(super) fn new(limits: &Limits, metrics: &Arc<Metrics>) -> Self {
         let load = Load { max: (limits.requests, limits.bytes), now: Mutex::default(), less: Notify::new() };
-        let outgoing = Self {
-            frames,
+        Self {
+            frames: Mutex::default(),
             appends: Mutex::default(),
-            appended: Notify::new(),
+            changed: Notify::new(),
             load,
             waiting: Semaphore::new(WAITING_MAX),
             listing: Semaphore::new(1),
             metrics: Arc::clone(metrics),
-            queued: AtomicUsize::new(0),
             written: Notify::new(),
-        };
-        (outgoing, receiver)
+        }
     }
 
     /// Has one more request, of so many bytes, under way, if that may be; one alone always may.
@@ -146,8 +172,8 @@ impl Outgoing {
 
     /// Ends the connection, once all that was answered is written.
     pub(super) fn end(&self) {
-        // Who writes may have ended before, with the client.
-        let _ = self.frames.send(None);
+        self.frames.lock().is_last = true;
+        self.changed.notify_one();
     }
 
     /// Answers requests once their appends are durable; they are under way no more then.
@@ -159,21 +185,24 @@ impl Outgoing {
             was_empty && !appends.is_empty()
         };
         if is_first {
-            self.appended.notify_one();
+            self.changed.notify_one();
         }
     }
 
     /// Answers a request.
     pub(super) fn answer(&self, request: u64, answer: &Answer, has_more: bool) {
-        let mut buffer = BytesMut::new();
-        put(&mut buffer, request, answer, has_more);
-        self.send(buffer);
+        self.frames.lock().put(|chunk| put(chunk, request, answer, has_more));
+        self.changed.notify_one();
     }
 
     /// Sends frames that are made. Whether anybody still listens.
     pub(super) fn send(&self, frames: BytesMut) -> bool {
-        self.queued.fetch_add(frames.len(), Ordering::AcqRel);
-        self.frames.send(Some(frames.freeze())).is_ok()
+        let is_there = self
+            .frames
+            .lock()
+            .put(|chunk| if chunk.is_empty() { *chunk = frames } else { chunk.extend_from_slice(&frames) });
+        self.changed.notify_one();
+        is_there
     }
 
     /// Waits until the client has taken enough of what there is for it, or is gone.
@@ -183,8 +212,11 @@ impl Outgoing {
             tokio::pin!(written);
             // Several may wait: each has to be waiting before it looks.
             written.as_mut().enable();
-            if self.queued.load(Ordering::Acquire) < QUEUED_BYTES || self.frames.is_closed() {
-                return;
+            {
+                let frames = self.frames.lock();
+                if frames.bytes < QUEUED_BYTES || frames.is_gone {
+                    return;
+                }
             }
             written.await;
         }
@@ -230,9 +262,26 @@ impl Outgoing {
         put(buffer, request, &answer, false);
     }
 
+    /// Puts frames that wait into the buffer, until enough is gathered. How many bytes, and whether they are the last.
+    fn take_frames(&self, buffer: &mut BytesMut) -> (usize, bool) {
+        let mut frames = self.frames.lock();
+        let mut taken = 0;
+        while buffer.len() < GATHERED_BYTES
+            && let Some(chunk) = frames.chunks.pop_front()
+        {
+            taken += chunk.len();
+            if buffer.is_empty() {
+                *buffer = chunk;
+            } else {
+                buffer.extend_from_slice(&chunk);
+            }
+        }
+        (taken, frames.is_last && frames.chunks.is_empty())
+    }
+
     fn has_written(&self, bytes: usize) {
         if bytes > 0 {
-            self.queued.fetch_sub(bytes, Ordering::AcqRel);
+            self.frames.lock().bytes -= bytes;
             self.written.notify_waiters();
         }
     }
@@ -248,76 +297,55 @@ pub(super) fn put(buffer: &mut BytesMut, request: u64, answer: &Answer, has_more
     }
 }
 
-/// What is to be written; once it is dropped, nothing more is, and whoever waits for room is told.
-struct Frames {
-    receiver: mpsc::UnboundedReceiver<Option<Bytes>>,
-    outgoing: Arc<Outgoing>,
-}
+/// Whoever writes. Once that has ended, nothing more is put, and whoever waits for room is told.
+struct Writer(Arc<Outgoing>);
 
-impl Drop for Frames {
+impl Drop for Writer {
     fn drop(&mut self) {
-        self.receiver.close();
-        self.outgoing.written.notify_waiters();
+        let chunks = {
+            let mut frames = self.0.frames.lock();
+            frames.is_gone = true;
+            std::mem::take(&mut frames.chunks)
+        };
+        drop(chunks);
+        self.0.written.notify_waiters();
     }
 }
 
 /// Writes what leaves, until nothing more is to come or the client is gone.
-pub(super) async fn write(
-    outgoing: Arc<Outgoing>,
-    frames: mpsc::UnboundedReceiver<Option<Bytes>>,
-    mut to: impl AsyncWrite + Unpin,
-) -> io::Result<()> {
-    let mut frames = Frames { receiver: frames, outgoing: Arc::clone(&outgoing) };
+pub(super) async fn write(outgoing: Arc<Outgoing>, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let writer = Writer(outgoing);
+    let outgoing = &*writer.0;
     // It grows where there is much to say: most connections have little.
     let mut buffer = BytesMut::new();
     let mut first: Option<UnderWay> = None;
     loop {
-        // What is durable is answered, however much else there is to write.
-        loop {
-            outgoing.answer_settled(&mut first, &mut buffer);
-            if buffer.is_empty() {
-                break;
-            }
+        // What is durable is answered first, however much else there is to write.
+        outgoing.answer_settled(&mut first, &mut buffer);
+        let (of_frames, is_last) = outgoing.take_frames(&mut buffer);
+        if !buffer.is_empty() {
             to.write_all(&buffer).await?;
             // What is encrypted may be held back until then.
             to.flush().await?;
             buffer.clear();
+            outgoing.has_written(of_frames);
+            continue;
         }
-        let mut of_frames = 0;
+        if is_last {
+            return to.shutdown().await;
+        }
+        if buffer.capacity() > TOGETHER_BYTES {
+            // Who has nothing to say takes no memory for it.
+            buffer = BytesMut::new();
+        }
         tokio::select! {
             biased;
-            frame = frames.receiver.recv() => match frame.flatten() {
-                Some(frame) => {
-                    of_frames += frame.len();
-                    buffer.put(frame);
-                }
-                None => return to.shutdown().await,
-            },
             outcome = async { (&mut first.as_mut().expect("it is there").ticket).await }, if first.is_some() => {
                 let UnderWay { request, bytes, since, .. } = first.take().expect("it is there");
                 outgoing.put_outcome(request, outcome, since.elapsed(), &mut buffer);
                 outgoing.leave(bytes);
             }
-            () = outgoing.appended.notified(), if first.is_none() => continue,
-        }
-        // What else is at hand goes with it.
-        let mut has_ended = false;
-        while buffer.len() < GATHERED_BYTES
-            && !has_ended
-            && let Ok(frame) = frames.receiver.try_recv()
-        {
-            has_ended = frame.is_none();
-            let frame = frame.unwrap_or_default();
-            of_frames += frame.len();
-            buffer.put(frame);
-        }
-        outgoing.answer_settled(&mut first, &mut buffer);
-        to.write_all(&buffer).await?;
-        to.flush().await?;
-        buffer.clear();
-        outgoing.has_written(of_frames);
-        if has_ended {
-            return to.shutdown().await;
+            () = outgoing.changed.notified() => {}
         }
     }
 }

@@ -121,6 +121,10 @@ impl Stores {
 
     /// The store of that name. What was begun for somebody who does not wait for it is there for the next.
     pub(super) async fn get(self: &Arc<Self>, name: &str) -> Result<Arc<InUse>, Failure> {
+        // Said again and logged no longer than names are: they come from anybody.
+        if !locate::is_name(name) {
+            return Err(Failure::NoStore { name: locate::shortened(name) });
+        }
         if let Some(open) = self.open_already(name) {
             return Ok(open);
         }
@@ -146,20 +150,24 @@ impl Stores {
             open.idle_since = None;
             return Ok(Arc::clone(&open.store));
         }
+        // A thread is started for what is there alone: the names of others may be many.
         let (stores, named) = (Arc::clone(self), name.to_owned());
-        let store = self.opener.run(move || {
-            let no_store = || Failure::NoStore { name: named.clone() };
-            let dir = stores.dir(&named).map_err(|_| no_store())?;
-            // Only the default one is made by being asked for, and only where it is the only one.
-            let is_made = named == locate::STORE_DEFAULT && !stores.are_many;
-            if !is_made && !locate::is_store(&dir) {
-                return Err(no_store());
-            }
-            stores.open_now(&named, &dir)
-        });
+        let found = tokio::task::spawn_blocking(move || stores.find(&named)).await;
+        let dir = found.map_err(|error| Failure::Internal(error.to_string()))??;
+        let (stores, named) = (Arc::clone(self), name.to_owned());
+        let store = self.opener.run(move || stores.open_now(&named, &dir));
         let store = store.await?;
         *open = Some(Open { store: Arc::clone(&store), idle_since: None });
         Ok(store)
+    }
+
+    /// The directory of a store that is there, or is made by being asked for. Looks at the disk.
+    fn find(&self, name: &str) -> Result<PathBuf, Failure> {
+        let no_store = || Failure::NoStore { name: name.to_owned() };
+        let dir = self.dir(name).map_err(|_| no_store())?;
+        // Only the default one is made by being asked for, and only where it is the only one.
+        let is_made = name == locate::STORE_DEFAULT && !self.are_many;
+        if is_made || locate::is_store(&dir) { Ok(dir) } else { Err(no_store()) }
     }
 
     /// The directory of a store.

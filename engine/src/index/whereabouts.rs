@@ -1,26 +1,7 @@
-//! Asking the processor for memory before it is needed. A look-up among a million streams touches memory that is in no
-//! cache: asked for early, it is there when the lock is held.
-#![allow(unsafe_code)]
+//! Where the tables are that a look-up will touch, for those who ask the processor for them before they hold the lock.
 
+use crate::prefetch::fetch;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-
-/// Asks for the memory at an address, which need not be one.
-fn fetch(address: usize) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: prefetching reads nothing that the program could see, and never faults, whatever the address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch(address as *const i8, std::arch::x86_64::_MM_HINT_T0);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
-}
-
-/// Asks for an item of a slice.
-pub(crate) fn fetch_item<T>(items: &[T], at: usize) {
-    if let Some(item) = items.get(at) {
-        fetch(std::ptr::from_ref(item).addr());
-    }
-}
 
 /// Where a table of slots is, told to those who do not hold the lock that it is under. May be of the past: then it
 /// helps nobody, and harms nobody. In a cache line of its own: everybody looks at it, and it seldom changes.
