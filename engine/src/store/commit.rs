@@ -46,8 +46,8 @@ const RUN_BYTES_MAX: usize = 256 << 10;
 
 /// Why a batch did not get its place at once.
 enum Obstacle {
-    /// The heads of these streams, by their places, have to be looked up in sealed segments.
-    Cold(Vec<usize>, SealedView),
+    /// Heads have to be looked up in sealed segments.
+    Cold(SealedView),
     /// These streams (by ordinal) already have events of these versions, which the batch would add: it may be a
     /// repeat, or else fails with this.
     Occupied { places: Vec<(usize, u64)>, otherwise: AppendError },
@@ -169,9 +169,11 @@ fn append_prepared(
         // `Some`: the answer, without a place.
         let outcome = match obstacle.expect("nothing was placed") {
             Obstacle::Rejected(_) => unreachable!("a rejection is an answer"),
-            Obstacle::Cold(streams, view) => {
+            Obstacle::Cold(view) => {
+                let cold: Vec<_> =
+                    prepared.iter().map(|prepared| cold_streams(&mut state, prepared)).collect();
                 drop(state);
-                outside::look_up(core, &mut prepared[0], &streams, &view).map_err(failed_read).map(|()| None)
+                outside::look_up_each(core, prepared, &cold, &view).map_err(failed_read).map(|()| None)
             }
             Obstacle::Occupied { places, otherwise } => {
                 let assigned = last_assigned(&state);
@@ -264,7 +266,7 @@ pub(crate) fn try_append_each(
 fn why_not(core: &Core, obstacle: &Obstacle) -> TryAppendError {
     match obstacle {
         Obstacle::Rejected(_) => unreachable!("a rejection is an answer"),
-        Obstacle::Cold(..) | Obstacle::Occupied { .. } | Obstacle::Unknown(_) | Obstacle::Unjudged(..) => {
+        Obstacle::Cold(_) | Obstacle::Occupied { .. } | Obstacle::Unknown(_) | Obstacle::Unjudged(..) => {
             TryAppendError::Cold
         }
         Obstacle::Backlog => TryAppendError::Busy,
@@ -389,7 +391,6 @@ fn place(
 fn known_heads(state: &mut State, prepared: &Prepared<'_>) -> Result<Heads, Obstacle> {
     state.make_room_for_heads(prepared.streams.len());
     let mut heads = Heads::with_capacity(prepared.streams.len());
-    let mut cold = Vec::new();
     if prepared.streams.len() > 1 {
         // One after the other, each would be waited for.
         prepared.streams.iter().for_each(|key| state.heads.fetch(key.hash));
@@ -400,10 +401,19 @@ fn known_heads(state: &mut State, prepared: &Prepared<'_>) -> Result<Heads, Obst
                 heads.push(KnownHead { head: state.heads.head(entry), entry: Some(entry) });
             }
             Known::Elsewhere(head) => heads.push(KnownHead { head, entry: None }),
-            Known::Cold => cold.push(place),
+            Known::Cold => return Err(Obstacle::Cold(SealedView::new(state))),
         }
     }
-    if cold.is_empty() { Ok(heads) } else { Err(Obstacle::Cold(cold, SealedView::new(state))) }
+    Ok(heads)
+}
+
+/// The streams, by their places, whose heads have to be looked up in sealed segments.
+fn cold_streams(state: &mut State, prepared: &Prepared<'_>) -> Vec<usize> {
+    let is_cold = |&place: &usize| {
+        let known = lookup::head_in_memory(&mut state.heads, prepared.streams[place], prepared.found[place]);
+        known == Known::Cold
+    };
+    (0..prepared.streams.len()).filter(is_cold).collect()
 }
 
 fn judge(prepared: &Prepared<'_>, heads: &[KnownHead]) -> Result<(), Obstacle> {

@@ -13,8 +13,26 @@ use super::ticket::{Decided, Ticket};
 use crate::striped::Shared;
 use annals_types::{Append, AppendError, ReadError};
 
+/// Looks streams up in sealed segments, for all of a run: one after the other, each would be placed by itself. `cold`: of each
+/// append, the places of its streams. What fails for a later one fails when its turn comes.
+pub(super) fn look_up_each(
+    core: &Core,
+    prepared: &mut [Prepared<'_>],
+    cold: &[Vec<usize>],
+    view: &SealedView,
+) -> Result<(), ReadError> {
+    let mut each =
+        prepared.iter_mut().zip(cold).map(|(prepared, streams)| look_up(core, prepared, streams, view));
+    let first = each.next().unwrap_or(Ok(()));
+    if first.is_ok() {
+        // Up to one that fails.
+        let _ = each.try_for_each(|looked| looked);
+    }
+    first
+}
+
 /// Looks streams up in sealed segments. What is written is in memory afterwards; the rest is remembered.
-pub(super) fn look_up(
+fn look_up(
     core: &Core,
     prepared: &mut Prepared<'_>,
     streams: &[usize],

@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 impl Client {
     /// Appends a batch; it is durable once this is ready. Where the answer is lost with the connection, the same batch is sent
-    /// once more over a new one: its events get ids here, by which the server knows it again. Give ids yourself
+    /// once more over a new one: its events get ids here, by which the server knows it again, as long as no more events have
+    /// come meanwhile than it knows the ids of; then this fails with [`ClientError::Lost`]. Give ids yourself
     /// ([`NewEvent::id`]) where you want to repeat it after [`ClientError::Late`] or [`ClientError::Lost`].
     ///
     /// # Errors

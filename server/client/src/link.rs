@@ -5,11 +5,12 @@ use crate::socket::{self, Plain};
 use crate::{ClientError, Options};
 use annals_protocol::frame::{self, BODY_BYTES_MAX, Header};
 use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION, Welcome};
+use annals_types::Position;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -61,6 +62,8 @@ pub(crate) struct Wire {
     taken: Notify,
     asking: Mutex<Asking>,
     welcome: Welcome,
+    /// The greatest next position of the store that the server has told of.
+    reached: AtomicU64,
     /// Why it has ended, if it has.
     over: OnceLock<String>,
     /// Told to who reads and writes.
@@ -117,6 +120,11 @@ impl Wire {
     /// What whoever waits is told once it is over.
     pub(crate) fn lost(&self) -> ClientError {
         ClientError::Lost { reason: self.over.get().cloned().unwrap_or_default() }
+    }
+
+    /// What is sent from now on comes at this position or behind.
+    pub(crate) fn reached(&self) -> Position {
+        Position::new(self.reached.load(Ordering::Acquire))
     }
 
     /// Waits until what was said before is on its way: whoever asks for much holds no more memory than that.
@@ -213,6 +221,13 @@ impl Wire {
     fn answer(&self, answers: &mut Vec<(Header, Answered)>) {
         if answers.is_empty() {
             return;
+        }
+        let appended = answers.iter().rev().find_map(|(_, answered)| match &answered.answer {
+            Answer::Appended(appended) => Some(appended.positions.end.get()),
+            _ => None,
+        });
+        if let Some(reached) = appended {
+            self.reached.fetch_max(reached, Ordering::AcqRel);
         }
         let mut asking = self.asking.lock();
         let woken: Vec<_> = answers
@@ -329,6 +344,7 @@ where
         said_bytes: AtomicUsize::new(0),
         taken: Notify::new(),
         asking: Mutex::default(),
+        reached: AtomicU64::new(welcome.next_position.get()),
         welcome,
         over: OnceLock::new(),
         ended: Notify::new(),

@@ -57,6 +57,14 @@ impl Pauses {
     }
 }
 
+/// An append that may have been done since the store's next position was this; `None`: it is none, or was not sent yet.
+fn again<'a>(request: &'a Request<'_>, since: Option<Position>) -> Option<Request<'a>> {
+    match (request, since) {
+        (Request::Append(append), Some(since)) => Some(Request::AppendAgain(append.clone(), since)),
+        _ => None,
+    }
+}
+
 impl Client {
     /// Connects to a server. To be called within a tokio runtime, which has the connection's tasks.
     ///
@@ -110,9 +118,12 @@ impl Client {
     pub(crate) async fn ask(&self, request: &Request<'_>, repeat: Repeat) -> Result<Answer, ClientError> {
         let deadline = Instant::now() + self.shared.options.request_timeout;
         let (mut pauses, mut lost) = (Pauses::default(), None);
+        // Since when it may have been done.
+        let mut since = None;
         loop {
-            let mut was_sent = false;
-            let failed = match timeout_at(deadline, self.attempt(request, &mut was_sent)).await {
+            let (again, mut was_sent) = (again(request, since), false);
+            let attempt = self.attempt(again.as_ref().unwrap_or(request), &mut since, &mut was_sent);
+            let failed = match timeout_at(deadline, attempt).await {
                 Err(_) if was_sent || lost.is_some() => return Err(ClientError::Late),
                 Err(_) => {
                     let (address, reason) =
@@ -151,11 +162,18 @@ impl Client {
         }
     }
 
-    /// Asks once, and says whether the request was sent.
-    async fn attempt(&self, request: &Request<'_>, was_sent: &mut bool) -> Result<Answer, ClientError> {
+    /// Asks once, and says whether the request was sent, and what the store's next position was at least when it was sent first.
+    async fn attempt(
+        &self,
+        request: &Request<'_>,
+        since: &mut Option<Position>,
+        was_sent: &mut bool,
+    ) -> Result<Answer, ClientError> {
         let link = self.link().await?;
         link.room().await;
+        let reached = link.reached();
         let asked = link.ask(request)?;
+        since.get_or_insert(reached);
         *was_sent = true;
         let answer = asked.answer().await?;
         // Dropped, and perhaps there anew: another connection shows.

@@ -29,8 +29,10 @@ pub struct Welcome {
     pub requests_max: u32,
     /// Bytes of requests that a connection may have under way.
     pub bytes_max: u64,
+    /// The next position of the store with handle 0; 0 where there is none.
+    pub next_position: Position,
 }
-parts!(Welcome { version, features, server, body_bytes_max, requests_max, bytes_max });
+parts!(Welcome { version, features, server, body_bytes_max, requests_max, bytes_max, next_position });
 
 /// What a server answers.
 #[derive(Clone, Debug)]

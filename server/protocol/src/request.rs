@@ -51,6 +51,9 @@ pub enum Request<'a> {
     Credit(u64, u64),
     /// Appends a batch.
     Append(Append<'a>),
+    /// Appends a batch that an earlier request may have appended, unless it cannot be known any more whether one did that was sent when
+    /// this was the next position, or later.
+    AppendAgain(Append<'a>, Position),
     /// Reads, with so many bytes of credit.
     Read(Read<'a>, Consistency, u64),
     /// Follows, with so many bytes of credit.
@@ -174,6 +177,7 @@ kinds! {
     16 = Cursors,
     17 = Stat,
     18 = Verify,
+    19 = AppendAgain(append, since),
     20 = Load(load, credit),
     21 = WriteSnapshot(snapshot, version),
     22 = Snapshots(stream),

@@ -60,6 +60,7 @@ fn requests() -> Vec<Request<'static>> {
         Request::Credit(9, 1 << 20),
         Request::Append(append()),
         Request::Append(Append::new()),
+        Request::AppendAgain(append(), position(5)),
         Request::Read(read, Consistency { level: 1, at_least: Some(position(8)) }, 1 << 20),
         Request::Read(Read::stream("s").from(Version::new(2)), Consistency::default(), 0),
         Request::Follow(
@@ -158,6 +159,7 @@ fn answers() -> Vec<Answer> {
         body_bytes_max: 1 << 20,
         requests_max: 64,
         bytes_max: 1 << 26,
+        next_position: position(7),
     };
     let appended =
         Appended { positions: position(3)..position(5), last_version: Version::new(9), repeated: true };
@@ -313,7 +315,7 @@ fn requests_are_decoded_as_they_were_and_not_a_byte_may_be_missing() {
         let is_hello = matches!(request, Request::Hello(_));
         assert_eq!(Request::decode(request.kind(), &longer).is_ok(), is_hello, "{request:?}");
     }
-    assert_eq!(kinds.len(), 36, "every kind of request is tried");
+    assert_eq!(kinds.len(), 37, "every kind of request is tried");
     for kind in (0..0x200).filter(|kind| !kinds.contains(kind)) {
         assert!(Request::decode(kind, &[]).is_err(), "{kind}");
     }

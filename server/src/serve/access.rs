@@ -78,7 +78,7 @@ fn needs(request: &Request<'_>) -> Vec<Need> {
         | Request::Credit(..)
         | Request::OpenStore(_)
         | Request::Stores => Vec::new(),
-        Request::Append(append) => {
+        Request::Append(append) | Request::AppendAgain(append, _) => {
             let mut needs: Vec<Need> = Vec::new();
             let mut need = |right, stream: Option<&str>| {
                 let need = (right, stream.map(str::to_owned));

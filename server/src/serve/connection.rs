@@ -156,6 +156,9 @@ impl<R: AsyncRead + Unpin> Connection<R> {
         let access = Access::identify(self.context.tokens.as_ref(), token.as_deref()).map_err(End::Failed)?;
         let name = access.name().to_owned();
         let limits = &self.context.limits;
+        // However long the store takes to be opened: that is not the client's doing.
+        let session =
+            Session::new(&self.context, &self.outgoing, access, &store).await.map_err(End::Failed)?;
         let welcome = Welcome {
             version: VERSION,
             features: 0,
@@ -163,10 +166,8 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             body_bytes_max: u32::try_from(limits.body_bytes).unwrap_or(u32::MAX),
             requests_max: limits.requests,
             bytes_max: limits.bytes,
+            next_position: session.next_position(),
         };
-        // However long the store takes to be opened: that is not the client's doing.
-        let session =
-            Session::new(&self.context, &self.outgoing, access, &store).await.map_err(End::Failed)?;
         self.outgoing.answer(header.request, &Answer::Welcome(welcome), false);
         tracing::debug!(peer = %self.peer, client = &*client, name, store = &*store, "welcomed");
         Ok(session)

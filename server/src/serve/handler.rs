@@ -6,7 +6,7 @@ use super::outgoing::{Outgoing, UnderWay};
 use super::stores::InUse;
 use super::streaming::Streams;
 use super::task::{self, Task};
-use annals::{Append, AppendError, Ticket};
+use annals::{Append, AppendError, Position, Ticket};
 use annals_protocol::frame::Header;
 use annals_protocol::{Answer, Failure, Malformed, Request};
 use bytes::Bytes;
@@ -56,6 +56,12 @@ impl Session {
             ahead: AtomicUsize::new(0),
             looked_at: Notify::new(),
         })
+    }
+
+    /// The next position of the store with handle 0.
+    pub(super) fn next_position(&self) -> Position {
+        let stores = self.stores.read();
+        stores[0].as_ref().map_or(Position::new(0), |open| open.store.next_position())
     }
 
     /// The store of that handle.
@@ -162,14 +168,9 @@ impl Session {
         let Decoded { store, appends, asked: each, refused } = self.decode(asked);
         self.refuse_each(refused, asked.len());
         let Some(store) = store else { return };
-        let tried = store.store.try_append_each(&appends);
-        let begun = tried.answers.len();
-        self.answer_appends(&each, tried.answers);
-        if begun < appends.len() {
-            // Whoever else is on this thread goes on elsewhere meanwhile.
-            let answers = tokio::task::block_in_place(|| store.store.append_each(&appends[begun..]));
-            self.answer_appends(&each[begun..], answers);
-        }
+        // Whoever else is on this thread goes on elsewhere meanwhile.
+        let answers = tokio::task::block_in_place(|| store.store.append_each(&appends));
+        self.answer_appends(&each, answers);
     }
 
     /// Refuses those before a place.

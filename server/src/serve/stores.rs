@@ -104,6 +104,11 @@ impl Stores {
         Self { data, are_many, settings, places, is_closed, opener }
     }
 
+    /// How many of the newest events of each store are known by their ids.
+    pub(super) fn id_window(&self) -> u64 {
+        self.settings.id_window
+    }
+
     fn place(&self, name: &str) -> Arc<Place> {
         Arc::clone(self.places.lock().entry(name.to_owned()).or_default())
     }

@@ -6,7 +6,7 @@ use super::outgoing::Outgoing;
 use super::stores::InUse;
 use super::streaming::{self, Flow, Streams};
 use super::{Context, now};
-use annals::{Follow, Position, Start, Store};
+use annals::{AppendError, Follow, Position, Start, Store, Ticket};
 use annals_protocol::{Answer, Consistency, Failure, Request};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the progress of a verification is told.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
+/// Why nobody knows whether an append was done.
+const TOO_MANY_SINCE: &str = "more events have come since it was sent first than the store knows the ids of";
 /// Stores that a connection may have handles of.
 const HANDLES_MAX: usize = 1_000;
 
@@ -32,6 +34,7 @@ pub(super) fn name_of(kind: u16) -> &'static str {
         15 | 16 => "cursors",
         17 => "stat",
         18 => "verify",
+        19 => "append_again",
         20 => "load",
         21..=24 => "snapshots",
         30..=39 => "subscriptions",
@@ -270,6 +273,13 @@ impl Task {
     }
 }
 
+/// Whether the store knows the ids of all events that came since a position was the next. Half of those that it knows are left for
+/// those that come before the append that is asked about.
+fn knows_ids_since(context: &Context, store: &Store, since: Position) -> bool {
+    let come = store.next_position().get().saturating_sub(since.get());
+    come <= context.stores.id_window() / 2
+}
+
 /// Does what is asked for, and has one answer. It may wait.
 fn answer(
     context: &Context,
@@ -288,6 +298,13 @@ fn answer(
             let mut names = context.stores.names();
             names.retain(|name| access.is_for(name));
             Ok(Answer::Names(names))
+        }
+        Request::AppendAgain(again, since) => {
+            let store = store?;
+            if !knows_ids_since(context, &store, since) {
+                return Err(append(AppendError::UnknownOutcome { reason: TOO_MANY_SINCE.into() }));
+            }
+            store.append(again).and_then(Ticket::wait).map(Answer::Appended).map_err(append)
         }
         Request::Head(stream) => store?.head(&stream).map(Answer::Head).map_err(read),
         Request::Cursor(name) => store?.cursor(&name).map(Answer::Cursor).map_err(read),

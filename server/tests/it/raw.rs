@@ -1,6 +1,7 @@
 //! The server, as one meets it who does not keep to the protocol.
 
 use crate::serve::options;
+use annals::{Append, AppendError, NewEvent, Position, Settings, Uuid};
 use annals_protocol::frame::{self, BODY_BYTES_MAX, HEADER_BYTES, Header};
 use annals_protocol::{Answer, Failure, Hello, PREFACE, Request};
 use annals_server::serve::{self, Limits, Server};
@@ -93,6 +94,42 @@ fn with_server(limits: Limits, test: impl FnOnce(&Server)) {
     let mut other = Raw::greeted(&server);
     other.ask(2, &Request::Ping);
     assert!(matches!(other.answer(), Some((_, Answer::Done))));
+    server.stop();
+}
+
+#[test]
+fn what_is_sent_again_too_late_for_its_ids_is_not_appended_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { id_window: 100, ..Settings::default() };
+    let server = Server::start(serve::Options { settings, ..options(&dir.path().join("data")) }).unwrap();
+    let mut raw = Raw::greeted(&server);
+    let id = Uuid::from_u128(7);
+    let again = |raw: &mut Raw, since: u64| {
+        let append = Append::from(NewEvent::new("s", "T").id(id).json("1"));
+        raw.ask(2, &Request::AppendAgain(append, Position::new(since)));
+        raw.answer().unwrap().1
+    };
+    for repeated in [false, true] {
+        let answer = again(&mut raw, 0);
+        assert!(matches!(&answer, Answer::Appended(appended) if appended.repeated == repeated), "{answer:?}");
+    }
+    // Each append alone: half of a hundred events may come.
+    for number in 0..50 {
+        raw.ask(3 + number, &Request::Append(NewEvent::new("other", "T").json("1").into()));
+        assert!(matches!(raw.answer(), Some((_, Answer::Appended(_)))));
+    }
+    let answer = again(&mut raw, 0);
+    let Answer::Failed(Failure::Append(AppendError::UnknownOutcome { reason })) = &answer else {
+        panic!("{answer:?}")
+    };
+    assert!(reason.contains("than the store knows the ids of"), "{reason}");
+    let answer = again(&mut raw, 1);
+    assert!(matches!(&answer, Answer::Appended(appended) if appended.repeated), "{answer:?}");
+    let mut later = Raw::connect(&server);
+    later.say(PREFACE);
+    later.ask(1, &hello("default", 1));
+    let Some((_, Answer::Welcome(welcome))) = later.answer() else { panic!("welcome") };
+    assert_eq!(welcome.next_position, Position::new(51));
     server.stop();
 }
 
