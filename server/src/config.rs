@@ -9,7 +9,7 @@ use crate::serve::Limits;
 use crate::source::Source;
 use crate::tokens;
 use annals::{Settings, Store};
-use annals_client::{Options, Tls, blocking};
+use annals_client::{ClientError, Failure as Refusal, Options, Tls, blocking};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -98,19 +98,8 @@ impl Config {
     /// Reads the file that is named, if one is, and finds the store: in a directory, or on a server.
     pub(crate) fn resolve(places: Places<'_>, common: &Common) -> Result<Self, Failure> {
         let file = common.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let data = places.data.or(file.data.as_deref().map(|data| (data, Strength::File)));
-        let server = places.server.or(file.server.as_deref().map(|server| (server, Strength::File)));
         let store = common.store.as_deref().or(file.store.as_deref());
-        let (data, server) = match (data, server) {
-            (Some((data, by_data)), Some((server, by_server))) if by_data == by_server => {
-                return Err(Failure::Usage(format!(
-                    "both a directory (--data {}) and a server (--server {server}) are given; leave out one",
-                    data.display()
-                )));
-            }
-            (Some(data), Some(server)) if data.1 > server.1 => (Some(data.0), None),
-            (data, server) => (data.map(|data| data.0), server.map(|server| server.0)),
-        };
+        let (data, server) = strongest(places, &file)?;
         let data = data.unwrap_or(Path::new(DATA_DEFAULT)).to_owned();
         let place = match server {
             Some(server) => Place::There(Box::new(options(server, store, common, &file)?)),
@@ -123,14 +112,10 @@ impl Config {
     /// The same, for what is done to the stores of a directory or server, none of which is chosen.
     pub(crate) fn resolve_stores(places: Places<'_>, common: &Common) -> Result<Self, Failure> {
         let file = common.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        if places.server.is_none() && file.server.is_none() {
+        if strongest(places, &file)?.1.is_none() {
             return Self::resolve_all(places, common);
         }
-        // Where the directory is stronger, it may be one of stores without a default one.
-        match Self::resolve(places, &Common { store: None, ..common.clone() })? {
-            Self { place: Place::Here(_), .. } => Self::resolve_all(places, common),
-            there => Ok(there),
-        }
+        Self::resolve(places, &Common { store: None, ..common.clone() })
     }
 
     /// The same, for what is done on the files themselves: to `data` as it is given, none of its stores is chosen.
@@ -228,7 +213,39 @@ impl Config {
 }
 
 fn connect(options: &Options) -> Result<Source, Failure> {
-    Ok(Source::There(blocking::Client::connect(options.clone())?, OnceLock::new()))
+    match blocking::Client::connect(options.clone()) {
+        Ok(client) => Ok(Source::There(client, OnceLock::new())),
+        Err(error @ ClientError::Refused(Refusal::NoStore { .. })) => Err(no_store(options, error)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// That the server has no such store, with the names of those that it has, if it tells them.
+fn no_store(options: &Options, error: ClientError) -> Failure {
+    let names =
+        blocking::Client::connect(options.clone().store(String::new())).and_then(|client| client.stores());
+    match names {
+        Ok(names) if !names.is_empty() => {
+            Failure::NoStore { address: options.address.clone(), name: options.store.clone(), names }
+        }
+        _ => error.into(),
+    }
+}
+
+/// The directory and the server that are given: of both, the one that is given more strongly.
+fn strongest<'a>(places: Places<'a>, file: &'a File) -> Result<(Option<&'a Path>, Option<&'a str>), Failure> {
+    let data = places.data.or(file.data.as_deref().map(|data| (data, Strength::File)));
+    let server = places.server.or(file.server.as_deref().map(|server| (server, Strength::File)));
+    match (data, server) {
+        (Some((data, by_data)), Some((server, by_server))) if by_data == by_server => {
+            Err(Failure::Usage(format!(
+                "both a directory (--data {}) and a server (--server {server}) are given; leave out one",
+                data.display()
+            )))
+        }
+        (Some(data), Some(server)) if data.1 > server.1 => Ok((Some(data.0), None)),
+        (data, server) => Ok((data.map(|data| data.0), server.map(|server| server.0))),
+    }
 }
 
 /// How the server is reached.

@@ -1,5 +1,6 @@
 //! Every way in which a command fails: its exit code, its name and its data for machines.
 
+use crate::locate;
 use annals::{
     AppendError, Damage, DamageKind, ExpectedVersion, InputError, IoFailure, OpenError, Position, ReadError,
     SubscriptionError,
@@ -45,6 +46,16 @@ pub(crate) enum Failure {
     /// A server did not do it, for a reason that an embedded store does not have.
     #[error(transparent)]
     Server(ClientError),
+    /// A server has no store of that name, and others instead.
+    #[error("{address} has no store \"{}\"; choose one with --store NAME: {}", name.escape_debug(), locate::listed(names))]
+    NoStore {
+        /// The server.
+        address: String,
+        /// The name.
+        name: String,
+        /// Those that there are.
+        names: Vec<String>,
+    },
     /// A stream that has no events, and so never was.
     #[error("there is no stream \"{}\"", stream.escape_debug())]
     NoStream {
@@ -121,7 +132,7 @@ impl Failure {
                 | AppendError::WrongCursor { .. },
             ) => EXIT_CONDITION,
             Self::Damaged { .. } => EXIT_DAMAGE,
-            Self::Server(ClientError::Options(_)) => EXIT_USAGE,
+            Self::Server(ClientError::Options(_)) | Self::NoStore { .. } => EXIT_USAGE,
             Self::Server(ClientError::Refused(
                 Refusal::NoStore { .. } | Refusal::StoreExists { .. } | Refusal::Unsupported { .. },
             )) => EXIT_USAGE,
@@ -163,6 +174,7 @@ impl Failure {
             Self::Read(ReadError::Stopped { .. }) => "stopped",
             Self::Read(_) | Self::Io(_) | Self::Output(_) => "io",
             Self::Server(error) | Self::ImportLost(error) => server_name(error),
+            Self::NoStore { .. } => "no_store",
             Self::NoStream { .. } => "no_stream",
             Self::NoSnapshot { .. } => "no_snapshot",
             Self::NoToken { .. } => "no_token",
@@ -219,6 +231,7 @@ impl Failure {
                 vec![("given", json!(given.get())), ("now", json!(now.get()))]
             }
             Self::Open(OpenError::NoStore { path }) => vec![("path", path_value(path))],
+            Self::NoStore { name, names, .. } => vec![("store", json!(name)), ("stores", json!(names))],
             Self::Open(OpenError::NotAStore { path, found }) => {
                 vec![("path", path_value(path)), ("found", json!(found))]
             }

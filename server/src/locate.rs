@@ -141,7 +141,7 @@ fn store_names(data: &Path) -> Vec<String> {
     names
 }
 
-fn listed(names: &[String]) -> String {
+pub(crate) fn listed(names: &[String]) -> String {
     let shown = names[..names.len().min(NAMES_SHOWN_MAX)].join(", ");
     match names.len().saturating_sub(NAMES_SHOWN_MAX) {
         0 => shown,

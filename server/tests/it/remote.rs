@@ -129,6 +129,11 @@ fn stores_are_created_listed_and_dropped() {
     assert_eq!(served.run(&["store", "list"]).expect_code(0).out, "first\nsecond\n");
     let none = served.run(&["--json", "stat"]).expect_code(2).error();
     assert_eq!((&none["error"], &none["store"]), (&json!("no_store"), &json!("default")));
+    assert_eq!(none["stores"], json!(["first", "second"]));
+    // A directory that is given more strongly than a server, and has no default store.
+    let file = place.file("settings", "server = \"127.0.0.1:1\"\n");
+    let listed = place.run(&["store", "list", "--config", &file]).expect_code(0);
+    assert_eq!(listed.out, "first\nsecond\n");
     for name in ["../x", "a/b", ".hidden", "", "manifest", "lock", &"x".repeat(300)] {
         served.run(&["store", "create", name]).expect_code(2);
         place.run(&["store", "create", name]).expect_code(2);
