@@ -1,0 +1,136 @@
+//! What was asked of the store, what it answered, and what was seen of it: kept outside of it, noted before anything is sent and behind
+//! each answer.
+
+use crate::plan::Batch;
+use annals_types::{Head, Record, Uuid};
+use serde_json::json;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::sync::Mutex;
+
+/// A moment: of two, the one that came first is smaller.
+pub(crate) type Moment = u64;
+
+/// What an append became.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// Nobody knows.
+    Unknown,
+    /// It is there from this position on; its last event has this version.
+    Appended { first: u64, last_version: u64 },
+    /// The stream that it was about has this head instead.
+    WrongVersion(Option<(u64, u64)>),
+    /// The event at this position matches.
+    Matched(u64),
+    /// Refused for another reason, without being written.
+    Refused,
+}
+
+/// An append, from its first attempt on.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) batch: Batch,
+    pub(crate) begun: Moment,
+    pub(crate) outcome: Outcome,
+    /// When its answer was there.
+    pub(crate) ended: Option<Moment>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) asked: Vec<Asked>,
+    /// Events that readers and followers were given, by position.
+    pub(crate) seen: HashMap<u64, Uuid>,
+    /// Heads of streams that were told.
+    pub(crate) heads: Vec<(String, u64, u64)>,
+    /// What is wrong, as far as that was noticed at once.
+    pub(crate) wrong: Vec<String>,
+    moment: Moment,
+    file: BufWriter<File>,
+}
+
+impl Kept {
+    fn next_moment(&mut self) -> Moment {
+        self.moment += 1;
+        self.moment
+    }
+
+    fn note(&mut self, line: &serde_json::Value) {
+        // What cannot be noted is known all the same: the file is for whoever looks for the cause.
+        let _ = writeln!(self.file, "{line}");
+    }
+
+    fn see(&mut self, position: u64, id: Uuid) {
+        if let Some(before) = self.seen.insert(position, id).filter(|before| *before != id) {
+            self.wrong.push(format!("position {position} had event {before} and now has {id}"));
+        }
+    }
+}
+
+impl Journal {
+    pub(crate) fn new(path: &Path) -> std::io::Result<Self> {
+        let kept = Kept {
+            asked: Vec::new(),
+            seen: HashMap::new(),
+            heads: Vec::new(),
+            wrong: Vec::new(),
+            moment: 0,
+            file: BufWriter::new(File::create(path)?),
+        };
+        Ok(Self { kept: Mutex::new(kept) })
+    }
+
+    pub(crate) fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// An append that is about to be sent first; its number.
+    pub(crate) fn begin(&self, batch: &Batch) -> usize {
+        let mut kept = self.kept();
+        let (number, begun) = (kept.asked.len(), kept.next_moment());
+        let ids: Vec<_> = batch.events.iter().map(|event| event.id.to_string()).collect();
+        kept.note(&json!({"asked": number, "at": begun, "ids": ids, "terms": format!("{:?}", batch.terms)}));
+        kept.asked.push(Asked { batch: batch.clone(), begun, outcome: Outcome::Unknown, ended: None });
+        number
+    }
+
+    /// The answer to one, first or repeated. Returns what is wrong with it.
+    pub(crate) fn end(&self, number: usize, outcome: Outcome) {
+        let mut kept = self.kept();
+        let ended = kept.next_moment();
+        kept.note(&json!({"answered": number, "at": ended, "outcome": format!("{outcome:?}")}));
+        let asked = &mut kept.asked[number];
+        match (&asked.outcome, &outcome) {
+            (_, Outcome::Unknown) => {}
+            (Outcome::Unknown, _) => (asked.outcome, asked.ended) = (outcome, Some(ended)),
+            // It was judged once more, and what is there may be known by then.
+            (before, _) if *before == outcome => {}
+            (before, _) => {
+                let wrong =
+                    format!("append {number} was answered with {before:?}, and then with {outcome:?}");
+                kept.wrong.push(wrong);
+            }
+        }
+    }
+
+    /// An event that somebody was given.
+    pub(crate) fn see(&self, record: &Record) {
+        self.kept().see(record.position().get(), record.id());
+    }
+
+    /// A head that somebody was told.
+    pub(crate) fn see_head(&self, stream: &str, head: Head) {
+        let mut kept = self.kept();
+        if kept.heads.len() < 1_000_000 {
+            kept.heads.push((stream.to_owned(), head.version.get(), head.position.get()));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Where a store lies, and how the machine under it stops: nothing of a place is left when it is dropped.
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// What a place can do to what lies there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cut {
+    /// Nothing: the process alone is killed.
+    Kill,
+    /// The file system loses power, as its device does.
+    Power(&'static str),
+    /// The device has a cache that loses what was not flushed, but for some blocks.
+    Cache,
+}
+
+/// Size of an image, enough for a file system of any kind.
+const IMAGE_BYTES: u64 = 400 << 20;
+const OUTER_BYTES: u64 = 560 << 20;
+const BLOCK_BYTES: u64 = 4 << 10;
+/// Blocks of the image that are kept by chance, each time.
+const KEPT_BLOCKS: usize = 400;
+/// How often it is tried to let go of what a killed process may still hold for a moment.
+const TRIES: usize = 200;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+    cut: Cut,
+    outer: Option<Mount>,
+    inner: Option<Mount>,
+    random: SmallRng,
+}
+
+/// An image that is mounted.
+#[derive(Debug)]
+struct Mount {
+    device: String,
+    on: PathBuf,
+}
+
+/// Runs a command; what it says where it fails.
+fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> io::Result<String> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    Err(io::Error::other(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+impl Mount {
+    fn new(image: &Path, on: &Path) -> io::Result<Self> {
+        let device = run("losetup", &[OsStr::new("--find"), OsStr::new("--show"), image.as_os_str()])?;
+        let mount = Self { device, on: on.to_owned() };
+        run("mount", &[OsStr::new(&mount.device), on.as_os_str()])?;
+        Ok(mount)
+    }
+
+    /// Loses what is not on the device; nothing can be done to the file system any more.
+    fn shut_down(&self) -> io::Result<()> {
+        run("xfs_io", &[OsStr::new("-x"), OsStr::new("-c"), OsStr::new("shutdown"), self.on.as_os_str()])
+            .map(drop)
+    }
+
+    /// Lets go of it. What is mounted for a moment longer is waited for.
+    fn end(&self) -> io::Result<()> {
+        let mut ended = Ok(());
+        for _ in 0..TRIES {
+            ended = run("umount", &[&self.on]).map(drop);
+            if ended.is_ok() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let detached = run("losetup", &["--detach", &self.device]).map(drop);
+        ended.and(detached)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Where it was ended, there is nothing to do.
+        let _ = run("umount", &[OsStr::new("--lazy"), self.on.as_os_str()]);
+        let _ = run("losetup", &["--detach", &self.device]);
+    }
+}
+
+fn image(path: &Path, bytes: u64, file_system: &str) -> io::Result<()> {
+    std::fs::File::create(path)?.set_len(bytes)?;
+    let quiet = if file_system == "xfs" { ["-q", "-f"] } else { ["-q", "-F"] };
+    let mut arguments: Vec<&OsStr> = quiet.iter().map(OsStr::new).collect();
+    arguments.push(path.as_os_str());
+    run(&format!("mkfs.{file_system}"), &arguments).map(drop)
+}
+
+impl Place {
+    /// Why a cut cannot be made here; `None`: it can.
+    pub(crate) fn is_missing(cut: Cut) -> Option<String> {
+        if cut == Cut::Kill {
+            return None;
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Some("it needs root, to mount images".to_owned());
+        }
+        let file_system = if let Cut::Power(file_system) = cut { file_system } else { "ext4" };
+        let programs = [&format!("mkfs.{file_system}"), "losetup", "mount", "umount", "xfs_io"];
+        let missing = programs.iter().find(|program| {
+            !matches!(
+                Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status(),
+                Ok(_)
+            )
+        });
+        missing.map(|program| format!("it needs {program}"))
+    }
+
+    /// An empty one below a directory.
+    pub(crate) fn new(below: &Path, cut: Cut, seed: u64) -> io::Result<Self> {
+        let dir = tempfile::tempdir_in(below)?;
+        let mut place = Self { dir, cut, outer: None, inner: None, random: SmallRng::seed_from_u64(seed) };
+        for name in ["outer", "inner"] {
+            std::fs::create_dir(place.path(name))?;
+        }
+        match cut {
+            Cut::Kill => {}
+            Cut::Power(file_system) => {
+                image(&place.path("inner.img"), IMAGE_BYTES, file_system)?;
+                place.mount()?;
+            }
+            Cut::Cache => {
+                image(&place.path("outer.img"), OUTER_BYTES, "ext4")?;
+                place.outer = Some(Mount::new(&place.path("outer.img"), &place.path("outer"))?);
+                image(&place.inner_image(), IMAGE_BYTES, "ext4")?;
+                place.mount()?;
+            }
+        }
+        Ok(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn inner_image(&self) -> PathBuf {
+        if self.cut == Cut::Cache { self.path("outer/inner.img") } else { self.path("inner.img") }
+    }
+
+    fn mount(&mut self) -> io::Result<()> {
+        self.inner = Some(Mount::new(&self.inner_image(), &self.path("inner"))?);
+        Ok(())
+    }
+
+    /// Where the store is.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path("inner").join("data")
+    }
+
+    /// The machine stops, and starts again. Nothing may use what lies here.
+    pub(crate) fn cut(&mut self) -> io::Result<()> {
+        let Some(inner) = self.inner.take() else { return Ok(()) };
+        if self.outer.is_some() {
+            self.keep_some()?;
+        }
+        self.outer.as_ref().unwrap_or(&inner).shut_down()?;
+        inner.end()?;
+        drop(inner);
+        if let Some(outer) = self.outer.take() {
+            outer.end()?;
+            drop(outer);
+            self.outer = Some(Mount::new(&self.path("outer.img"), &self.path("outer"))?);
+        }
+        self.mount()
+    }
+
+    /// Some blocks of what the device has in its cache are on it all the same.
+    fn keep_some(&mut self) -> io::Result<()> {
+        let mut arguments = Vec::new();
+        for _ in 0..KEPT_BLOCKS {
+            let block = self.random.random_range(0..IMAGE_BYTES / BLOCK_BYTES);
+            arguments.extend([
+                "-c".to_owned(),
+                format!("sync_range -b -w -a {} {BLOCK_BYTES}", block * BLOCK_BYTES),
+            ]);
+        }
+        arguments.push(self.inner_image().to_string_lossy().into_owned());
+        run("xfs_io", &arguments).map(drop)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The inner one lies in the outer.
+        drop(self.inner.take());
+        drop(self.outer.take());
+    }
+}

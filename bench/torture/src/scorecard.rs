@@ -1,0 +1,141 @@
+//! The scorecard: a row for each sort of fault, with what was survived of what was tried.
+
+use crate::cycle::{Failure, Score, Trial};
+use crate::place::{Cut, Place};
+use crate::server::Launch;
+use serde_json::json;
+use std::path::PathBuf;
+use std::process::Command;
+use tokio::runtime::Runtime;
+
+/// See `--help`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Arguments {
+    /// The command `annals`; default: beside this one
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Many more cycles of each: hours
+    #[arg(long)]
+    long: bool,
+    /// Only this row
+    #[arg(long, value_name = "ROW")]
+    only: Option<String>,
+    /// So many cycles of each row, in place of the usual numbers
+    #[arg(long)]
+    cycles: Option<u64>,
+    /// What is done depends on it, as far as it does not depend on who comes first; default: by chance
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Where images lie meanwhile
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+    /// Print for machines: one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// A row: its name, what is tried, and how often in a short run and in a long one.
+struct Row {
+    id: &'static str,
+    what: &'static str,
+    short: u64,
+    long: u64,
+    tries: &'static [(Cut, &'static str)],
+}
+
+const POWER: [(Cut, &str); 4] = [
+    (Cut::Power("ext4"), "ring"),
+    (Cut::Power("xfs"), "ring"),
+    (Cut::Power("ext4"), "direct"),
+    (Cut::Power("xfs"), "direct"),
+];
+
+const ROWS: [Row; 4] = [
+    Row { id: "R1", what: "power cuts", short: 20, long: 600, tries: &POWER },
+    Row {
+        id: "R2",
+        what: "power cuts under a volatile cache",
+        short: 10,
+        long: 200,
+        tries: &[(Cut::Cache, "ring"), (Cut::Cache, "direct")],
+    },
+    Row { id: "R4", what: "kill -9 under load", short: 20, long: 500, tries: &[(Cut::Kill, "ring")] },
+    Row { id: "R12", what: "linearizable histories", short: 50, long: 2_000, tries: &[] },
+];
+
+/// Whether all that was tried was survived.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool, Failure> {
+    let beside = std::env::current_exe()?.with_file_name("annals");
+    let binary = arguments.binary.clone().unwrap_or(beside);
+    if !binary.is_file() {
+        let binary = binary.display();
+        return Err(format!("there is no {binary}: build annals-server, or say --binary FILE").into());
+    }
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Kept where something is wrong: journals are in it.
+    let below = tempfile::Builder::new().prefix("annals-torture-").tempdir_in(&arguments.dir)?;
+    let is_wanted = |row: &&Row| arguments.only.as_deref().is_none_or(|only| only == row.id);
+    let mut is_well = true;
+    for row in ROWS.iter().filter(is_wanted) {
+        let cycles = arguments.cycles.unwrap_or(if arguments.long { row.long } else { row.short });
+        let trial = |cut, disk| Trial {
+            launch: Launch { binary: binary.clone(), disk },
+            cut,
+            seed,
+            below: below.path().to_owned(),
+        };
+        let (score, skipped) = try_row(row, cycles, &runtime, trial)?;
+        print(arguments, row, seed, &score, &skipped);
+        is_well &= score.survived == score.tried;
+    }
+    if !is_well {
+        eprintln!("journals are in {}", below.keep().display());
+    }
+    Ok(is_well)
+}
+
+fn try_row(
+    row: &Row,
+    cycles: u64,
+    runtime: &Runtime,
+    trial: impl Fn(Cut, &'static str) -> Trial,
+) -> Result<(Score, Vec<String>), Failure> {
+    if row.tries.is_empty() {
+        return Ok((trial(Cut::Kill, "ring").histories(runtime, cycles)?, Vec::new()));
+    }
+    let (mut score, mut skipped) = (Score::default(), Vec::new());
+    let tries = row.tries.len() as u64;
+    for (number, (cut, disk)) in (0..).zip(row.tries) {
+        // Their sum is as many as are wanted.
+        let share = cycles / tries + u64::from(number < cycles % tries);
+        match Place::is_missing(*cut) {
+            Some(reason) => skipped.push(format!("{} {cut:?} {disk}: {reason}", row.id)),
+            None => score.add(trial(*cut, disk).run(runtime, share)?),
+        }
+    }
+    Ok((score, skipped))
+}
+
+fn print(arguments: &Arguments, row: &Row, seed: u64, score: &Score, skipped: &[String]) {
+    let Score { survived, tried, events, wrong } = score;
+    if arguments.json {
+        let line = json!({"row": row.id, "what": row.what, "survived": survived, "tried": tried, "events": events,
+            "seed": seed, "commit": commit(), "wrong": wrong, "skipped": skipped});
+        println!("{line}");
+        return;
+    }
+    println!("{:4} {:36} {survived:>5} of {tried:>5}   {events:>8} events   seed {seed}", row.id, row.what);
+    wrong.iter().for_each(|wrong| println!("     {wrong}"));
+    skipped.iter().for_each(|skipped| println!("SKIPPED {skipped}"));
+    if survived < tried {
+        let long = if arguments.long { " --long" } else { "" };
+        println!("     again: annals-torture scorecard --only {}{long} --seed {seed}", row.id);
+    }
+}
+
+/// Which source was tried, where that can be found out.
+fn commit() -> Option<String> {
+    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
