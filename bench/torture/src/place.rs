@@ -111,12 +111,10 @@ impl Place {
         }
         let file_system = if let Cut::Power(file_system) = cut { file_system } else { "ext4" };
         let programs = [&format!("mkfs.{file_system}"), "losetup", "mount", "umount", "xfs_io"];
-        let missing = programs.iter().find(|program| {
-            !matches!(
-                Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status(),
-                Ok(_)
-            )
-        });
+        let is_there = |program: &str| {
+            Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+        };
+        let missing = programs.iter().find(|program| !is_there(program));
         missing.map(|program| format!("it needs {program}"))
     }
 
