@@ -8,6 +8,10 @@ use std::time::Duration;
 /// to run for so short comes before those who run for long, and has no more of the processor than they have.
 const SLICE: Duration = Duration::from_micros(100);
 
+/// `SCHED_FLAG_RESET_ON_FORK` of Linux.
+#[cfg(target_os = "linux")]
+const RESET_ON_FORK: u64 = 1;
+
 /// Has the calling thread stand back behind those with less of it, from 1 to 19.
 pub(crate) fn stand_back(niceness: i32) {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), niceness);
@@ -18,11 +22,17 @@ pub(crate) fn stand_back(niceness: i32) {
 pub(crate) fn go_first() {
     #[cfg(target_os = "linux")]
     {
+        // Where somebody else has decided that, it stands.
+        // SAFETY: it takes a number and gives one.
+        if unsafe { libc::sched_getscheduler(0) } != libc::SCHED_OTHER {
+            return;
+        }
         let niceness = rustix::process::getpriority_process(Some(rustix::thread::gettid())).unwrap_or(0);
         let attributes = libc::sched_attr {
             size: u32::try_from(size_of::<libc::sched_attr>()).expect("a few bytes"),
             sched_policy: libc::SCHED_OTHER.cast_unsigned(),
-            sched_flags: 0,
+            // Threads that it starts are as all others.
+            sched_flags: RESET_ON_FORK,
             sched_nice: niceness,
             sched_priority: 0,
             sched_runtime: u64::try_from(SLICE.as_nanos()).expect("a moment"),

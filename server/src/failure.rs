@@ -353,6 +353,7 @@ fn append_name(error: &AppendError) -> &'static str {
         AppendError::DiskFull(_) => "disk_full",
         AppendError::Poisoned { .. } => "poisoned",
         AppendError::UnknownOutcome { .. } => "unknown_outcome",
+        AppendError::TooLateToRepeat { .. } => "too_late_to_repeat",
         AppendError::ReadOnly => "read_only",
         AppendError::Damage(_) => "damage",
         _ => "io",

@@ -6,6 +6,7 @@ mod cycle;
 mod journal;
 mod place;
 mod plan;
+mod planted;
 mod scorecard;
 mod server;
 mod workload;

@@ -2,9 +2,10 @@
 
 use crate::cycle::{Failure, Score, Trial};
 use crate::place::{Cut, Place};
+use crate::planted;
 use crate::server::Launch;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tokio::runtime::Runtime;
 
@@ -29,6 +30,9 @@ pub(crate) struct Arguments {
     /// Where images lie meanwhile
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
+    /// The source that bugs are planted in a copy of
+    #[arg(long, default_value = ".")]
+    source: PathBuf,
     /// Print for machines: one JSON object a line
     #[arg(long)]
     json: bool,
@@ -63,6 +67,37 @@ const ROWS: [Row; 4] = [
     Row { id: "R12", what: "linearizable histories", short: 50, long: 2_000, tries: &[] },
 ];
 
+const PLANTED: Row = Row { id: "R15", what: "planted bugs caught", short: 3, long: u64::MAX, tries: &[] };
+
+/// Plants bugs one after the other; which ones, if not all, depends on the seed.
+fn plant(
+    arguments: &Arguments,
+    seed: u64,
+    below: &Path,
+    from_outside: &dyn Fn(&Path) -> Result<Score, Failure>,
+) -> Result<Score, Failure> {
+    let patches = planted::patches(&arguments.source)?;
+    let wanted = arguments.cycles.unwrap_or(if arguments.long { PLANTED.long } else { PLANTED.short });
+    let begin = usize::try_from(seed % patches.len().max(1) as u64)?;
+    let copy = planted::Copy::new(&arguments.source, below)?;
+    let mut score = Score::default();
+    for patch in patches.iter().cycle().skip(begin).take(patches.len()) {
+        if score.tried >= wanted {
+            break;
+        }
+        score.tried += 1;
+        let name = patch.file_stem().unwrap_or_default().to_string_lossy();
+        match copy.catches(&std::path::absolute(patch)?, from_outside)? {
+            Some(by) => {
+                score.survived += 1;
+                eprintln!("{name}: caught by {by}");
+            }
+            None => score.wrong.push(format!("{name}: nobody has noticed")),
+        }
+    }
+    Ok(score)
+}
+
 /// Whether all that was tried was survived.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let beside = std::env::current_exe()?.with_file_name("annals");
@@ -77,16 +112,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let below = tempfile::Builder::new().prefix("annals-torture-").tempdir_in(&arguments.dir)?;
     let is_wanted = |row: &&Row| arguments.only.as_deref().is_none_or(|only| only == row.id);
     let mut is_well = true;
+    let trial = |binary: &Path, cut, disk| Trial {
+        launch: Launch { binary: binary.to_owned(), disk },
+        cut,
+        seed,
+        below: below.path().to_owned(),
+    };
     for row in ROWS.iter().filter(is_wanted) {
         let cycles = arguments.cycles.unwrap_or(if arguments.long { row.long } else { row.short });
-        let trial = |cut, disk| Trial {
-            launch: Launch { binary: binary.clone(), disk },
-            cut,
-            seed,
-            below: below.path().to_owned(),
-        };
-        let (score, skipped) = try_row(row, cycles, &runtime, trial)?;
+        let (score, skipped) = try_row(row, cycles, &runtime, |cut, disk| trial(&binary, cut, disk))?;
         print(arguments, row, seed, &score, &skipped);
+        is_well &= score.survived == score.tried;
+    }
+    if is_wanted(&&PLANTED) && (arguments.only.is_some() || arguments.long) {
+        let from_outside = |binary: &Path| -> Result<Score, Failure> {
+            let mut score = Score::default();
+            for row in &ROWS {
+                let (tried, _) = try_row(row, row.short, &runtime, |cut, disk| trial(binary, cut, disk))?;
+                score.add(tried);
+                if !score.wrong.is_empty() {
+                    break;
+                }
+            }
+            Ok(score)
+        };
+        let score = plant(arguments, seed, below.path(), &from_outside)?;
+        print(arguments, &PLANTED, seed, &score, &[]);
         is_well &= score.survived == score.tried;
     }
     if !is_well {

@@ -372,7 +372,7 @@ fn place(
     append: &Append<'_>,
     prepared: &mut Prepared<'_>,
 ) -> Result<Step, Obstacle> {
-    ids::check(state, core.settings.id_window, append, prepared).map_err(Obstacle::Unknown)?;
+    ids::check(state, core.settings.id_window, append, prepared).map_err(unknown_ids)?;
     let heads = known_heads(state, prepared)?;
     judge(prepared, &heads)?;
     for (place, boundary) in prepared.boundaries.iter_mut().enumerate() {
@@ -385,6 +385,16 @@ fn place(
     let time = decide_time(append, prepared, state.last_time)?;
     make_room(core, state, prepared.frame.len() as u64, prepared.promised)?;
     Ok(assign(core, state, append, prepared, &heads, time))
+}
+
+fn unknown_ids(unknown: Unknown) -> Obstacle {
+    match unknown {
+        Unknown::Forgotten { since, next } => Obstacle::Rejected(AppendError::TooLateToRepeat {
+            since: Position::new(since),
+            next: Position::new(next),
+        }),
+        unknown => Obstacle::Unknown(unknown),
+    }
 }
 
 /// The heads of all streams that are written or conditions are about, in that order.

@@ -10,7 +10,7 @@ use super::repeat::{self, Repeat};
 use super::view::{View, may_hide_from};
 use crate::format::index::IdKey;
 use crate::index::slots::half;
-use annals_types::{Append, ReadError};
+use annals_types::{Append, Position, ReadError};
 use smallvec::SmallVec;
 use std::sync::atomic::Ordering;
 
@@ -30,6 +30,8 @@ pub(crate) enum Unknown {
     Unsearched(View, u64),
     /// The event at this position seems to have one.
     Candidate(u64),
+    /// What came since this position may have one, and is not known any more.
+    Forgotten { since: u64, next: u64 },
 }
 
 /// Whether all ids are new, as far as can be said under the lock.
@@ -42,7 +44,24 @@ pub(crate) fn check(
     if !prepared.ids_given {
         return Ok(());
     }
-    let from = prepared.ids_checked.until.max(state.next_position.saturating_sub(window));
+    let next = state.next_position;
+    let (known, until) = (next.saturating_sub(window), prepared.ids_checked.until);
+    check_known(state, known.max(until), append, prepared)?;
+    // What it was sent before for, or what has come while it waited here.
+    let again = append.again.map(Position::get).filter(|&since| since < known || since > next);
+    match again.or(Some(until).filter(|&until| until > 0 && until < known)) {
+        Some(since) => Err(Unknown::Forgotten { since, next }),
+        None => Ok(()),
+    }
+}
+
+/// The same, among the events from a position on.
+fn check_known(
+    state: &State,
+    from: u64,
+    append: &Append<'_>,
+    prepared: &Prepared<'_>,
+) -> Result<(), Unknown> {
     if state.recent_ids.covers(from)
         && given(append, prepared).all(|hash| !state.recent_ids.may_hold(half(hash)))
     {
@@ -84,6 +103,7 @@ pub(crate) fn look(
     unknown: &Unknown,
 ) -> Result<Seen, ReadError> {
     match unknown {
+        Unknown::Forgotten { .. } => Ok(Seen::New),
         Unknown::Candidate(position) => look_at(core, append, prepared, *position),
         Unknown::Unsearched(view, from) => {
             core.ids_wanted.store(true, Ordering::Release);

@@ -61,6 +61,8 @@ pub struct Append<'a> {
     pub snapshot: Option<NewSnapshot<'a>>,
     /// Raises given times that are before those of earlier events, instead of refusing them.
     pub raise_times: bool,
+    /// Since when it may be there: see [`Append::again`].
+    pub again: Option<Position>,
 }
 
 impl<'a> Append<'a> {
@@ -146,6 +148,16 @@ impl<'a> Append<'a> {
     #[must_use]
     pub fn raise_times(mut self) -> Self {
         self.raise_times = true;
+        self
+    }
+
+    /// Says that this batch was given to the store before, when `since` was its next position or later, and that nobody knows what
+    /// became of it. It is known by the ids of its events, which must be the same ones; where more events have come since than the
+    /// store knows the ids of ([`Settings::id_window`](crate::Settings::id_window)), this is refused with
+    /// [`AppendError::TooLateToRepeat`](crate::AppendError::TooLateToRepeat) instead of being appended twice.
+    #[must_use]
+    pub fn again(mut self, since: Position) -> Self {
+        self.again = Some(since);
         self
     }
 

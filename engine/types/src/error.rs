@@ -445,6 +445,18 @@ pub enum AppendError {
         /// What failed.
         reason: Arc<str>,
     },
+    /// The batch may be there from an earlier attempt, and more events have come since than the store knows the ids of. It was not
+    /// written now; repeating it is in vain.
+    #[error(
+        "the batch may have been appended since position {since}, and so many events have come until position {next} that nobody knows; \
+         look for it before you append it anew"
+    )]
+    TooLateToRepeat {
+        /// Since when.
+        since: Position,
+        /// The next position.
+        next: Position,
+    },
     /// The store was opened read-only.
     #[error("the store is open read-only")]
     ReadOnly,

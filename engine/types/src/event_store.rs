@@ -153,10 +153,15 @@ impl StoreError {
         )
     }
 
-    /// Whether it may have been done all the same. An append with ids of its own can be repeated safely.
+    /// Whether it may have been done all the same. An append with ids of its own can be repeated safely, by
+    /// [`Append::again`](crate::Append::again), unless it was too late for that already.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::Unknown { .. } | Self::Append(AppendError::UnknownOutcome { .. }))
+        matches!(
+            self,
+            Self::Unknown { .. }
+                | Self::Append(AppendError::UnknownOutcome { .. } | AppendError::TooLateToRepeat { .. })
+        )
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) fn is_judged(failure: &Failure) -> bool {
         AppendError::DiskFull(_)
             | AppendError::Poisoned { .. }
             | AppendError::UnknownOutcome { .. }
+            | AppendError::TooLateToRepeat { .. }
             | AppendError::ReadOnly
             | AppendError::Damage(_)
             | AppendError::Io(_)

@@ -222,11 +222,7 @@ impl Wire {
         if answers.is_empty() {
             return;
         }
-        let appended = answers.iter().rev().find_map(|(_, answered)| match &answered.answer {
-            Answer::Appended(appended) => Some(appended.positions.end.get()),
-            _ => None,
-        });
-        if let Some(reached) = appended {
+        if let Some(reached) = answers.iter().filter_map(|(_, answered)| reached_by(&answered.answer)).max() {
             self.reached.fetch_max(reached, Ordering::AcqRel);
         }
         let mut asking = self.asking.lock();
@@ -241,6 +237,19 @@ impl Wire {
     fn poll_answer(&self, number: u64, context: &mut Context<'_>) -> Poll<Result<Answer, ClientError>> {
         self.asking.lock().poll(number, context).map(|answer| answer.ok_or_else(|| self.lost()))
     }
+}
+
+/// What an answer shows the store's next position to be, at least.
+fn reached_by(answer: &Answer) -> Option<u64> {
+    let position = match answer {
+        Answer::Appended(appended) => appended.positions.end,
+        Answer::Events(records) => Position::new(records.last()?.position().get() + 1),
+        Answer::Head(head) => Position::new((*head)?.position.get() + 1),
+        Answer::CaughtUp(position) | Answer::Progress(position) => *position,
+        Answer::Stat(stat) => stat.next_position,
+        _ => return None,
+    };
+    Some(position.get())
 }
 
 /// Appends a request's frame; what is longer than it may be is taken back.

@@ -121,6 +121,8 @@ impl Client {
         // Since when it may have been done.
         let mut since = None;
         loop {
+            // Only what may have been done is said to be sent again.
+            since = since.filter(|_| lost.is_some() && repeat == Repeat::ById);
             let (again, mut was_sent) = (again(request, since), false);
             let attempt = self.attempt(again.as_ref().unwrap_or(request), &mut since, &mut was_sent);
             let failed = match timeout_at(deadline, attempt).await {

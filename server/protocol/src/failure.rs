@@ -245,6 +245,7 @@ fn append_code(error: &AppendError, to: &mut BytesMut) -> u16 {
         AppendError::DiskFull(_) => 212,
         AppendError::Poisoned { reason } => put(213, to, &reason.to_string()),
         AppendError::UnknownOutcome { reason } => put(214, to, &reason.to_string()),
+        AppendError::TooLateToRepeat { since, next } => put(218, to, &(*since, *next)),
         AppendError::ReadOnly => 215,
         AppendError::Damage(damage) => put(216, to, damage),
         _ => 217,
@@ -287,6 +288,7 @@ fn append_error(code: u16, message: &str, data: &mut Rest<'_>) -> Result<Option<
         215 => AppendError::ReadOnly,
         216 => AppendError::Damage(Damage::take(data)?),
         217 => AppendError::Io(told_failure(message)),
+        218 => AppendError::TooLateToRepeat { since: Wire::take(data)?, next: Wire::take(data)? },
         _ => return Ok(None),
     }))
 }

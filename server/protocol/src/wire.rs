@@ -482,6 +482,7 @@ impl<'a> Wire<'a> for Append<'a> {
             advances: from.list(limits::ADVANCES_MAX)?,
             snapshot: Wire::take(from)?,
             raise_times: Wire::take(from)?,
+            again: None,
         })
     }
 }

@@ -247,6 +247,7 @@ fn failures() -> Vec<Failure> {
         AppendError::DiskFull(io()),
         AppendError::Poisoned { reason: "x".into() },
         AppendError::UnknownOutcome { reason: "x".into() },
+        AppendError::TooLateToRepeat { since: position(1), next: position(2) },
         AppendError::ReadOnly,
         AppendError::Damage(damage()),
         AppendError::Io(io()),

@@ -1,5 +1,6 @@
 //! What a request needs, and whether its client may have it.
 
+use crate::locate;
 use crate::tokens::{LOOK_PERIOD, Right, Token, Tokens};
 use annals::{Condition, Query};
 use annals_protocol::{Failure, Request};
@@ -39,6 +40,7 @@ impl Access {
         if self.is_for(store) {
             return Ok(());
         }
+        let store = locate::shortened(store);
         Err(Failure::Forbidden { what: format!("use the store \"{}\"", store.escape_debug()) })
     }
 

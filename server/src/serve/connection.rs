@@ -233,7 +233,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
             let bytes = frame::HEADER_BYTES + body.len();
             if is_about_another(header.kind) {
                 // Said of a request that is under way, it is none itself; but it comes behind that one.
-                asked.push(Asked { header, body, bytes: 0, since });
+                asked.push(Asked { header, body, bytes: 0, since, arrived: None });
                 next = frame::take(&mut self.buffer, self.context.limits.body_bytes)?;
                 continue;
             }
@@ -241,7 +241,7 @@ impl<R: AsyncRead + Unpin> Connection<R> {
                 hand_on(session, requests, &mut asked).await?;
                 self.outgoing.enter(bytes).await;
             }
-            asked.push(Asked { header, body, bytes, since });
+            asked.push(Asked { header, body, bytes, since, arrived: None });
             if asked.len() >= ASKED_MAX {
                 hand_on(session, requests, &mut asked).await?;
             }
@@ -261,7 +261,7 @@ async fn hand_on(
     if asked.is_empty() {
         return Ok(());
     }
-    session.hand_on(asked.len());
+    session.hand_on(asked);
     requests.send(std::mem::take(asked)).await.map_err(|_| End::Gone)?;
     session.caught_up().await;
     Ok(())

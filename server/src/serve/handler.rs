@@ -92,9 +92,12 @@ impl Session {
         }
     }
 
-    /// Notes that requests are handed on.
-    pub(super) fn hand_on(&self, count: usize) {
-        self.ahead.fetch_add(count, Ordering::AcqRel);
+    /// Notes that requests are handed on. Appends may wait then, and their clients may send them again meanwhile.
+    pub(super) fn hand_on(&self, each: &mut [Asked]) {
+        self.ahead.fetch_add(each.len(), Ordering::AcqRel);
+        for asked in each.iter_mut().filter(|asked| asked.header.kind == APPEND) {
+            asked.arrived = self.store_of(asked.header.store).ok().map(|open| open.store.next_position());
+        }
     }
 
     /// Waits until all that were handed on were looked at: what comes behind them is done where it arrives again.
@@ -198,7 +201,7 @@ impl Session {
             });
             match allowed {
                 Ok(Request::Append(append)) => {
-                    decoded.appends.push(append);
+                    decoded.appends.push(Append { again: asked.arrived, ..append });
                     decoded.asked.push((place, asked));
                 }
                 Ok(_) => unreachable!("its kind was looked at"),
@@ -318,6 +321,8 @@ pub(super) struct Asked {
     pub(super) bytes: usize,
     /// When it arrived.
     pub(super) since: Instant,
+    /// The store's next position then, of an append that waits.
+    pub(super) arrived: Option<Position>,
 }
 
 impl Asked {

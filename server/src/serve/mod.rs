@@ -166,7 +166,7 @@ impl Server {
         let address = listener.local_addr()?;
         let admin = options.admin.map(|admin| waiting.block_on(TcpListener::bind(admin))).transpose()?;
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-        let stores = Arc::new(Stores::new(options.data, options.settings, default));
+        let stores = Arc::new(Stores::new(options.data, options.settings, default, waiting.handle().clone()));
         let (stop, stopping) = watch::channel(false);
         let context = Arc::new(Context {
             stores: Arc::clone(&stores),

@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// Answers are gathered up to so many bytes before they are written.
@@ -37,6 +37,8 @@ pub(super) struct Outgoing {
     /// Held by who waits for the disk, and by who answers with a list: a connection has some of the former at a time, and one of
     /// the latter, so that it takes neither all threads nor much memory.
     pub(super) waiting: Semaphore,
+    /// Held by what gathers answers that go on: one at a time, so that many together put no more than one does.
+    gathering: Semaphore,
     pub(super) listing: Semaphore,
     pub(super) metrics: Arc<Metrics>,
     /// Told when some frames are written.
@@ -56,23 +58,15 @@ struct Frames {
 }
 
 impl Frames {
-    /// Puts frames behind the others; `put` may be given a chunk that has some. Whether somebody writes them.
-    fn put(&mut self, put: impl FnOnce(&mut BytesMut)) -> bool {
-        if self.is_gone {
+    /// Puts frames behind the others. Whether somebody writes them.
+    fn put(&mut self, frames: BytesMut) -> bool {
+        if self.is_gone || self.is_last {
             return false;
         }
+        self.bytes += frames.len();
         match self.chunks.back_mut() {
-            Some(last) if last.len() < TOGETHER_BYTES => {
-                let before = last.len();
-                put(last);
-                self.bytes += last.len() - before;
-            }
-            _ => {
-                let mut chunk = BytesMut::new();
-                put(&mut chunk);
-                self.bytes += chunk.len();
-                self.chunks.push_back(chunk);
-            }
+            Some(last) if last.len() + frames.len() <= TOGETHER_BYTES => last.extend_from_slice(&frames),
+            _ => self.chunks.push_back(frames),
         }
         true
     }
@@ -111,6 +105,7 @@ impl Outgoing {
             changed: Notify::new(),
             load,
             waiting: Semaphore::new(WAITING_MAX),
+            gathering: Semaphore::new(1),
             listing: Semaphore::new(1),
             metrics: Arc::clone(metrics),
             written: Notify::new(),
@@ -191,18 +186,23 @@ impl Outgoing {
 
     /// Answers a request.
     pub(super) fn answer(&self, request: u64, answer: &Answer, has_more: bool) {
-        self.frames.lock().put(|chunk| put(chunk, request, answer, has_more));
-        self.changed.notify_one();
+        let mut frame = BytesMut::new();
+        put(&mut frame, request, answer, has_more);
+        self.send(frame);
     }
 
     /// Sends frames that are made. Whether anybody still listens.
     pub(super) fn send(&self, frames: BytesMut) -> bool {
-        let is_there = self
-            .frames
-            .lock()
-            .put(|chunk| if chunk.is_empty() { *chunk = frames } else { chunk.extend_from_slice(&frames) });
+        let is_there = self.frames.lock().put(frames);
         self.changed.notify_one();
         is_there
+    }
+
+    /// Waits for this one's turn to gather answers, and for room for them.
+    pub(super) async fn gather(&self) -> SemaphorePermit<'_> {
+        let turn = self.gathering.acquire().await.expect("it is never closed");
+        self.room().await;
+        turn
     }
 
     /// Waits until the client has taken enough of what there is for it, or is gone.

@@ -38,7 +38,8 @@ impl Pace {
         let count = u32::try_from(self.count.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         let each = INTERVAL_EACH.min(WAIT_MAX / count.max(1));
         let mut next = self.next.lock();
-        let turn = next.map_or(now, |next| next.max(now));
+        // Turns that are not taken, as those who had them have left, do not add up.
+        let turn = next.map_or(now, |next| next.clamp(now, now + WAIT_MAX));
         *next = Some(turn + each);
         turn
     }

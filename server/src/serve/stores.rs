@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -24,6 +25,8 @@ pub(super) struct Stores {
     places: Mutex<HashMap<String, Arc<Place>>>,
     is_closed: AtomicBool,
     opener: Opener,
+    /// Where waiting is done.
+    waiting: Handle,
 }
 
 /// Where a store is while it is open. Held by whoever opens, closes or drops it: others of its name wait for that, without a
@@ -92,7 +95,7 @@ impl Opener {
 
 impl Stores {
     /// `default`: that one, if it is open already.
-    pub(super) fn new(data: PathBuf, settings: Settings, default: Option<Store>) -> Self {
+    pub(super) fn new(data: PathBuf, settings: Settings, default: Option<Store>, waiting: Handle) -> Self {
         let are_many = !locate::is_store(&data) && !locate::names(&data).is_empty();
         let place = |store| {
             let store = InUse::new(locate::STORE_DEFAULT, store);
@@ -101,12 +104,7 @@ impl Stores {
         };
         let places = Mutex::new(default.map(place).into_iter().collect());
         let (is_closed, opener) = (AtomicBool::new(false), Opener::start());
-        Self { data, are_many, settings, places, is_closed, opener }
-    }
-
-    /// How many of the newest events of each store are known by their ids.
-    pub(super) fn id_window(&self) -> u64 {
-        self.settings.id_window
+        Self { data, are_many, settings, places, is_closed, opener, waiting }
     }
 
     fn place(&self, name: &str) -> Arc<Place> {
@@ -157,7 +155,7 @@ impl Stores {
         }
         // A thread is started for what is there alone: the names of others may be many.
         let (stores, named) = (Arc::clone(self), name.to_owned());
-        let found = tokio::task::spawn_blocking(move || stores.find(&named)).await;
+        let found = self.waiting.spawn_blocking(move || stores.find(&named)).await;
         let dir = found.map_err(|error| Failure::Internal(error.to_string()))??;
         let (stores, named) = (Arc::clone(self), name.to_owned());
         let store = self.opener.run(move || stores.open_now(&named, &dir));

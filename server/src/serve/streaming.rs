@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::task::Poll;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SemaphorePermit};
 
 /// Events are gathered up to so many bytes before they are sent.
 const GATHERED_BYTES: usize = 128 << 10;
@@ -148,8 +148,13 @@ impl Flow {
 /// Where the answers to a request go.
 type To<'a> = (&'a Outgoing, u64);
 
-/// Sends what was gathered.
-async fn send(buffer: &mut BytesMut, flow: &Flow, (outgoing, _): To<'_>) -> Result<(), Failure> {
+/// Sends what was gathered, in this one's turn, which ends here.
+async fn send(
+    buffer: &mut BytesMut,
+    turn: SemaphorePermit<'_>,
+    flow: &Flow,
+    (outgoing, _): To<'_>,
+) -> Result<(), Failure> {
     if buffer.is_empty() {
         return Ok(());
     }
@@ -157,6 +162,7 @@ async fn send(buffer: &mut BytesMut, flow: &Flow, (outgoing, _): To<'_>) -> Resu
     if !outgoing.send(std::mem::take(buffer)) {
         return Err(Failure::Cancelled);
     }
+    drop(turn);
     // Others have their turn.
     tokio::task::yield_now().await;
     flow.or_cancelled(outgoing.room()).await?;
@@ -175,6 +181,7 @@ pub(super) async fn read(store: &Store, read: &Read<'_>, flow: &Flow, to: To<'_>
 async fn events(mut events: annals::Reader, flow: &Flow, to: To<'_>) -> Result<(), Failure> {
     flow.allowed().await?;
     loop {
+        let turn = flow.or_cancelled(to.0.gather()).await?;
         let mut buffer = BytesMut::with_capacity(GATHERED_BYTES + GATHERED_BYTES / 8);
         let mut frame = Events::begin(&mut buffer, to.1);
         let (mut failed, mut count) = (None, 0);
@@ -197,7 +204,7 @@ async fn events(mut events: annals::Reader, flow: &Flow, to: To<'_>) -> Result<(
         to.0.metrics.events_read.inc_by(count);
         frame.finish(&mut buffer).map_err(|error| too_long(&error))?;
         match failed {
-            None => send(&mut buffer, flow, to).await?,
+            None => send(&mut buffer, turn, flow, to).await?,
             Some(Ok(())) => {
                 put(&mut buffer, to.1, &Answer::Done, false);
                 to.0.send(buffer);
@@ -206,7 +213,7 @@ async fn events(mut events: annals::Reader, flow: &Flow, to: To<'_>) -> Result<(
             // Behind damage it goes on.
             Some(Err(failure @ Failure::Read(ReadError::Damage(_)))) => {
                 put(&mut buffer, to.1, &Answer::Failed(failure), true);
-                send(&mut buffer, flow, to).await?;
+                send(&mut buffer, turn, flow, to).await?;
             }
             Some(Err(failure)) => {
                 to.0.send(buffer);
@@ -219,12 +226,13 @@ async fn events(mut events: annals::Reader, flow: &Flow, to: To<'_>) -> Result<(
 /// A stream's state: the snapshot, then the events behind it.
 pub(super) async fn load(store: &Store, load: &Load<'_>, flow: &Flow, to: To<'_>) -> Result<(), Failure> {
     flow.allowed().await?;
+    let turn = flow.or_cancelled(to.0.gather()).await?;
     let loaded = store.load(load).map_err(Failure::Read)?;
     let mut buffer = BytesMut::new();
     let snapshot = Answer::Snapshots(loaded.snapshot.into_iter().collect(), loaded.passed_over);
     put(&mut buffer, to.1, &snapshot, true);
     drop(snapshot);
-    send(&mut buffer, flow, to).await?;
+    send(&mut buffer, turn, flow, to).await?;
     events(loaded.events, flow, to).await
 }
 
@@ -233,6 +241,7 @@ pub(super) async fn heads(store: &Store, flow: &Flow, to: To<'_>) -> Result<(), 
     flow.allowed().await?;
     let mut streams = store.streams().map_err(Failure::Read)?;
     loop {
+        let turn = flow.or_cancelled(to.0.gather()).await?;
         let mut heads: Vec<(String, Head)> = Vec::new();
         for stream in streams.by_ref().take(1_000) {
             let (name, head) = stream.map_err(Failure::Read)?;
@@ -245,7 +254,7 @@ pub(super) async fn heads(store: &Store, flow: &Flow, to: To<'_>) -> Result<(), 
             to.0.send(buffer);
             return Ok(());
         }
-        send(&mut buffer, flow, to).await?;
+        send(&mut buffer, turn, flow, to).await?;
     }
 }
 
@@ -277,6 +286,7 @@ pub(super) async fn follow(
         let mut item = flow.or_cancelled(next(&mut following)).await?;
         // What comes until it is this one's turn goes with it.
         flow.or_cancelled(follower.turn()).await?;
+        let turn = flow.or_cancelled(to.0.gather()).await?;
         let mut buffer = BytesMut::new();
         let mut frame = Events::begin(&mut buffer, to.1);
         // What was told of the place where it is goes behind the events before.
@@ -313,7 +323,7 @@ pub(super) async fn follow(
             _ if has_events => {}
             _ => return Err(Failure::ShuttingDown),
         }
-        send(&mut buffer, flow, to).await?;
+        send(&mut buffer, turn, flow, to).await?;
     }
 }
 
@@ -323,9 +333,11 @@ pub(super) async fn join(store: &Store, name: &str, flow: &Flow, to: To<'_>) -> 
     *flow.member.lock() = Some(member.acknowledger());
     let mut joined = BytesMut::new();
     put(&mut joined, to.1, &Answer::Done, true);
-    send(&mut joined, flow, to).await?;
+    let turn = flow.or_cancelled(to.0.gather()).await?;
+    send(&mut joined, turn, flow, to).await?;
     loop {
         let mut item = flow.or_cancelled(next(&mut member)).await?;
+        let turn = flow.or_cancelled(to.0.gather()).await?;
         let (mut deliveries, mut bytes): (Vec<Delivery>, usize) = (Vec::new(), 0);
         let failed = loop {
             match item {
@@ -362,6 +374,6 @@ pub(super) async fn join(store: &Store, name: &str, flow: &Flow, to: To<'_>) -> 
             None if has_ended => return Err(Failure::ShuttingDown),
             None => {}
         }
-        send(&mut buffer, flow, to).await?;
+        send(&mut buffer, turn, flow, to).await?;
     }
 }

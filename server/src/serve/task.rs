@@ -6,7 +6,7 @@ use super::outgoing::Outgoing;
 use super::stores::InUse;
 use super::streaming::{self, Flow, Streams};
 use super::{Context, now};
-use annals::{AppendError, Follow, Position, Start, Store, Ticket};
+use annals::{Append, Follow, Position, Start, Store};
 use annals_protocol::{Answer, Consistency, Failure, Request};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -17,8 +17,6 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the progress of a verification is told.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
-/// Why nobody knows whether an append was done.
-const TOO_MANY_SINCE: &str = "more events have come since it was sent first than the store knows the ids of";
 /// Stores that a connection may have handles of.
 const HANDLES_MAX: usize = 1_000;
 
@@ -162,6 +160,7 @@ impl Task {
             Request::Streams(_) => streaming::heads(store()?, flow(), to).await,
             Request::Join(name, _) => streaming::join(store()?, &name, flow(), to).await,
             Request::OpenStore(name) => self.open_store(&name).await,
+            Request::AppendAgain(append, since) => self.append(store()?, append.again(since)).await,
             Request::Verify => {
                 let flow = self.flow.as_ref().expect("it can be cancelled");
                 self.verify(store()?.clone(), flow).await
@@ -181,6 +180,27 @@ impl Task {
 
     fn done(&self) {
         self.outgoing.answer(self.request, &Answer::Done, false);
+    }
+
+    /// Appends beside other appends: what may be there already is no part of their order.
+    async fn append(&self, store: &Store, append: Append<'_>) -> Result<(), Failure> {
+        if append.events.is_empty() || append.events.iter().any(|event| event.id.is_none()) {
+            return Err(Failure::Malformed(
+                "what is appended again has events, and all of them have ids".to_owned(),
+            ));
+        }
+        let begun = now();
+        // Whoever else is on this thread goes on elsewhere meanwhile.
+        let outcome = match tokio::task::block_in_place(|| store.append(append)) {
+            Ok(ticket) => ticket.await,
+            Err(error) => Err(error),
+        };
+        match &outcome {
+            Ok(appended) => self.outgoing.metrics.appended(appended, begun.elapsed()),
+            Err(error) => self.outgoing.metrics.refused(error, begun.elapsed()),
+        }
+        self.outgoing.answer(self.request, &Answer::Appended(outcome.map_err(Failure::Append)?), false);
+        Ok(())
     }
 
     async fn open_store(&self, name: &str) -> Result<(), Failure> {
@@ -273,13 +293,6 @@ impl Task {
     }
 }
 
-/// Whether the store knows the ids of all events that came since a position was the next. Half of those that it knows are left for
-/// those that come before the append that is asked about.
-fn knows_ids_since(context: &Context, store: &Store, since: Position) -> bool {
-    let come = store.next_position().get().saturating_sub(since.get());
-    come <= context.stores.id_window() / 2
-}
-
 /// Does what is asked for, and has one answer. It may wait.
 fn answer(
     context: &Context,
@@ -298,13 +311,6 @@ fn answer(
             let mut names = context.stores.names();
             names.retain(|name| access.is_for(name));
             Ok(Answer::Names(names))
-        }
-        Request::AppendAgain(again, since) => {
-            let store = store?;
-            if !knows_ids_since(context, &store, since) {
-                return Err(append(AppendError::UnknownOutcome { reason: TOO_MANY_SINCE.into() }));
-            }
-            store.append(again).and_then(Ticket::wait).map(Answer::Appended).map_err(append)
         }
         Request::Head(stream) => store?.head(&stream).map(Answer::Head).map_err(read),
         Request::Cursor(name) => store?.cursor(&name).map(Answer::Cursor).map_err(read),

@@ -113,23 +113,35 @@ fn what_is_sent_again_too_late_for_its_ids_is_not_appended_twice() {
         let answer = again(&mut raw, 0);
         assert!(matches!(&answer, Answer::Appended(appended) if appended.repeated == repeated), "{answer:?}");
     }
-    // Each append alone: half of a hundred events may come.
-    for number in 0..50 {
-        raw.ask(3 + number, &Request::Append(NewEvent::new("other", "T").json("1").into()));
-        assert!(matches!(raw.answer(), Some((_, Answer::Appended(_)))));
-    }
+    let others = |raw: &mut Raw, count| {
+        for number in 0..count {
+            raw.ask(3 + number, &Request::Append(NewEvent::new("other", "T").json("1").into()));
+            assert!(matches!(raw.answer(), Some((_, Answer::Appended(_)))));
+        }
+    };
+    others(&mut raw, 99);
+    // It is among the last hundred still.
+    assert!(matches!(again(&mut raw, 0), Answer::Appended(appended) if appended.repeated));
+    others(&mut raw, 1);
     let answer = again(&mut raw, 0);
-    let Answer::Failed(Failure::Append(AppendError::UnknownOutcome { reason })) = &answer else {
+    let Answer::Failed(Failure::Append(AppendError::TooLateToRepeat { since, next })) = &answer else {
         panic!("{answer:?}")
     };
-    assert!(reason.contains("than the store knows the ids of"), "{reason}");
-    let answer = again(&mut raw, 1);
-    assert!(matches!(&answer, Answer::Appended(appended) if appended.repeated), "{answer:?}");
+    assert_eq!((since.get(), next.get()), (0, 101));
+    // Of a store that was another one then, nothing is known either.
+    assert!(matches!(
+        again(&mut raw, 102),
+        Answer::Failed(Failure::Append(AppendError::TooLateToRepeat { .. }))
+    ));
+    // It came later than everything that is forgotten: it is not there.
+    assert!(matches!(again(&mut raw, 1), Answer::Appended(appended) if !appended.repeated));
+    raw.ask(2, &Request::AppendAgain(NewEvent::new("s", "T").into(), Position::new(0)));
+    assert!(matches!(raw.answer(), Some((_, Answer::Failed(Failure::Malformed(_))))), "it has no id");
     let mut later = Raw::connect(&server);
     later.say(PREFACE);
     later.ask(1, &hello("default", 1));
     let Some((_, Answer::Welcome(welcome))) = later.answer() else { panic!("welcome") };
-    assert_eq!(welcome.next_position, Position::new(51));
+    assert_eq!(welcome.next_position, Position::new(102));
     server.stop();
 }
 
