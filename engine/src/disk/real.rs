@@ -314,6 +314,15 @@ fn read_full(file: &std::fs::File, buffer: &mut [u8], offset: u64) -> io::Result
 
 /// Writes all pieces, going on after short and interrupted writes.
 pub(crate) fn write_full(file: impl AsFd, offset: u64, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+    write_on(offset, pieces, |rest, at| rustix::io::pwritev(&file, rest, at))
+}
+
+/// The same, by a call that writes as much as it likes.
+fn write_on(
+    offset: u64,
+    pieces: &[IoSlice<'_>],
+    mut write: impl FnMut(&[IoSlice<'_>], u64) -> rustix::io::Result<usize>,
+) -> io::Result<()> {
     let total: usize = pieces.iter().map(|piece| piece.len()).sum();
     let mut written = 0;
     let mut interruptions = 0;
@@ -326,7 +335,7 @@ pub(crate) fn write_full(file: impl AsFd, offset: u64, pieces: &[IoSlice<'_>]) -
             }
             skip = skip.saturating_sub(piece.len());
         }
-        match rustix::io::pwritev(&file, &rest, offset + written as u64) {
+        match write(&rest, offset + written as u64) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => written += count,
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) if interruptions < INTERRUPTIONS_MAX => {
@@ -356,4 +365,34 @@ impl SharedMap for RealSharedMap {
 /// A length that was cut to that of a buffer.
 fn usize_of(count: u64) -> usize {
     usize::try_from(count).expect("the length of a buffer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Some bytes at a time, or none as it was interrupted.
+        #[test]
+        fn whatever_the_system_writes_at_a_time_all_of_it_is_written(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 1..6),
+            counts in prop::collection::vec(prop::option::weighted(0.8, 1..50_usize), 0..400),
+        ) {
+            let slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+            let (mut file, mut counts) = (Vec::new(), counts.into_iter());
+            let written = write_on(7, &slices, |rest, at| {
+                assert_eq!(at, 7 + file.len() as u64);
+                let Some(count) = counts.next().unwrap_or(Some(50)) else { return Err(rustix::io::Errno::INTR) };
+                let rest: Vec<u8> = rest.iter().flat_map(|piece| piece.iter().copied()).collect();
+                let count = count.min(rest.len());
+                file.extend_from_slice(&rest[..count]);
+                Ok(count)
+            });
+            // Who is interrupted for ever gives up, and says so.
+            if written.is_ok() {
+                prop_assert_eq!(file, pieces.concat());
+            }
+        }
+    }
 }
