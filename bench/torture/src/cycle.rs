@@ -1,7 +1,7 @@
 //! Cycles: a server is given work, cut off in the middle of it, started again, and compared with the journal.
 
 use crate::check::Log;
-use crate::journal::Journal;
+use crate::journal::{Journal, Outcome};
 use crate::place::{Cut, Place};
 use crate::server::{Launch, Server};
 use crate::workload::{Workload, ask_again};
@@ -15,6 +15,9 @@ use tokio::runtime::Runtime;
 /// What went wrong other than the store: that is no result.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// How long something may take that has to come, and how often it is looked for, in milliseconds.
+const SOON: u64 = 30_000;
+const LOOK_MILLIS: u64 = 20;
 /// Cycles that a store lives through, before there is a new one.
 const CYCLES_OF_A_STORE: u64 = 10;
 
@@ -121,6 +124,49 @@ impl Trial {
         Ok((wrong, events))
     }
 
+    /// File systems that become full, and have room again.
+    pub(crate) fn full_disks(&self, runtime: &Runtime, count: u64) -> Result<Score, Failure> {
+        let mut score = Score::default();
+        for number in 0..count {
+            let seed = self.seed.wrapping_add(number);
+            let (mut wrong, events) = self.full_disk(runtime, seed)?;
+            wrong.iter_mut().for_each(|error| *error = format!("seed {seed}: {error}"));
+            score.add(Score { survived: u64::from(wrong.is_empty()), tried: 1, events, wrong });
+        }
+        Ok(score)
+    }
+
+    fn full_disk(&self, runtime: &Runtime, seed: u64) -> Result<(Vec<String>, u64), Failure> {
+        let place = Place::new(&self.below, Cut::Full, seed)?;
+        let journal = Arc::new(Journal::new(&self.below.join(format!("full-{seed}.jsonl")))?);
+        let server = self.launch.start(&place.data())?;
+        let workload = runtime.block_on(Workload::start(&server.address, &journal, seed))?;
+        let mut wrong = Vec::new();
+        if !comes(|| journal.count(|outcome| *outcome == Outcome::Refused) > 20) {
+            wrong.push("it never became full".to_owned());
+        }
+        // What is there is served meanwhile.
+        let log = runtime.block_on(Log::read(&server.address))?;
+        let appended = || journal.count(|outcome| matches!(outcome, Outcome::Appended { .. }));
+        let before = appended();
+        place.make_room()?;
+        if log.len() == 0 || !comes(|| appended() > before + 50) {
+            wrong.push("with room again, nothing is appended".to_owned());
+        }
+        runtime.block_on(workload.stop());
+        wrong.extend(compare(runtime, &server, &journal)?.0);
+        server.end()?;
+        let torn = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("torn-");
+        if std::fs::read_dir(place.data())?.flatten().any(torn) {
+            wrong.push("something was set aside as torn".to_owned());
+        }
+        let server = self.launch.start(&place.data())?;
+        let (later, events) = compare(runtime, &server, &journal)?;
+        wrong.extend(later);
+        server.end()?;
+        Ok((wrong, events))
+    }
+
     /// Histories without faults, of a store each.
     pub(crate) fn histories(&self, runtime: &Runtime, count: u64) -> Result<Score, Failure> {
         let mut score = Score::default();
@@ -143,6 +189,14 @@ impl Trial {
         }
         Ok(score)
     }
+}
+
+/// Whether it comes to that, soon.
+fn comes(mut is_so: impl FnMut() -> bool) -> bool {
+    (0..SOON / LOOK_MILLIS).any(|_| {
+        std::thread::sleep(Duration::from_millis(LOOK_MILLIS));
+        is_so()
+    })
 }
 
 fn compare(runtime: &Runtime, server: &Server, journal: &Journal) -> Result<(Vec<String>, u64), Failure> {

@@ -121,6 +121,11 @@ impl Journal {
         }
     }
 
+    /// How many appends have such an outcome.
+    pub(crate) fn count(&self, of: impl Fn(&Outcome) -> bool) -> usize {
+        self.kept().asked.iter().filter(|asked| of(&asked.outcome)).count()
+    }
+
     /// An event that somebody was given.
     pub(crate) fn see(&self, record: &Record) {
         self.kept().see(record.position().get(), record.id());

@@ -3,6 +3,7 @@
 
 mod check;
 mod cycle;
+mod drivers;
 mod journal;
 mod place;
 mod plan;

@@ -17,11 +17,16 @@ pub(crate) enum Cut {
     Power(&'static str),
     /// The device has a cache that loses what was not flushed, but for some blocks.
     Cache,
+    /// Nothing either: the file system is small, and becomes full.
+    Full,
 }
 
 /// Size of an image, enough for a file system of any kind.
 const IMAGE_BYTES: u64 = 400 << 20;
 const OUTER_BYTES: u64 = 560 << 20;
+/// Size of a file system that becomes full, and of what is taken away when it is.
+const SMALL_BYTES: usize = 48 << 20;
+const BALLAST_BYTES: usize = 20 << 20;
 const BLOCK_BYTES: u64 = 4 << 10;
 /// Blocks of the image that are kept by chance, each time.
 const KEPT_BLOCKS: usize = 400;
@@ -39,10 +44,10 @@ pub(crate) struct Place {
     random: SmallRng,
 }
 
-/// An image that is mounted.
+/// An image that is mounted; or memory, which is no device.
 #[derive(Debug)]
 struct Mount {
-    device: String,
+    device: Option<String>,
     on: PathBuf,
 }
 
@@ -58,9 +63,21 @@ fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> io::Result<String> {
 impl Mount {
     fn new(image: &Path, on: &Path) -> io::Result<Self> {
         let device = run("losetup", &[OsStr::new("--find"), OsStr::new("--show"), image.as_os_str()])?;
-        let mount = Self { device, on: on.to_owned() };
-        run("mount", &[OsStr::new(&mount.device), on.as_os_str()])?;
+        let mount = Self { device: Some(device.clone()), on: on.to_owned() };
+        run("mount", &[OsStr::new(&device), on.as_os_str()])?;
         Ok(mount)
+    }
+
+    /// A small one in memory.
+    fn small(on: &Path) -> io::Result<Self> {
+        let size = format!("size={SMALL_BYTES}");
+        let arguments = ["-t", "tmpfs", "-o", &size, "tmpfs"].map(OsStr::new);
+        run("mount", &[&arguments[..], &[on.as_os_str()]].concat())?;
+        Ok(Self { device: None, on: on.to_owned() })
+    }
+
+    fn detach(&self) -> io::Result<()> {
+        self.device.iter().try_for_each(|device| run("losetup", &["--detach", device]).map(drop))
     }
 
     /// Loses what is not on the device; nothing can be done to the file system any more.
@@ -79,7 +96,7 @@ impl Mount {
             }
             std::thread::sleep(PAUSE);
         }
-        let detached = run("losetup", &["--detach", &self.device]).map(drop);
+        let detached = self.detach();
         ended.and(detached)
     }
 }
@@ -88,7 +105,7 @@ impl Drop for Mount {
     fn drop(&mut self) {
         // Where it was ended, there is nothing to do.
         let _ = run("umount", &[OsStr::new("--lazy"), self.on.as_os_str()]);
-        let _ = run("losetup", &["--detach", &self.device]);
+        let _ = self.detach();
     }
 }
 
@@ -109,8 +126,15 @@ impl Place {
         if !rustix::process::geteuid().is_root() {
             return Some("it needs root, to mount images".to_owned());
         }
-        let file_system = if let Cut::Power(file_system) = cut { file_system } else { "ext4" };
-        let programs = [&format!("mkfs.{file_system}"), "losetup", "mount", "umount", "xfs_io"];
+        let of_images = match cut {
+            Cut::Kill | Cut::Full => None,
+            Cut::Power(file_system) => Some(format!("mkfs.{file_system}")),
+            Cut::Cache => Some("mkfs.ext4".to_owned()),
+        };
+        let mut programs = vec!["mount", "umount"];
+        if let Some(maker) = &of_images {
+            programs.extend([maker, "losetup", "xfs_io"]);
+        }
         let is_there = |program: &str| {
             Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
         };
@@ -127,6 +151,10 @@ impl Place {
         }
         match cut {
             Cut::Kill => {}
+            Cut::Full => {
+                place.inner = Some(Mount::small(&place.path("inner"))?);
+                std::fs::write(place.ballast(), vec![1; BALLAST_BYTES])?;
+            }
             Cut::Power(file_system) => {
                 image(&place.path("inner.img"), IMAGE_BYTES, file_system)?;
                 place.mount()?;
@@ -157,6 +185,15 @@ impl Place {
     /// Where the store is.
     pub(crate) fn data(&self) -> PathBuf {
         self.path("inner").join("data")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path("inner/ballast")
+    }
+
+    /// Makes room where it has become full.
+    pub(crate) fn make_room(&self) -> io::Result<()> {
+        std::fs::remove_file(self.ballast())
     }
 
     /// The machine stops, and starts again. Nothing may use what lies here.

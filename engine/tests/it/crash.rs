@@ -3,7 +3,7 @@
 //!
 //! `ANNALS_CASES` makes the steps of the sampled tests smaller.
 
-use crate::support::{check_prefix, read_all, small, stride, tiny, wait_until, within};
+use crate::support::{check_prefix, read_all, scored, small, stride, tiny, wait_until, within};
 use annals::testing::{
     Clock, Fault, Model, Repeat, SimulatedDisk, open_simulated, open_simulated_read_only, visible_files,
     visible_paths,
@@ -253,7 +253,7 @@ fn life_until(number: u64, depth: Option<usize>, live: Live) -> Option<(Simulate
 }
 
 fn stop_at_every_operation(depth: Option<usize>, live: Live) {
-    let mut problems = Vec::new();
+    let (mut problems, mut tried) = (Vec::new(), 0);
     let most_in_flight = Arc::new(AtomicUsize::new(0));
     for number in 1.. {
         let most = Arc::clone(&most_in_flight);
@@ -271,8 +271,10 @@ fn stop_at_every_operation(depth: Option<usize>, live: Live) {
             Some(found) => problems.extend(found),
             None => break,
         }
+        tried += 1;
         assert!(number < 10_000, "a life ends");
     }
+    scored("R9", if problems.is_empty() { tried } else { 0 }, tried);
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
     let most_in_flight = most_in_flight.load(Ordering::Relaxed);
     assert!(
@@ -324,7 +326,7 @@ fn check_recovery(base: &SimulatedDisk, life: &Life, label: &str) -> Vec<String>
 
 #[test]
 fn a_recovery_that_is_stopped_at_any_operation_loses_nothing() {
-    let mut problems = Vec::new();
+    let (mut problems, mut tried) = (Vec::new(), 0);
     for number in (1..).step_by(stride(9)) {
         let case = move || {
             let (disk, life) = life_until(number, number.is_multiple_of(2).then_some(4), Life::live)?;
@@ -339,7 +341,9 @@ fn a_recovery_that_is_stopped_at_any_operation_loses_nothing() {
             Some(found) => problems.extend(found),
             None => break,
         }
+        tried += 1;
     }
+    scored("R9", if problems.is_empty() { tried } else { 0 }, tried);
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
 }
 
@@ -410,10 +414,11 @@ fn check_poisoned(life: &mut Life) -> Result<(), String> {
 }
 
 fn fail_every_operation(repeat: Repeat) {
-    let mut problems = Vec::new();
+    let (mut problems, mut tried) = (Vec::new(), 0);
     for fault in [Fault::EIO, Fault::ENOSPC, Fault::Short, Fault::ShortThenError] {
         for number in (1..).step_by(stride(2)) {
             let label = format!("{fault:?} {repeat:?} at operation {number}");
+            tried += 1;
             match within(SECONDS_MAX, &label, move || live_with(fault, repeat, number)) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -421,6 +426,7 @@ fn fail_every_operation(repeat: Repeat) {
             }
         }
     }
+    scored("R8", tried - problems.len(), tried);
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `ANNALS_CASES` makes the steps between the bits and blocks that are tried smaller.
 
-use crate::support::{small, stride};
+use crate::support::{scored, small, stride};
 use annals::testing::{Clock, Model, ModelEvent, SimulatedDisk, open_simulated, open_simulated_read_only};
 use annals::{
     Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, OpenError, Position, Read, ReadError, Record,
@@ -197,8 +197,9 @@ impl Problems {
         }
     }
 
-    pub(crate) fn none(self) {
-        println!("{} cases", self.cases);
+    /// There are none. `row`: of the scorecard.
+    pub(crate) fn none(self, row: &str) {
+        scored(row, self.cases - self.count, self.cases);
         assert_eq!(self.count, 0, "of {} cases:\n{}", self.cases, self.examples.join("\n"));
     }
 }
@@ -258,7 +259,7 @@ fn flip_log(ordinal: usize) {
         let step = if index < 3 { stride(3) } else { stride(101) };
         flip(&sample, &file, bits_of(range, step), true, &mut problems);
     }
-    problems.none();
+    problems.none("R5");
 }
 
 fn active(sample: &Sample) -> usize {
@@ -286,7 +287,7 @@ fn a_flipped_bit_of_a_segment_in_the_middle_is_found_and_never_served() {
     for range in used_ranges(&sample.bytes(&file)) {
         flip(&sample, &file, bits_of(&range, stride(151)), true, &mut problems);
     }
-    problems.none();
+    problems.none("R5");
 }
 
 #[test]
@@ -304,7 +305,7 @@ fn a_flipped_bit_of_manifest_mark_or_index_is_found_and_changes_no_answer() {
     ] {
         flip(&sample, &path(name), bits_of(&range, step), true, &mut problems);
     }
-    problems.none();
+    problems.none("R5");
 }
 
 #[test]
@@ -316,7 +317,7 @@ fn a_flipped_bit_of_what_is_not_used_harms_nothing() {
         let zero = (0..bytes.len()).filter(|&at| bytes[at] == 0).step_by(stride(997));
         flip(&sample, &file, zero.map(|at| at * 8), false, &mut problems);
     }
-    problems.none();
+    problems.none("R5");
 }
 
 /// Checks a damaged copy in all ways.
@@ -353,7 +354,7 @@ fn a_missing_cut_or_zeroed_file_is_named_or_made_anew() {
         damaged.overwrite(&file, 0, &vec![0; bytes.len()]);
         check_both(&sample, &damaged, &format!("{} zeroed", file.display()), used > 0, &mut problems);
     }
-    problems.none();
+    problems.none("R6");
 }
 
 #[test]
@@ -385,7 +386,7 @@ fn files_and_blocks_that_are_swapped_or_doubled_are_never_taken_for_each_other()
             );
         }
     }
-    problems.none();
+    problems.none("R6");
 }
 
 #[test]
@@ -441,7 +442,7 @@ fn zeroed_swapped_and_misdirected_blocks_are_found() {
             );
         }
     }
-    problems.none();
+    problems.none("R6");
 }
 
 #[test]
@@ -461,7 +462,7 @@ fn an_index_made_anew_over_damage_never_means_absent() {
             check_both(&sample, &damaged, &label, true, &mut problems);
         }
     }
-    problems.none();
+    problems.none("R6");
 }
 
 /// No stream that exists is taken for one that does not.
@@ -515,5 +516,5 @@ fn an_older_copy_of_a_file_harms_nothing_or_is_named() {
             );
         }
     }
-    problems.none();
+    problems.none("R6");
 }

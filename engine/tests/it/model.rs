@@ -2,7 +2,7 @@
 //!
 //! `ANNALS_CASES` multiplies the number of seeds; `ANNALS_SEED` runs one alone.
 
-use crate::support::{cases, check_prefix, copy_store, read_all, small};
+use crate::support::{cases, check_prefix, copy_store, read_all, scored, small};
 use annals::testing::{
     Clock, Model, Operation, Operations, SimulatedDisk, is_same_outcome, open_pipelined, open_simulated,
     open_simulated_read_only, open_with_clock,
@@ -315,6 +315,7 @@ fn on_simulated(name: &str, depth: Option<usize>) {
         }
         disk_dir(&disk);
         run(name, seed, Place::Simulated { disk }, settings(DiskChoice::Auto, seed)).unwrap();
+        scored("R11", 1, 1);
     }
 }
 

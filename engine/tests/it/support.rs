@@ -16,6 +16,11 @@ use std::time::{Duration, Instant};
 /// The time of clocks that are set by hand.
 pub(crate) const NOW: u64 = 1_700_000_000_000_000_000;
 
+/// Prints what was survived of what was tried, for a row of the scorecard.
+pub(crate) fn scored(row: &str, survived: usize, tried: usize) {
+    println!("scored {row} {survived} {tried}");
+}
+
 /// How many cases to try: `default`, times what the environment variable `ANNALS_CASES` says.
 pub(crate) fn cases(default: u64) -> u64 {
     default * scale()

@@ -97,7 +97,7 @@ fn a_tail_cut_anywhere_is_refused_where_the_mark_knows_better() {
         disk.truncate(&killed.log, at as u64);
         problems.check(|| format!("cut at {at}"), || killed.check_refused(&disk));
     }
-    problems.none();
+    problems.none("R7");
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_tail_cut_anywhere_is_a_torn_tail_where_nothing_witnesses_it() {
         // A frame's header without its body witnesses what it was written after, and that is all there.
         problems.check(|| format!("zero from {at}"), || killed.check_cut(&disk, whole, torn));
     }
-    problems.none();
+    problems.none("R7");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn every_subset_of_the_last_batch_s_blocks_is_whole_or_a_torn_tail() {
             problems.check(label, || killed.check_cut(&disk, 4, left));
         }
     }
-    problems.none();
+    problems.none("R7");
 }
 
 /// The mark as the process that was killed left it.
@@ -163,5 +163,5 @@ fn damage_in_front_of_an_intact_batch_is_refused_without_a_mark_too() {
             problems.check(|| format!("bit {} of byte {}", bit % 8, bit / 8), || killed.check_refused(&disk));
         }
     }
-    problems.none();
+    problems.none("R7");
 }
