@@ -2,7 +2,9 @@
 //! particular have to find it. A driver that never failed proves nothing.
 
 use crate::cycle::{Failure, Score};
+use rustix::process::{Pid, Signal};
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -21,7 +23,7 @@ const DRIVERS: [(&[&str], &str); 6] = [
 ];
 const IN_TESTS: &[&str] = &["--test", "it"];
 /// Who hangs is found out, too.
-const TIME: Duration = Duration::from_secs(400);
+const TIME: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A copy of the source, to plant in.
@@ -105,6 +107,8 @@ impl Copy {
     fn succeeds(&self, arguments: &[&str]) -> io::Result<bool> {
         let mut command = Command::new("cargo");
         command.current_dir(&self.tree).args(arguments).env("CARGO_TARGET_DIR", &self.target);
+        // In a group of its own, with what it starts.
+        command.process_group(0);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         for _ in 0..TIME.as_millis() / LOOK.as_millis() {
             if let Some(status) = child.try_wait()? {
@@ -112,8 +116,7 @@ impl Copy {
             }
             std::thread::sleep(LOOK);
         }
-        // What cargo has started ends with what it tests.
-        child.kill()?;
+        rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL)?;
         child.wait()?;
         Ok(false)
     }

@@ -154,10 +154,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Failure> {
             }
         }
     }
-    for (row, reason) in
-        MISSING.iter().filter(|(row, _)| arguments.only.as_deref().is_none_or(|only| only == *row))
-    {
-        println!("SKIPPED {row}: {reason}");
+    let is_asked = |row: &str| arguments.only.as_deref().is_none_or(|only| only == row);
+    for (row, reason) in MISSING.iter().filter(|(row, _)| is_asked(row)) {
+        if arguments.json {
+            println!("{}", json!({"row": row, "survived": 0, "tried": 0, "skipped": [reason]}));
+        } else {
+            println!("SKIPPED {row}: {reason}");
+        }
     }
     if is_wanted(&&PLANTED) && (arguments.only.is_some() || arguments.long) {
         let from_outside = |binary: &Path| -> Result<Score, Failure> {
