@@ -21,6 +21,18 @@ const LOOK_MILLIS: u64 = 20;
 /// Cycles that a store lives through, before there is a new one.
 const CYCLES_OF_A_STORE: u64 = 10;
 
+/// The machine under a store could not be stopped or started: that says nothing of the store.
+#[derive(Debug)]
+struct NoPlace(std::io::Error);
+
+impl std::fmt::Display for NoPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the place of a store: {}", self.0)
+    }
+}
+
+impl std::error::Error for NoPlace {}
+
 /// What is tried, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Trial {
@@ -73,6 +85,7 @@ impl Trial {
             score.tried += 1;
             let (wrong, events) = match self.one_cycle(runtime, &mut place, &journal, &mut random) {
                 Ok(done) => done,
+                Err(error) if error.is::<NoPlace>() => return Err(error),
                 Err(error) => (vec![format!("it does not go on: {error}")], 0),
             };
             score.events = events;
@@ -110,7 +123,7 @@ impl Trial {
                 return Ok((wrong, 0));
             }
         }
-        place.cut()?;
+        place.cut().map_err(NoPlace)?;
         let server = self.launch.start(&place.data())?;
         let (mut wrong, _) = compare(runtime, &server, journal)?;
         runtime.block_on(ask_again(&server.address, journal))?;

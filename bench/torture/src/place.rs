@@ -49,6 +49,8 @@ pub(crate) struct Place {
 struct Mount {
     device: Option<String>,
     on: PathBuf,
+    /// It is given back: its device may be another's by now.
+    is_over: bool,
 }
 
 /// Runs a command; what it says where it fails.
@@ -63,7 +65,7 @@ fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> io::Result<String> {
 impl Mount {
     fn new(image: &Path, on: &Path) -> io::Result<Self> {
         let device = run("losetup", &[OsStr::new("--find"), OsStr::new("--show"), image.as_os_str()])?;
-        let mount = Self { device: Some(device.clone()), on: on.to_owned() };
+        let mount = Self { device: Some(device.clone()), on: on.to_owned(), is_over: false };
         run("mount", &[OsStr::new(&device), on.as_os_str()])?;
         Ok(mount)
     }
@@ -73,7 +75,7 @@ impl Mount {
         let size = format!("size={SMALL_BYTES}");
         let arguments = ["-t", "tmpfs", "-o", &size, "tmpfs"].map(OsStr::new);
         run("mount", &[&arguments[..], &[on.as_os_str()]].concat())?;
-        Ok(Self { device: None, on: on.to_owned() })
+        Ok(Self { device: None, on: on.to_owned(), is_over: false })
     }
 
     fn detach(&self) -> io::Result<()> {
@@ -87,7 +89,7 @@ impl Mount {
     }
 
     /// Lets go of it. What is mounted for a moment longer is waited for.
-    fn end(&self) -> io::Result<()> {
+    fn end(mut self) -> io::Result<()> {
         let mut ended = Ok(());
         for _ in 0..TRIES {
             ended = run("umount", &[&self.on]).map(drop);
@@ -96,14 +98,17 @@ impl Mount {
             }
             std::thread::sleep(PAUSE);
         }
-        let detached = self.detach();
-        ended.and(detached)
+        ended?;
+        self.is_over = true;
+        self.detach()
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Where it was ended, there is nothing to do.
+        if self.is_over {
+            return;
+        }
         let _ = run("umount", &[OsStr::new("--lazy"), self.on.as_os_str()]);
         let _ = self.detach();
     }
@@ -204,10 +209,8 @@ impl Place {
         }
         self.outer.as_ref().unwrap_or(&inner).shut_down()?;
         inner.end()?;
-        drop(inner);
         if let Some(outer) = self.outer.take() {
             outer.end()?;
-            drop(outer);
             self.outer = Some(Mount::new(&self.path("outer.img"), &self.path("outer"))?);
         }
         self.mount()
