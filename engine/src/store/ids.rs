@@ -49,7 +49,8 @@ pub(crate) fn check(
     check_known(state, known.max(until), append, prepared)?;
     // What it was sent before for, or what has come while it waited here.
     let again = append.again.map(Position::get).filter(|&since| since < known || since > next);
-    match again.or(Some(until).filter(|&until| until > 0 && until < known)) {
+    // Without a window no id is known, and nothing is promised of any.
+    match again.or(Some(until).filter(|&until| window > 0 && until > 0 && until < known)) {
         Some(since) => Err(Unknown::Forgotten { since, next }),
         None => Ok(()),
     }
@@ -103,7 +104,7 @@ pub(crate) fn look(
     unknown: &Unknown,
 ) -> Result<Seen, ReadError> {
     match unknown {
-        Unknown::Forgotten { .. } => Ok(Seen::New),
+        Unknown::Forgotten { .. } => unreachable!("it is refused under the lock"),
         Unknown::Candidate(position) => look_at(core, append, prepared, *position),
         Unknown::Unsearched(view, from) => {
             core.ids_wanted.store(true, Ordering::Release);

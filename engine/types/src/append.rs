@@ -152,9 +152,12 @@ impl<'a> Append<'a> {
     }
 
     /// Says that this batch was given to the store before, when `since` was its next position or later, and that nobody knows what
-    /// became of it. It is known by the ids of its events, which must be the same ones; where more events have come since than the
-    /// store knows the ids of ([`Settings::id_window`](crate::Settings::id_window)), this is refused with
-    /// [`AppendError::TooLateToRepeat`](crate::AppendError::TooLateToRepeat) instead of being appended twice.
+    /// became of it. It is known by the ids of its events, which must be the same ones; events without an id of yours are never
+    /// known again.
+    ///
+    /// Where more events have come since than the store knows the ids of ([`Settings::id_window`](crate::Settings::id_window)), or it has
+    /// not come as far as `since`, because it is another one, the append is refused with
+    /// [`AppendError::TooLateToRepeat`](crate::AppendError::TooLateToRepeat) instead of being written twice.
     #[must_use]
     pub fn again(mut self, since: Position) -> Self {
         self.again = Some(since);

@@ -40,6 +40,8 @@ pub struct Settings {
     /// Newest events whose ids are known: an append with one of these ids is a repeat or a mistake, whatever its
     /// conditions. Default 1,000,000; 0: none are. Once ids are given, takes
     /// 8 bytes of memory each, up to 8 million; with a larger window each id is looked for in the indexes.
+    /// An append with ids that waits, as for the disk, while more events than these come is refused as too late to repeat: its
+    /// caller may have repeated it meanwhile.
     pub id_window: u64,
     /// Bodies of batches larger than this, in bytes, are compressed with zstd where it makes them
     /// smaller. Default: none are. Costs about 0.5 µs an event on the appending thread.

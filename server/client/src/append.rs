@@ -14,7 +14,8 @@ impl Client {
     /// Appends a batch; it is durable once this is ready. Where the answer is lost with the connection, the same batch is sent
     /// once more over a new one: its events get ids here, by which the server knows it again, as long as no more events have
     /// come meanwhile than it knows the ids of; then this fails with [`ClientError::Lost`]. Give ids yourself
-    /// ([`NewEvent::id`]) where you want to repeat it after [`ClientError::Late`] or [`ClientError::Lost`].
+    /// ([`NewEvent::id`]) where you want to repeat it after [`ClientError::Late`] or [`ClientError::Lost`], and say since when it may be
+    /// there ([`Append::again`]).
     ///
     /// # Errors
     /// [`ClientError::Refused`] with what the server says; [`ClientError::Late`] and [`ClientError::Lost`]: it may have been
@@ -22,7 +23,7 @@ impl Client {
     pub async fn append<'a>(&self, append: impl Into<Append<'a>>) -> Result<Appended, ClientError> {
         let append = with_ids(append.into());
         let repeat = if append.events.is_empty() { Repeat::Never } else { Repeat::ById };
-        appended(self.ask(&Request::Append(append), repeat).await?)
+        appended(self.ask(&request(append), repeat).await?)
     }
 
     /// Begins a pipeline: appends that are on their way together, and decided in their order.
@@ -58,12 +59,13 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Sends a batch, whose outcome is awaited later. It waits while much of what was sent before is not on its way yet.
+    /// Sends a batch, whose outcome is awaited later. One that may be there already ([`Append::again`]) is decided in no order with
+    /// the others. It waits while much of what was sent before is not on its way yet.
     ///
     /// # Errors
     /// [`ClientError::Lost`]: the connection was lost, and this batch was not sent; others: it was not sent either.
     pub async fn begin<'a>(&self, append: impl Into<Append<'a>>) -> Result<PendingAppend, ClientError> {
-        let request = Request::Append(with_ids(append.into()));
+        let request = request(with_ids(append.into()));
         self.link.room().await;
         if self.link.is_over() {
             return Err(self.link.lost());
@@ -112,6 +114,14 @@ fn appended(answer: Answer) -> Result<Appended, ClientError> {
     match answer {
         Answer::Appended(appended) => Ok(appended),
         other => Err(unexpected(other)),
+    }
+}
+
+/// The request that it is: one that may be there already says so.
+fn request(append: Append<'_>) -> Request<'_> {
+    match append.again {
+        Some(since) => Request::AppendAgain(append, since),
+        None => Request::Append(append),
     }
 }
 

@@ -95,7 +95,8 @@ impl Session {
     /// Notes that requests are handed on. Appends may wait then, and their clients may send them again meanwhile.
     pub(super) fn hand_on(&self, each: &mut [Asked]) {
         self.ahead.fetch_add(each.len(), Ordering::AcqRel);
-        for asked in each.iter_mut().filter(|asked| asked.header.kind == APPEND) {
+        let are_known = self.context.stores.are_ids_known();
+        for asked in each.iter_mut().filter(|asked| are_known && asked.header.kind == APPEND) {
             asked.arrived = self.store_of(asked.header.store).ok().map(|open| open.store.next_position());
         }
     }

@@ -107,6 +107,11 @@ impl Stores {
         Self { data, are_many, settings, places, is_closed, opener, waiting }
     }
 
+    /// Whether any append is known again by the ids of its events.
+    pub(super) fn are_ids_known(&self) -> bool {
+        self.settings.id_window > 0
+    }
+
     fn place(&self, name: &str) -> Arc<Place> {
         Arc::clone(self.places.lock().entry(name.to_owned()).or_default())
     }

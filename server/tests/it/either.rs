@@ -3,8 +3,8 @@
 use crate::serve::with_client;
 use crate::support::Place;
 use annals::{
-    Append, EventStore, ExpectedVersion, Follow, Followed, Load, Nack, NewEvent, NewSnapshot,
-    NewSubscription, Read, StoreError, SubscriptionMember, Version,
+    Append, AppendError, EventStore, ExpectedVersion, Follow, Followed, Load, Nack, NewEvent, NewSnapshot,
+    NewSubscription, Position, Read, StoreError, SubscriptionMember, Uuid, Version,
 };
 use futures_core::Stream;
 use std::future::poll_fn;
@@ -86,6 +86,16 @@ async fn works<S: EventStore>(store: S) {
     assert!(member.ack(&ids).await.is_err(), "they are acknowledged already");
     let unknown = store.join("nobody").await.err().unwrap();
     assert!(matches!(unknown, StoreError::Subscription(_)), "{unknown}");
+    // What may be there already is known again, or not appended where nobody can know.
+    let again = Append::from(deposited(20).id(Uuid::from_u128(20))).again(Position::new(21));
+    for repeated in [false, true] {
+        assert_eq!(store.append(again.clone()).await.unwrap().repeated, repeated);
+    }
+    let too_late = store.append(again.clone().again(Position::new(99))).await;
+    assert!(too_late.is_ok_and(|appended| appended.repeated), "it is known whatever is said of it");
+    let nobody_knows = Append::from(deposited(21).id(Uuid::from_u128(21))).again(Position::new(99));
+    let error = store.append(nobody_knows).await.unwrap_err();
+    assert!(matches!(error, StoreError::Append(AppendError::TooLateToRepeat { .. })), "{error}");
 }
 
 #[test]
