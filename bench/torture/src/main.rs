@@ -1,6 +1,7 @@
 //! Cuts the power, kills and fills up a server of Annals while it works, and checks what is left against a journal of all that was
 //! asked and answered. It knows the server by its protocol alone.
 
+mod apart;
 mod check;
 mod cycle;
 mod drivers;
@@ -25,10 +26,13 @@ enum Command {
 
 fn main() -> ExitCode {
     let Command::Scorecard(arguments) = clap::Parser::parse();
-    let done: Result<bool, Failure> = scorecard::run(&arguments);
+    let done: Result<ExitCode, Failure> = match apart::place() {
+        None => scorecard::check(&arguments).and_then(|_| apart::start(&arguments.dir)),
+        Some(place) => scorecard::run(&arguments, &place)
+            .map(|is_well| if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+    };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("annals-torture: {error}");
             ExitCode::FAILURE

@@ -44,12 +44,11 @@ pub(crate) struct Place {
     random: SmallRng,
 }
 
-/// An image that is mounted; or memory, which is no device.
+/// A file system that is mounted.
 #[derive(Debug)]
 struct Mount {
-    device: Option<String>,
     on: PathBuf,
-    /// It is given back: its device may be another's by now.
+    /// It is given back.
     is_over: bool,
 }
 
@@ -63,11 +62,11 @@ fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> io::Result<String> {
 }
 
 impl Mount {
+    /// Of an image. Its device goes with it, whatever becomes of this process.
     fn new(image: &Path, on: &Path) -> io::Result<Self> {
-        let device = run("losetup", &[OsStr::new("--find"), OsStr::new("--show"), image.as_os_str()])?;
-        let mount = Self { device: Some(device.clone()), on: on.to_owned(), is_over: false };
-        run("mount", &[OsStr::new(&device), on.as_os_str()])?;
-        Ok(mount)
+        let arguments = [OsStr::new("-o"), OsStr::new("loop"), image.as_os_str(), on.as_os_str()];
+        run("mount", &arguments)?;
+        Ok(Self { on: on.to_owned(), is_over: false })
     }
 
     /// A small one in memory.
@@ -75,11 +74,7 @@ impl Mount {
         let size = format!("size={SMALL_BYTES}");
         let arguments = ["-t", "tmpfs", "-o", &size, "tmpfs"].map(OsStr::new);
         run("mount", &[&arguments[..], &[on.as_os_str()]].concat())?;
-        Ok(Self { device: None, on: on.to_owned(), is_over: false })
-    }
-
-    fn detach(&self) -> io::Result<()> {
-        self.device.iter().try_for_each(|device| run("losetup", &["--detach", device]).map(drop))
+        Ok(Self { on: on.to_owned(), is_over: false })
     }
 
     /// Loses what is not on the device; nothing can be done to the file system any more.
@@ -98,9 +93,8 @@ impl Mount {
             }
             std::thread::sleep(PAUSE);
         }
-        ended?;
-        self.is_over = true;
-        self.detach()
+        self.is_over = ended.is_ok();
+        ended
     }
 }
 
@@ -110,7 +104,6 @@ impl Drop for Mount {
             return;
         }
         let _ = run("umount", &[OsStr::new("--lazy"), self.on.as_os_str()]);
-        let _ = self.detach();
     }
 }
 
@@ -138,7 +131,7 @@ impl Place {
         };
         let mut programs = vec!["mount", "umount"];
         if let Some(maker) = &of_images {
-            programs.extend([maker, "losetup", "xfs_io"]);
+            programs.extend([maker, "xfs_io"]);
         }
         let is_there = |program: &str| {
             Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()

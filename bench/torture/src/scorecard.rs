@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     seed: Option<u64>,
     /// Where images lie meanwhile
     #[arg(long, default_value_os_t = std::env::temp_dir())]
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// The source that bugs are planted in a copy of
     #[arg(long, default_value = ".")]
     source: PathBuf,
@@ -116,25 +116,36 @@ fn plant(
     Ok(score)
 }
 
-/// Whether all that was tried was survived.
-pub(crate) fn run(arguments: &Arguments) -> Result<bool, Failure> {
+/// The command that is tried, where it is one.
+pub(crate) fn check(arguments: &Arguments) -> Result<PathBuf, Failure> {
     let beside = std::env::current_exe()?.with_file_name("annals");
     let binary = arguments.binary.clone().unwrap_or(beside);
     if !binary.is_file() {
         let binary = binary.display();
         return Err(format!("there is no {binary}: build annals-server, or say --binary FILE").into());
     }
+    if let Some(only) = &arguments.only {
+        let ids = ROWS.iter().map(|row| row.id).chain([PLANTED.id]);
+        let ids: Vec<_> = ids.chain(DRIVEN.iter().chain(&MISSING).map(|(id, _)| *id)).collect();
+        if !ids.contains(&only.as_str()) {
+            return Err(format!("there is no row {only}; there are {}", ids.join(", ")).into());
+        }
+    }
+    Ok(binary)
+}
+
+/// Whether all that was tried was survived. `below`: where images and journals lie meanwhile.
+pub(crate) fn run(arguments: &Arguments, below: &Path) -> Result<bool, Failure> {
+    let binary = check(arguments)?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    // Kept where something is wrong: journals are in it.
-    let below = tempfile::Builder::new().prefix("annals-torture-").tempdir_in(&arguments.dir)?;
     let is_wanted = |row: &&Row| arguments.only.as_deref().is_none_or(|only| only == row.id);
     let mut is_well = true;
     let trial = |binary: &Path, cut, disk| Trial {
         launch: Launch { binary: binary.to_owned(), disk },
         cut,
         seed,
-        below: below.path().to_owned(),
+        below: below.to_owned(),
     };
     for row in ROWS.iter().filter(is_wanted) {
         let cycles = arguments.cycles.unwrap_or(if arguments.long { row.long } else { row.short });
@@ -174,12 +185,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Failure> {
             }
             Ok(score)
         };
-        let score = plant(arguments, seed, below.path(), &from_outside)?;
+        let score = plant(arguments, seed, below, &from_outside)?;
         print(arguments, &PLANTED, seed, &score, &[]);
         is_well &= score.survived == score.tried;
-    }
-    if !is_well {
-        eprintln!("journals are in {}", below.keep().display());
     }
     Ok(is_well)
 }
