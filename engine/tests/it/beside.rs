@@ -3,7 +3,7 @@
 
 use crate::support::small;
 use annals::testing::{Clock, SimulatedDisk, open_simulated};
-use annals::{Append, DiskChoice, ExpectedVersion, NewEvent, Position, Read, Settings, Store};
+use annals::{Append, DiskChoice, ExpectedVersion, NewEvent, OpenError, Position, Read, Settings, Store};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -100,4 +100,46 @@ fn the_largest_batches_go_into_the_smallest_segments() {
     let store = open_simulated(&disk, Path::new("/store"), settings, Clock::System).unwrap();
     assert_eq!(store.head("many-77").unwrap().unwrap().version.get(), 1);
     assert_eq!(store.read(Read::all()).unwrap().map(Result::unwrap).count(), 20_008);
+}
+
+/// Opens the store as soon as nobody else has it, appends, and says what it has appended; so many times.
+fn take_turns(dir: &Path, writer: u64, turns: u64) -> Vec<(Position, String)> {
+    let mut appended = Vec::new();
+    while appended.len() < usize::try_from(2 * turns).unwrap() {
+        let store = match Store::open_with(dir, small(DiskChoice::Auto)) {
+            Ok(store) => store,
+            Err(OpenError::InUse { .. }) => {
+                std::thread::yield_now();
+                continue;
+            }
+            Err(error) => panic!("writer {writer}: {error}"),
+        };
+        for _ in 0..2 {
+            let stream = format!("{writer}-{}", appended.len());
+            let event = NewEvent::new(&*stream, "T").binary(vec![1; 700]);
+            let position = store.append(event).unwrap().wait().unwrap().first_position();
+            appended.push((position, stream));
+        }
+        store.close().unwrap();
+    }
+    appended
+}
+
+#[test]
+fn what_several_who_want_to_write_at_once_were_told_is_there_is_there() {
+    const WRITERS: u64 = 4;
+    const TURNS: u64 = 12;
+    let tempdir = tempfile::tempdir().unwrap();
+    let dir = tempdir.path();
+    let told: Vec<_> = std::thread::scope(|scope| {
+        let writers: Vec<_> =
+            (0..WRITERS).map(|writer| scope.spawn(move || take_turns(dir, writer, TURNS))).collect();
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    let store = Store::open_read_only(dir).unwrap();
+    let there: Vec<_> = store.read(Read::all()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(there.len(), told.len());
+    for (position, stream) in told {
+        assert_eq!(there[usize::try_from(position.get()).unwrap()].stream(), stream, "position {position}");
+    }
 }

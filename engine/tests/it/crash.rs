@@ -9,7 +9,8 @@ use annals::testing::{
     visible_paths,
 };
 use annals::{
-    Append, AppendError, DiskChoice, ExpectedVersion, NewEvent, OpenError, Store, Ticket, Timestamp, Uuid,
+    Append, AppendError, DiskChoice, ExpectedVersion, Load, NewEvent, NewSnapshot, OpenError, Store, Ticket,
+    Timestamp, Uuid, Version,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -73,7 +74,7 @@ impl Life {
     }
 
     /// Appends, as the next in the model's order; without a place there if it was refused.
-    fn begin(&mut self, append: &Append<'static>) -> Result<Ticket, Failure> {
+    fn begin(&mut self, append: &Append<'_>) -> Result<Ticket, Failure> {
         let before = self.model.len();
         self.model.append(append, Timestamp::new(NOW)).unwrap();
         let ticket = self.store.as_ref().unwrap().append(append.clone());
@@ -89,6 +90,24 @@ impl Life {
         ticket.wait().map_err(Failure::Append)?;
         self.acknowledged = self.model.len();
         Ok(())
+    }
+
+    /// Appends two events to a stream with its state: what its last event is.
+    fn append_with_state(&mut self, stream: &'static str, bytes: usize) -> Result<(), Failure> {
+        let batch = self.batch(&[stream, stream], bytes);
+        let state = self.made.to_le_bytes();
+        let ticket = self.begin(&batch.snapshot(NewSnapshot::new(stream, 1, &state)))?;
+        ticket.wait().map_err(Failure::Append)?;
+        self.acknowledged = self.model.len();
+        Ok(())
+    }
+
+    /// Writes the state that a stream had at a version, which is `made`, by itself.
+    fn write_state(&mut self, stream: &str, version: u64, made: u64) -> Result<(), Failure> {
+        let state = made.to_le_bytes();
+        let snapshot = NewSnapshot::new(stream, 1, &state);
+        let store = self.store.as_ref().unwrap();
+        store.write_snapshot(&snapshot, Version::new(version)).map_err(Failure::Append)
     }
 
     /// Sets a cursor, without events.
@@ -141,6 +160,22 @@ impl Life {
 }
 
 impl Life {
+    /// Appends and writes states beside the log.
+    fn keep_states(&mut self, disk: &SimulatedDisk) -> Result<(), Failure> {
+        self.open(disk)?;
+        self.append_with_state("s", 100)?;
+        self.append(&["s", "t"], 100)?;
+        self.append_with_state("t", 4_000)?;
+        self.write_state("s", 2, 3)?;
+        self.append_many(3, 500)?;
+        self.append_with_state("s", 3_000)?;
+        self.close()?;
+        self.open(disk)?;
+        self.append_with_state("t", 10)?;
+        self.append_with_state("s", 6_000)?;
+        self.close()
+    }
+
     /// Fills so many segments that a span is made.
     fn fill_a_span(&mut self, disk: &SimulatedDisk) -> Result<(), Failure> {
         let clock = Clock::Manual(Arc::new(AtomicU64::new(NOW)));
@@ -190,10 +225,29 @@ fn check_or_panic(disk: &SimulatedDisk, life: &Life, least: usize, seed: u64) ->
     let mut later =
         Life { model: life.model.clone(), made: 1_000_000, store: Some(store), ..Life::default() };
     later.model.truncate(shown);
-    later.append(&["later"], 10).map_err(|error| format!("going on: {error:?}"))?;
+    // Each stream has the versions again, of other events, that were on their way when it ended.
+    let again = [["s"; 8], ["t"; 8], ["later"; 8]].concat();
+    later.append(&again, 10).map_err(|error| format!("going on: {error:?}"))?;
+    check_states(later.store.as_ref().unwrap())?;
     later.close().map_err(|error| format!("closing: {error:?}"))?;
-    let again = check_shown(disk, &later, shown + 1);
+    check_states(&open(disk).map_err(|error| format!("open for states: {error}"))?)?;
+    let again = check_shown(disk, &later, shown + again.len());
     again.map_err(|error| format!("after going on with {shown}: {error}"))
+}
+
+/// A stream's state is that of the event at its version.
+fn check_states(store: &Store) -> Result<(), String> {
+    for stream in ["s", "t"] {
+        let loaded = store.load(&Load::stream(stream)).map_err(|error| format!("load {stream}: {error}"))?;
+        let Some(state) = loaded.snapshot else { continue };
+        let records = read_all(store).map_err(|error| format!("read: {error}"))?;
+        let of = records.iter().find(|record| record.stream() == stream && record.version() == state.version);
+        let of = of.map(|record| u64::try_from(record.id().as_u128()).unwrap_or(0).to_le_bytes());
+        if of.is_none_or(|made| state.data[..] != made) {
+            return Err(format!("{stream} at version {} has the state of another event", state.version));
+        }
+    }
+    Ok(())
 }
 
 /// Reading alone shows whole batches and changes nothing. Returns how much was seen.
@@ -296,6 +350,12 @@ fn a_machine_with_4_writes_in_flight_that_stops_at_any_operation_keeps_what_was_
 #[test]
 fn a_machine_that_stops_at_any_operation_while_a_span_is_made_keeps_what_was_acknowledged_and_seen() {
     stop_at_every_operation(None, Life::fill_a_span);
+}
+
+#[test]
+fn a_machine_that_stops_at_any_operation_of_keeping_states_shows_none_of_an_event_that_is_not_there() {
+    stop_at_every_operation(None, Life::keep_states);
+    stop_at_every_operation(Some(4), Life::keep_states);
 }
 
 /// Stops recovery at each of its operations, too.
