@@ -37,8 +37,6 @@ pub(crate) struct Arguments {
 /// Those whose latency is measured, and what they append together.
 const CLIENTS: u32 = 8;
 const APPENDS_PER_SECOND: u32 = 5_000;
-/// Attacks leave the processors to others: they would come from other machines.
-const NICENESS: i32 = 19;
 /// A moment between two steps of an attack that has many, so that it is the server that works and not its attacker.
 const PACE: Duration = Duration::from_micros(500);
 
@@ -65,8 +63,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let over = Arc::new(AtomicBool::new(false));
         let attacking = attack.map(|attack| {
             let (server, over) = (arguments.server.clone(), Arc::clone(&over));
+            // An attack leaves the processors to others: it would come from other machines.
             std::thread::spawn(move || {
-                let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+                annals::testing::run_when_idle();
                 attack(&server, &over)
             })
         });

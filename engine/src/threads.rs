@@ -17,6 +17,17 @@ pub(crate) fn stand_back(niceness: i32) {
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), niceness);
 }
 
+/// Has the calling thread run where nobody else would, and make way at once.
+#[cfg(feature = "testing")]
+pub(crate) fn run_when_idle() {
+    #[cfg(target_os = "linux")]
+    {
+        let none = libc::sched_param { sched_priority: 0 };
+        // SAFETY: the system reads the structure, and keeps nothing of it.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const none) };
+    }
+}
+
 /// Has the calling thread run soon after it is woken, though all processors are busy: it then works for microseconds, and many
 /// wait for it. Linux from 6.12 on knows of that.
 pub(crate) fn go_first() {

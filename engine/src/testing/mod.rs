@@ -78,6 +78,11 @@ pub fn set_memory_short_from(bytes: usize) {
     disk::set_memory_short_from(bytes);
 }
 
+/// Has the calling thread run where nobody else would: whoever stands for another machine takes nothing of this one.
+pub fn run_when_idle() {
+    crate::threads::run_when_idle();
+}
+
 /// Paths of the files that a process would find on a simulated disk.
 pub fn visible_paths(disk: &SimulatedDisk) -> Vec<PathBuf> {
     disk.paths().into_iter().collect()

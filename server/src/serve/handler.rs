@@ -5,7 +5,7 @@ use super::access::Access;
 use super::outgoing::{Outgoing, UnderWay};
 use super::stores::InUse;
 use super::streaming::Streams;
-use super::task::{self, Task};
+use super::task::{self, APPEND, PING, Task};
 use annals::{Append, AppendError, Position, Ticket};
 use annals_protocol::frame::Header;
 use annals_protocol::{Answer, Failure, Malformed, Request};
@@ -139,6 +139,7 @@ impl Session {
     /// Has requests done as they come, until no more do.
     pub(super) async fn live(self: Arc<Self>, mut incoming: mpsc::Receiver<Vec<Asked>>) {
         while let Some(asked) = incoming.recv().await {
+            self.context.looks.turn(asked.iter().map(|asked| task::takes(asked.header.kind)).sum()).await;
             let (mut rest, mut short) = (&asked[..], Vec::new());
             while let Some(first) = rest.first() {
                 let appends = rest.iter().take_while(|next| next.is_append_to(first.header.store)).count();
@@ -334,10 +335,6 @@ impl Asked {
 
 /// Appends that are decoded before any of them is begun.
 const RUN_MAX: usize = 32;
-/// The kind of a ping.
-const PING: u16 = 2;
-/// The kind of an append.
-const APPEND: u16 = 10;
 
 /// Whether a message of this kind is said of another request: that it is cancelled, or given credit.
 pub(super) fn is_about_another(kind: u16) -> bool {

@@ -20,7 +20,7 @@ pub(crate) mod tls;
 
 use self::metrics::Metrics;
 use self::network::Network;
-use self::pace::Pace;
+use self::pace::{Looks, Pace};
 use self::stores::Stores;
 use crate::tokens::Tokens;
 use annals::{Settings, Store};
@@ -99,6 +99,8 @@ struct Context {
     metrics: Arc<Metrics>,
     /// Of all who follow.
     pace: Pace,
+    /// Of all who ask for something else than to append.
+    looks: Looks,
     /// Stores that may be checked at a time.
     verifications: Arc<Semaphore>,
     /// Where waiting is done.
@@ -175,6 +177,7 @@ impl Server {
             tls,
             metrics: Arc::new(Metrics::new(&stores)),
             pace: Pace::default(),
+            looks: Looks::new(),
             verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)),
             waiting: waiting.handle().clone(),
             stopping,
