@@ -3,6 +3,7 @@
 //! The store's own order says when each append took place, so that a history is linearizable if that order keeps to what came
 //! before what, and every answer is right at a place in it between question and answer.
 
+use crate::beside;
 use crate::journal::{Asked, Kept, Moment, Outcome};
 use crate::plan::{Planned, Terms, data, tag_name};
 use annals_client::{Client, ClientError, Options};
@@ -44,6 +45,8 @@ impl Log {
         while let Some(record) = events.next().await {
             log.hold(&record?);
         }
+        let states = beside::check_states(&client, &log).await?;
+        log.wrong.extend(states);
         let verified = client.verify(|_, _| {}).await?;
         for damage in &verified.damage {
             log.wrong.push(format!("verification has found damage: {damage:?}"));
@@ -77,6 +80,17 @@ impl Log {
             bytes,
             is_right: record.data() == data(id, bytes),
         });
+    }
+
+    /// The streams that have events.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &str> {
+        self.by_stream.keys().map(String::as_str)
+    }
+
+    /// The event at a version of a stream.
+    pub(crate) fn event_of(&self, stream: &str, version: u64) -> Option<Uuid> {
+        let position = self.by_stream.get(stream)?.get(usize_of(version))?;
+        Some(self.events[usize_of(*position)].id)
     }
 
     /// How many events there are.

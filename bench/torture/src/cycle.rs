@@ -1,5 +1,6 @@
 //! Cycles: a server is given work, cut off in the middle of it, started again, and compared with the journal.
 
+use crate::beside::take_rest;
 use crate::check::Log;
 use crate::journal::{Journal, Outcome};
 use crate::place::{Cut, Place};
@@ -112,6 +113,7 @@ impl Trial {
         let server = self.launch.start(&place.data())?;
         let workload = runtime.block_on(Workload::start(&server.address, journal, random.random()))?;
         std::thread::sleep(Duration::from_millis(random.random_range(50..400)));
+        journal.kill();
         server.kill()?;
         runtime.block_on(workload.stop());
         // What was accepted after a kill, and read, is there after a cut, too.
@@ -214,6 +216,10 @@ fn comes(mut is_so: impl FnMut() -> bool) -> bool {
 
 fn compare(runtime: &Runtime, server: &Server, journal: &Journal) -> Result<(Vec<String>, u64), Failure> {
     let log = runtime.block_on(Log::read(&server.address))?;
-    let wrong = log.check(&mut journal.kept());
-    Ok((wrong, log.len() as u64))
+    let events = log.len() as u64;
+    let mut wrong = log.check(&mut journal.kept());
+    if wrong.is_empty() {
+        wrong.extend(runtime.block_on(take_rest(&server.address, journal, events))?);
+    }
+    Ok((wrong, events))
 }

@@ -9,6 +9,10 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// An acknowledgement is durable so long after its answer, at the latest.
+const LASTS_AFTER: Duration = Duration::from_secs(2);
 
 /// A moment: of two, the one that came first is smaller.
 pub(crate) type Moment = u64;
@@ -51,6 +55,12 @@ pub(crate) struct Kept {
     pub(crate) seen: HashMap<u64, Uuid>,
     /// Heads of streams that were told.
     pub(crate) heads: Vec<(String, u64, u64)>,
+    /// Events that members of the subscription were handed, by position; and when their acknowledgement was answered.
+    taken: HashMap<u64, Option<Instant>>,
+    /// No position before this one was not taken.
+    taken_until: u64,
+    /// When the server was killed last.
+    killed: Option<Instant>,
     /// What is wrong, as far as that was noticed at once.
     pub(crate) wrong: Vec<String>,
     moment: Moment,
@@ -81,6 +91,9 @@ impl Journal {
             asked: Vec::new(),
             seen: HashMap::new(),
             heads: Vec::new(),
+            taken: HashMap::new(),
+            taken_until: 0,
+            killed: None,
             wrong: Vec::new(),
             moment: 0,
             file: BufWriter::new(File::create(path)?),
@@ -131,6 +144,41 @@ impl Journal {
         self.kept().see(record.position().get(), record.id());
     }
 
+    /// The server is killed now.
+    pub(crate) fn kill(&self) {
+        self.kept().killed = Some(now());
+    }
+
+    /// An event that a member was handed: not one whose acknowledgement is old enough to last.
+    pub(crate) fn take(&self, record: &Record) {
+        self.see(record);
+        let mut kept = self.kept();
+        let (position, killed) = (record.position().get(), kept.killed);
+        let acknowledged = *kept.taken.entry(position).or_default();
+        if let (Some(acknowledged), Some(killed)) = (acknowledged, killed)
+            && acknowledged + LASTS_AFTER < killed
+        {
+            kept.wrong.push(format!("position {position} was acknowledged long ago, and handed out again"));
+        }
+    }
+
+    /// Events whose acknowledgement was answered.
+    pub(crate) fn acknowledge(&self, positions: impl Iterator<Item = u64>) {
+        let (mut kept, now) = (self.kept(), now());
+        for position in positions {
+            kept.taken.entry(position).or_default().get_or_insert(now);
+        }
+    }
+
+    /// The first position before `end` that no member was ever handed.
+    pub(crate) fn not_taken(&self, end: u64) -> Option<u64> {
+        let mut kept = self.kept();
+        while kept.taken.contains_key(&kept.taken_until) {
+            kept.taken_until += 1;
+        }
+        Some(kept.taken_until).filter(|first| *first < end)
+    }
+
     /// A head that somebody was told.
     pub(crate) fn see_head(&self, stream: &str, head: Head) {
         let mut kept = self.kept();
@@ -138,4 +186,10 @@ impl Journal {
             kept.heads.push((stream.to_owned(), head.version.get(), head.position.get()));
         }
     }
+}
+
+/// A time to measure from.
+#[expect(clippy::disallowed_methods, reason = "what is measured is how long something took")]
+fn now() -> Instant {
+    Instant::now()
 }

@@ -2,6 +2,7 @@
 //! asked and answered. It knows the server by its protocol alone.
 
 mod apart;
+mod beside;
 mod check;
 mod cycle;
 mod drivers;

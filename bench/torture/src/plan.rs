@@ -1,11 +1,13 @@
 //! What is appended: batches that can be made again from a number, so that what is left of them can be compared byte for byte.
 
-use annals_types::{Append, ExpectedVersion, NewEvent, Position, QueryItem, Uuid, Version};
+use annals_types::{Append, ExpectedVersion, NewEvent, NewSnapshot, Position, QueryItem, Uuid, Version};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt as _, SeedableRng as _};
 
 /// Tags that conditions on queries are about.
 pub(crate) const TAGS: u32 = 6;
+/// Length of a stream's state: bytes of its last event's id.
+pub(crate) const STATE_BYTES: usize = 200;
 /// The type of all events.
 const EVENT_TYPE: &str = "Torture";
 
@@ -35,6 +37,8 @@ pub(crate) enum Terms {
 pub(crate) struct Batch {
     pub(crate) events: Vec<Planned>,
     pub(crate) terms: Terms,
+    /// A stream of these events, and the state that they lead to, where that is written with them.
+    pub(crate) state: Option<(String, Vec<u8>)>,
 }
 
 /// The bytes of an event.
@@ -62,9 +66,20 @@ impl Planned {
 }
 
 impl Batch {
+    /// The same, with the state of its first event's stream.
+    pub(crate) fn with_state(mut self) -> Self {
+        let stream = self.events[0].stream.clone();
+        let last = self.events.iter().rfind(|event| event.stream == stream);
+        self.state = last.map(|last| (stream, data(last.id, STATE_BYTES)));
+        self
+    }
+
     /// As it is sent.
-    pub(crate) fn append(&self) -> Append<'static> {
+    pub(crate) fn append(&self) -> Append<'_> {
         let mut append = Append::new();
+        if let Some((stream, state)) = &self.state {
+            append = append.snapshot(NewSnapshot::new(stream.as_str(), 1, state));
+        }
         for planned in &self.events {
             let event = NewEvent::new(planned.stream.clone(), EVENT_TYPE).id(planned.id);
             let event = event.binary(data(planned.id, planned.bytes));

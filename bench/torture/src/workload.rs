@@ -1,5 +1,6 @@
-//! Writers, readers and followers of a server, until it is cut off.
+//! Writers, readers, followers and members of a subscription of a server, until it is cut off.
 
+use crate::beside;
 use crate::journal::{Journal, Outcome};
 use crate::plan::{Batch, Planned, TAGS, Terms, tag_name};
 use annals_client::{Client, ClientError, Failure, Options};
@@ -15,6 +16,8 @@ use tokio::task::JoinSet;
 const WRITERS: u64 = 8;
 const OWN_STREAMS: u32 = 6;
 const SHARED_STREAMS: u32 = 3;
+/// Members of the subscription.
+const MEMBERS: usize = 2;
 /// How long an answer may take: longer than any that is not lost.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -39,6 +42,10 @@ impl Workload {
         }
         let client = Client::connect(options.clone()).await?;
         tasks.spawn(follow(client, Arc::clone(journal)));
+        for _ in 0..MEMBERS {
+            let deliveries = beside::join(&Client::connect(options.clone()).await?).await?;
+            tasks.spawn(beside::take(deliveries, Arc::clone(journal)));
+        }
         let client = Client::connect(options).await?;
         tasks.spawn(read(client, Arc::clone(journal), SmallRng::seed_from_u64(seed)));
         Ok(Self { tasks })
@@ -196,7 +203,8 @@ impl Writer {
             let stream = self.any_stream();
             events.push(Planned::draw(&mut self.random, stream, false));
         }
-        Batch { events, terms }
+        let batch = Batch { events, terms, state: None };
+        if self.random.random_range(0..12) == 0 { batch.with_state() } else { batch }
     }
 }
 
