@@ -28,10 +28,13 @@ mod disk;
 mod format;
 mod index;
 mod log;
+#[cfg(all(test, annals_loom))]
+mod models;
 mod prefetch;
 mod store;
 mod striped;
 mod subscription;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod threads;

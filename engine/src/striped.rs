@@ -3,25 +3,35 @@
 //! Changing a word that another core changed last takes as long as a hundred instructions. A reference counted for each
 //! append, over and over on every core, costs more than what it is counted for.
 
+use crate::sync::many;
+#[cfg(not(annals_loom))]
 use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::Arc;
+#[cfg(not(annals_loom))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Places to count in. Threads beyond that share some.
-pub(crate) const STRIPES: usize = 8;
+pub(crate) const STRIPES: usize = many(8);
 
+#[cfg(not(annals_loom))]
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
+#[cfg(not(annals_loom))]
 thread_local! {
     static OWN: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
 }
 
 /// Where this thread counts: below [`STRIPES`].
+#[cfg(not(annals_loom))]
 pub(crate) fn stripe() -> usize {
     // A thread that is ending may count anywhere.
     OWN.try_with(Cell::get).unwrap_or(0)
 }
+
+/// The same, of a thread of the model.
+#[cfg(annals_loom)]
+pub(crate) use crate::sync::stripe;
 
 /// A value whose references are counted in several places.
 #[derive(Debug)]

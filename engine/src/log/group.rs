@@ -2,14 +2,13 @@
 
 use super::unsealed::Unsealed;
 use crate::striped::{STRIPES, stripe};
-use rustix::thread::futex;
+use crate::sync::{AtomicBool, AtomicU32, Ordering, Word, many, spins};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Groups that can be filled at once: the open one and those closed that the writer has not taken, four with rolls.
-const COUNTERS: usize = 8;
+const COUNTERS: usize = many(8);
 /// Looks at a count before sleeping: a copy of a small frame takes less than a microsecond.
-const SPINS: usize = 200;
+const SPINS: usize = spins(200);
 
 /// Frames that go to the device together.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ struct Filled(AtomicU32);
 struct Waiting {
     /// Whether the writer sleeps until `changes` does.
     awaited: AtomicBool,
-    changes: AtomicU32,
+    changes: Word,
 }
 
 impl Counter {
@@ -70,8 +69,7 @@ impl Fills {
         filled[stripe()].0.fetch_add(places, Ordering::SeqCst);
         if waiting.awaited.load(Ordering::SeqCst) {
             waiting.changes.fetch_add(1, Ordering::SeqCst);
-            // Waking cannot fail in a way that matters: the sleeper looks at the counts.
-            let _ = futex::wake(&waiting.changes, futex::Flags::PRIVATE, 1);
+            waiting.changes.wake_one();
         }
     }
 
@@ -89,7 +87,7 @@ impl Fills {
                     break;
                 }
                 // Interrupted, or changed meanwhile: look again.
-                let _ = futex::wait(changes, futex::Flags::PRIVATE, seen, None);
+                changes.sleep(seen, None);
             }
             awaited.store(false, Ordering::SeqCst);
         }

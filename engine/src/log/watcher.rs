@@ -1,8 +1,7 @@
 //! Who is woken without a thread of its own: a place for one waker, registered where it waits.
 
-use parking_lot::Mutex;
+use crate::sync::{AtomicBool, Mutex, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 /// Wakes somebody. A waker that panics is its owner's affair: the thread that woke it has others to serve.

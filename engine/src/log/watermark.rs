@@ -6,24 +6,22 @@
 use super::crowd::Crowd;
 use super::tally::Tally;
 use super::watcher::{self, Watcher};
-use parking_lot::Mutex;
-use rustix::thread::futex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, Word, many};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 /// Groups whose waiters have a word of their own at a time.
-const WORDS: usize = 64;
+const WORDS: usize = many(64);
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Watermark {
     reached: Reached,
-    words: [AtomicU32; WORDS],
+    words: [Word; WORDS],
     wakers: Mutex<Vec<(u64, Waker)>>,
     /// Changed with each advance, as long as there are sleepers: one system call wakes all of them.
-    advanced: AtomicU32,
+    advanced: Word,
     sleepers: AtomicUsize,
     /// Who is to be woken by the next advance.
     watchers: Mutex<Vec<Arc<Watcher>>>,
@@ -49,9 +47,9 @@ impl Watermark {
     pub(crate) fn new(batch: u64, position: u64) -> Self {
         Self {
             reached: Reached { batch: AtomicU64::new(batch), position: AtomicU64::new(position) },
-            words: [const { AtomicU32::new(0) }; WORDS],
+            words: std::array::from_fn(|_| Word::default()),
             wakers: Mutex::default(),
-            advanced: AtomicU32::new(0),
+            advanced: Word::default(),
             sleepers: AtomicUsize::new(0),
             watchers: Mutex::default(),
             crowd: Arc::default(),
@@ -116,11 +114,10 @@ impl Watermark {
     fn wake_word(&self, group: u64) {
         let word = self.word(group);
         word.fetch_add(1, Ordering::Release);
-        // Waking cannot fail in a way that matters: waiters check what they wait for.
-        let _ = futex::wake(word, futex::Flags::PRIVATE, i32::MAX.cast_unsigned());
+        word.wake_all();
     }
 
-    fn word(&self, group: u64) -> &AtomicU32 {
+    fn word(&self, group: u64) -> &Word {
         &self.words[crate::format::to_usize(group % WORDS as u64)]
     }
 
@@ -136,8 +133,7 @@ impl Watermark {
         ready.into_iter().for_each(watcher::wake);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             self.advanced.fetch_add(1, Ordering::SeqCst);
-            // As for a word: waiters look.
-            let _ = futex::wake(&self.advanced, futex::Flags::PRIVATE, i32::MAX.cast_unsigned());
+            self.advanced.wake_all();
         }
         self.wake_watchers();
     }
@@ -168,7 +164,7 @@ impl Watermark {
                 return;
             }
             // Interrupted, or changed meanwhile: look again.
-            let _ = futex::wait(word, futex::Flags::PRIVATE, seen, None);
+            word.sleep(seen, None);
         }
     }
 
@@ -201,8 +197,7 @@ impl Watermark {
         let seen = self.advanced.load(Ordering::SeqCst);
         if self.position() <= position && !self.is_over() {
             // Interrupted, over time, or changed meanwhile: callers look.
-            let timeout = futex::Timespec::try_from(timeout).ok();
-            let _ = futex::wait(&self.advanced, futex::Flags::PRIVATE, seen, timeout.as_ref());
+            self.advanced.sleep(seen, Some(timeout));
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         self.position() > position

@@ -6,11 +6,10 @@ use super::unsealed::Unsealed;
 use super::watermark::Watermark;
 use crate::disk::{Piece, Pipelining, Submitter, Write};
 use crate::format::{BLOCK_BYTES, align_down};
-use rustix::thread::futex;
+use crate::sync::{Ordering, Word};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -21,22 +20,21 @@ const CROWD_FRAMES_MIN: u32 = 256;
 /// Wakes the writer thread: from its sleep, or from waiting for writes in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
-    rung: AtomicU32,
+    rung: Word,
     pub(crate) in_flight: Arc<Notify>,
 }
 
 impl Alarm {
     pub(crate) fn ring(&self) {
         self.rung.store(1, Ordering::Release);
-        // Waking cannot fail in a way that matters: the sleeper looks at the word.
-        let _ = futex::wake(&self.rung, futex::Flags::PRIVATE, 1);
+        self.rung.wake_one();
         self.in_flight.notify_one();
     }
 
-    fn sleep(&self) {
+    pub(crate) fn sleep(&self) {
         while self.rung.swap(0, Ordering::Acquire) == 0 {
             // Interrupted, or rung meanwhile: look again.
-            let _ = futex::wait(&self.rung, futex::Flags::PRIVATE, 0, None);
+            self.rung.sleep(0, None);
         }
     }
 }

@@ -6,16 +6,15 @@
 //! which then had better owe nobody anything.
 #![allow(unsafe_code)]
 
-use rustix::thread::futex;
+use crate::sync::{Ordering, Word, spins};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Looks at a held lock before sleeping: it is held for less than a microsecond, unless its holder lost its core.
-const SPINS: usize = 100;
+const SPINS: usize = spins(100);
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
@@ -24,21 +23,21 @@ const AWAITED: u32 = 2;
 
 /// A mutex. A panic under it poisons the store by other means; the lock itself goes on.
 pub(crate) struct Gate<T> {
-    word: Word,
+    word: Apart,
     value: UnsafeCell<T>,
 }
 
 /// In a cache line of its own: who looks at it does not take the value from its holder.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Word(AtomicU32);
+struct Apart(Word);
 
 // SAFETY: the value is reached through a guard alone, and there is one guard at a time.
 unsafe impl<T: Send> Sync for Gate<T> {}
 
 impl<T> Gate<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { word: Word(AtomicU32::new(FREE)), value: UnsafeCell::new(value) }
+        Self { word: Apart(Word::new(FREE)), value: UnsafeCell::new(value) }
     }
 
     pub(crate) fn lock(&self) -> GateGuard<'_, T> {
@@ -67,7 +66,7 @@ impl<T> Gate<T> {
         }
         while self.word.0.swap(AWAITED, Ordering::Acquire) != FREE {
             // Interrupted, or changed meanwhile: look again.
-            let _ = futex::wait(&self.word.0, futex::Flags::PRIVATE, AWAITED, None);
+            self.word.0.sleep(AWAITED, None);
         }
     }
 
@@ -94,13 +93,12 @@ pub(crate) struct GateGuard<'a, T> {
 /// Wakes a thread that sleeps until the lock is free, if there is one, when it is dropped.
 #[must_use = "the lock's next holder may sleep until this is dropped"]
 #[derive(Debug)]
-pub(crate) struct Wake<'a>(Option<&'a AtomicU32>);
+pub(crate) struct Wake<'a>(Option<&'a Word>);
 
 impl Drop for Wake<'_> {
     fn drop(&mut self) {
         if let Some(word) = self.0 {
-            // Waking cannot fail in a way that matters: the sleeper looks at the word.
-            let _ = futex::wake(word, futex::Flags::PRIVATE, 1);
+            word.wake_one();
         }
     }
 }
@@ -140,7 +138,7 @@ impl<T> DerefMut for GateGuard<'_, T> {
 /// Something that is waited for under a [`Gate`].
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    rung: AtomicU32,
+    rung: Word,
 }
 
 impl Bell {
@@ -151,24 +149,23 @@ impl Bell {
 
     /// The same, for this long at the most.
     pub(crate) fn wait_for<'a, T>(&self, guard: GateGuard<'a, T>, time: Duration) -> GateGuard<'a, T> {
-        self.sleep(guard, futex::Timespec::try_from(time).ok())
+        self.sleep(guard, Some(time))
     }
 
-    fn sleep<'a, T>(&self, guard: GateGuard<'a, T>, time: Option<futex::Timespec>) -> GateGuard<'a, T> {
+    fn sleep<'a, T>(&self, guard: GateGuard<'a, T>, time: Option<Duration>) -> GateGuard<'a, T> {
         let gate = guard.gate;
         // Read under the lock: a ring after it changes the word, and then nobody sleeps.
         let seen = self.rung.load(Ordering::Relaxed);
         drop(guard);
         // Interrupted, over time, or rung meanwhile: callers look at what they wait for.
-        let _ = futex::wait(&self.rung, futex::Flags::PRIVATE, seen, time.as_ref());
+        self.rung.sleep(seen, time);
         gate.lock()
     }
 
     /// Wakes all who wait. Under the lock, or they may have looked just before what the ring is about.
     pub(crate) fn ring(&self) {
         self.rung.fetch_add(1, Ordering::Release);
-        // As above.
-        let _ = futex::wake(&self.rung, futex::Flags::PRIVATE, i32::MAX.cast_unsigned());
+        self.rung.wake_all();
     }
 }
 

@@ -5,18 +5,20 @@ use std::path::{Path, PathBuf};
 
 /// The rooms from the lowest floor up, and the rooms that each may use besides itself and the words, which are a
 /// crate of their own.
-const FLOORS: [(&str, &[&str]); 11] = [
+const FLOORS: [(&str, &[&str]); 13] = [
     ("clock", &[]),
-    ("striped", &[]),
+    ("sync", &[]),
+    ("striped", &["sync"]),
     ("prefetch", &[]),
     ("threads", &[]),
     ("format", &[]),
     ("disk", &["prefetch"]),
-    ("log", &["striped", "threads", "format", "disk"]),
+    ("log", &["sync", "striped", "threads", "format", "disk"]),
     ("index", &["prefetch", "format", "disk"]),
     ("subscription", &["format"]),
-    ("store", &["clock", "striped", "threads", "format", "disk", "log", "index", "subscription"]),
-    ("testing", &["clock", "format", "disk", "log", "index", "store"]),
+    ("store", &["clock", "sync", "striped", "threads", "format", "disk", "log", "index", "subscription"]),
+    ("models", &["sync", "log", "store"]),
+    ("testing", &["clock", "threads", "format", "disk", "log", "index", "store"]),
 ];
 
 /// Files that may hold `unsafe`: they map, align or ring, or fill and lend memory that is shared with what does; lock; or
