@@ -20,7 +20,7 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 const SOON: u64 = 30_000;
 const LOOK_MILLIS: u64 = 20;
 /// Cycles that a store lives through, before there is a new one.
-const CYCLES_OF_A_STORE: u64 = 10;
+pub(crate) const CYCLES_OF_A_STORE: u64 = 10;
 
 /// The machine under a store could not be stopped or started: that says nothing of the store.
 #[derive(Debug)]

@@ -1,20 +1,24 @@
 //! Cuts the power, kills and fills up a server of Annals while it works, and checks what is left against a journal of all that was
-//! asked and answered. It knows the server by its protocol alone.
+//! asked and answered. It knows the server by its protocol alone. The same cuts on other stores: `rivals`.
 
+mod adapter;
 mod apart;
 mod beside;
 mod check;
 mod cycle;
 mod drivers;
+mod history;
 mod journal;
 mod place;
 mod plan;
 mod planted;
+mod rivals;
 mod scorecard;
 mod server;
 mod workload;
 
 use cycle::Failure;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// See `--help`.
@@ -23,14 +27,36 @@ use std::process::ExitCode;
 enum Command {
     /// Runs all that can be run here, and prints what was survived of what was tried
     Scorecard(scorecard::Arguments),
+    /// Cuts off any store that has an adapter, and prints what it has acknowledged and lost
+    Rivals(rivals::Arguments),
+}
+
+impl Command {
+    /// Starts the second process, where this can be run at all.
+    fn start(&self) -> Result<ExitCode, Failure> {
+        let below = match self {
+            Self::Scorecard(arguments) => scorecard::check(arguments).map(|_| &arguments.dir),
+            Self::Rivals(arguments) => rivals::check(arguments).map(|()| &arguments.dir),
+        };
+        apart::start(below?)
+    }
+
+    /// Whether nothing was wrong.
+    fn run(&self, below: &Path) -> Result<bool, Failure> {
+        match self {
+            Self::Scorecard(arguments) => scorecard::run(arguments, below),
+            Self::Rivals(arguments) => rivals::run(arguments, below),
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let Command::Scorecard(arguments) = clap::Parser::parse();
-    let done: Result<ExitCode, Failure> = match apart::place() {
-        None => scorecard::check(&arguments).and_then(|_| apart::start(&arguments.dir)),
-        Some(place) => scorecard::run(&arguments, &place)
-            .map(|is_well| if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+    let command: Command = clap::Parser::parse();
+    let done = match apart::place() {
+        None => command.start(),
+        Some(place) => {
+            command.run(&place).map(|is_well| if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     };
     match done {
         Ok(code) => code,
