@@ -44,6 +44,18 @@ pub(crate) struct IndexOf {
     pub(crate) last_crc: u32,
 }
 
+impl IndexOf {
+    /// As the header of an index says.
+    fn stated(header: &[u8]) -> Self {
+        Self {
+            ordinal: le::u64_at(header, 64),
+            salt: le::u64_at(header, 72),
+            first_position: le::u64_at(header, 80),
+            last_crc: le::u32_at(header, 88),
+        }
+    }
+}
+
 /// What an id is looked up by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IdKey {
@@ -165,13 +177,7 @@ impl Layout {
         if header.len() < TABLES_AT || bytes.len() < BLOCK_BYTES {
             return Err(malformed);
         }
-        let found = IndexOf {
-            ordinal: le::u64_at(header, 64),
-            salt: le::u64_at(header, 72),
-            first_position: le::u64_at(header, 80),
-            last_crc: le::u32_at(header, 88),
-        };
-        if found != of {
+        if IndexOf::stated(header) != of {
             return Err(Refusal::Damaged(DamageKind::Misplaced));
         }
         let mut layout = Self {
@@ -384,9 +390,20 @@ impl Layout {
             if entry.hash != hash {
                 break;
             }
+            if !self.is_possible(&entry) {
+                return Err(BadBlock { offset: 0, kind: DamageKind::Malformed });
+            }
             found.push(entry);
         }
         Ok(found)
+    }
+
+    /// Whether a stream can have this part of a segment: an event at least, and versions that go on.
+    fn is_possible(&self, entry: &StreamEntry) -> bool {
+        let PostingRange { first, count } = entry.postings;
+        count > 0
+            && first as usize + count as usize <= self.postings.records
+            && entry.first_version.checked_add(u64::from(count)).is_some()
     }
 
     /// The relative positions of events that may have one of these ids, in the order of the ids.
@@ -466,5 +483,27 @@ impl Layout {
         let at = (low < postings.count).then(|| verified(low)).transpose()?;
         let encloses = below.is_none_or(|below| below < position) && at.is_none_or(|at| at >= position);
         if encloses { Ok((below, at)) } else { Err(malformed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_without_events_with_too_many_or_with_versions_that_do_not_go_on_is_damage() {
+        let (store, of) =
+            (Uuid::from_u128(7), IndexOf { ordinal: 1, salt: 2, first_position: 3, last_crc: 4 });
+        let streams_of = |first_version, count| {
+            let entry = StreamEntry { hash: 9, postings: PostingRange { first: 0, count }, first_version };
+            let bytes = encode(store, of, &[], &[entry], &[], &[], &[5, 6]);
+            let layout = Layout::decode(&bytes, store, of).expect("it was just made");
+            layout.streams_of(&bytes, 9).map(|found| found.len())
+        };
+        assert_eq!(streams_of(8, 2), Ok(1));
+        let malformed = Err(BadBlock { offset: 0, kind: DamageKind::Malformed });
+        assert_eq!(streams_of(8, 0), malformed);
+        assert_eq!(streams_of(8, 3), malformed);
+        assert_eq!(streams_of(u64::MAX - 1, 2), malformed);
     }
 }
