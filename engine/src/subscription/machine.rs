@@ -388,7 +388,7 @@ impl Machine {
     pub(crate) fn is_dirty(&self) -> bool {
         self.is_dirty
             || self.has_notes()
-            || self.outline.next >= self.noted_next.saturating_add(LOOKED_AT_MAX)
+            || self.outline.next.saturating_sub(self.noted_next) >= LOOKED_AT_MAX
     }
 
     /// Whether anything is not noted.
