@@ -107,6 +107,54 @@ pub(crate) fn encode(
     bytes
 }
 
+/// Makes all checksums of an index right, as far as its header leads to what has any.
+#[cfg(feature = "testing")]
+pub(crate) fn reseal(bytes: &mut [u8]) {
+    let Some(of) = stated_of(bytes) else { return };
+    let seed = block_seed(of.salt);
+    for (number, block) in bytes.chunks_exact_mut(BLOCK_BYTES).enumerate().skip(1) {
+        let own = crc(seed.wrapping_add(len_u32(number)), &block[..BLOCK_CRC_AT]);
+        le::put_u32(block, BLOCK_CRC_AT, own);
+    }
+    let header = bytes[..bytes.len().min(BLOCK_BYTES)].to_vec();
+    for table in header[TABLES_AT..].chunks_exact(TABLE_BYTES).take(le::u32_at(&header, 92) as usize) {
+        let start = to_usize(le::u64_at(table, 8)).checked_mul(BLOCK_BYTES);
+        let length = to_usize(le::u64_at(table, 16)).checked_mul(FILTER_BLOCK_BYTES);
+        let end = start.zip(length).and_then(|(start, length)| start.checked_add(length));
+        if le::u32_at(table, 0) == KIND_FILTER
+            && let Some(filter) = start.zip(end).and_then(|(start, end)| bytes.get_mut(start..end))
+        {
+            filter::seal(filter, seed);
+        }
+    }
+    super::prelude::reseal(bytes);
+}
+
+/// Which segment an index says that it is of.
+#[cfg(feature = "testing")]
+pub(crate) fn stated_of(bytes: &[u8]) -> Option<IndexOf> {
+    (bytes.len() >= TABLES_AT).then(|| IndexOf::stated(bytes))
+}
+
+/// All records of an index.
+#[cfg(feature = "testing")]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Tables {
+    pub(crate) frames: Vec<FrameEntry>,
+    pub(crate) streams: Vec<StreamEntry>,
+    pub(crate) keys: Vec<KeyEntry>,
+    pub(crate) ids: Vec<IdEntry>,
+    pub(crate) postings: Vec<u32>,
+}
+
+#[cfg(feature = "testing")]
+impl Tables {
+    /// The index that has these records.
+    pub(crate) fn encode(&self, store: Uuid, of: IndexOf) -> Vec<u8> {
+        encode(store, of, &self.frames, &self.streams, &self.keys, &self.ids, &self.postings)
+    }
+}
+
 fn block_seed(salt: u64) -> u32 {
     crc(0, &salt.to_le_bytes())
 }
@@ -310,6 +358,18 @@ impl Layout {
             self.block(bytes, table.first_block)?;
         }
         Ok(())
+    }
+
+    /// All its records.
+    #[cfg(feature = "testing")]
+    pub(crate) fn tables(&self, bytes: &[u8]) -> Result<Tables, BadBlock> {
+        Ok(Tables {
+            frames: self.records(bytes, self.frames, 0..self.frames.records)?,
+            streams: self.records(bytes, self.streams, 0..self.streams.records)?,
+            keys: self.records(bytes, self.keys, 0..self.keys.records)?,
+            ids: self.records(bytes, self.ids, 0..self.ids.records)?,
+            postings: self.records(bytes, self.postings, 0..self.postings.records)?,
+        })
     }
 
     /// Number of frames.

@@ -109,6 +109,12 @@ impl SegmentHeader {
     }
 }
 
+/// Which segment a header says that it is of.
+#[cfg(feature = "testing")]
+pub(crate) fn stated_ordinal(bytes: &[u8]) -> u64 {
+    bytes.get(PRELUDE_BYTES..PRELUDE_BYTES + 8).map_or(0, |ordinal| le::u64_at(ordinal, 0))
+}
+
 /// What is known of a sealed segment; also its entry in the manifest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Seal {

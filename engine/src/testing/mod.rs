@@ -1,7 +1,7 @@
 //! For tests, fuzzing and benchmarks: the simulated disk and opening on it, a real directory with a clock set by
-//! hand, the model, the operations that both are compared by, and the driver that does it.
+//! hand, the model, the operations that both are compared by and the driver that does it, and the bodies of fuzz targets.
 
-mod bodies;
+pub mod bodies;
 mod driver;
 mod model;
 mod operations;

@@ -16,7 +16,7 @@ const FLOORS: [(&str, &[&str]); 11] = [
     ("index", &["prefetch", "format", "disk"]),
     ("subscription", &["format"]),
     ("store", &["clock", "striped", "threads", "format", "disk", "log", "index", "subscription"]),
-    ("testing", &["clock", "format", "disk", "log", "index", "store"]),
+    ("testing", &["clock", "format", "disk", "log", "index", "subscription", "store"]),
 ];
 
 /// Files that may hold `unsafe`: they map, align or ring, or fill and lend memory that is shared with what does; lock; or
