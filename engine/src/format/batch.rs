@@ -215,6 +215,50 @@ fn header_crc(batch: &[u8]) -> u32 {
     crc(crc(0, &batch[..AT_CRC]), &batch[BATCH_FIXED_BYTES..header_bytes(batch)])
 }
 
+/// Makes the checksums of the events in `body` right, as far as the batch's header, `header`, leads to any.
+#[cfg(feature = "testing")]
+pub(crate) fn reseal_events(header: &[u8], body: &mut [u8]) {
+    let seed = SaltSeed::new(&le::array_at(header, AT_SALT));
+    let events_start = le::u32_at(header, AT_DIRECTORY_LENGTH) as usize;
+    let mut start = events_start;
+    for ordinal in 0..le::u32_at(header, AT_EVENTS) {
+        let Some(end) = body.get(4 * ordinal as usize..).and_then(<[u8]>::first_chunk) else { return };
+        let end = events_start + u32::from_le_bytes(*end) as usize;
+        if let Some(event) = body.get_mut(start..end) {
+            event::reseal(event, seed, ordinal);
+        }
+        start = end;
+    }
+}
+
+/// Makes the checksums in the header of a batch whose body is `body` right, and returns its own. `None`: it is not all
+/// there.
+#[cfg(feature = "testing")]
+pub(crate) fn reseal_header(header: &mut [u8], body: &[u8]) -> Option<u32> {
+    if header.len() < BATCH_FIXED_BYTES || header.len() < header_bytes(header) {
+        return None;
+    }
+    le::put_u32(header, AT_BODY_CRC, crc(0, body));
+    if let Some(directory) = body.get(..le::u32_at(header, AT_DIRECTORY_LENGTH) as usize) {
+        le::put_u32(header, AT_DIRECTORY_CRC, crc(0, directory));
+    }
+    let own = header_crc(header);
+    le::put_u32(header, AT_CRC, own);
+    Some(own)
+}
+
+/// Says in a batch's header, of which the fixed part is there, how long its body is.
+#[cfg(feature = "testing")]
+pub(crate) fn state_body_bytes(header: &mut [u8], bytes: u32) {
+    le::put_u32(header, AT_BODY_LENGTH, bytes);
+}
+
+/// The length that a batch's header, of which the fixed part is there, says its body has.
+#[cfg(feature = "testing")]
+pub(crate) fn stated_body_bytes(header: &[u8]) -> usize {
+    le::u32_at(header, AT_BODY_LENGTH) as usize
+}
+
 /// A batch header whose checksum was verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
@@ -251,7 +295,8 @@ impl Header {
             && usize::from(header.cursors) <= limits::ADVANCES_MAX
             && header.body_length as usize <= limits::BATCH_BYTES_MAX
             && header.first_position.checked_add(u64::from(header.events)).is_some()
-            && header.number < u64::MAX;
+            && header.number < u64::MAX
+            && are_possible_versions(bytes, &header);
         if known { Ok(header) } else { Err(DamageKind::Malformed) }
     }
 
@@ -285,6 +330,12 @@ impl Header {
     pub(crate) fn header_bytes(&self) -> usize {
         BATCH_FIXED_BYTES + 8 * (usize::from(self.streams) + usize::from(self.cursors))
     }
+}
+
+/// Whether no stream has a version here that it cannot have: each event of it before has a position of its own.
+fn are_possible_versions(bytes: &[u8], header: &Header) -> bool {
+    let versions = bytes[BATCH_FIXED_BYTES..].chunks_exact(8).take(header.streams.into());
+    versions.map(|version| le::u64_at(version, 0)).all(|version| version <= header.first_position)
 }
 
 /// Length of a batch with these parts, before it is encoded; what limits are checked against.
@@ -376,6 +427,15 @@ mod tests {
                 least = event.time.map_or(least, Timestamp::get).max(least);
                 prop_assert_eq!(view.time(ordinal), least);
             }
+        }
+
+        #[test]
+        fn a_version_that_no_event_can_have_is_refused(events in events(), version in 5..=u64::MAX) {
+            let append: Append<'_> = events.into_iter().collect();
+            let mut bytes = encoded(&append);
+            put_first_version(&mut bytes, 0, version);
+            decide(&mut bytes, Decided { epoch: 2, number: 3, first_position: 4, time: 5 });
+            prop_assert_eq!(Header::decode(&bytes), Err(DamageKind::Malformed));
         }
 
         #[test]

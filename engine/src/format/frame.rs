@@ -116,6 +116,54 @@ pub(crate) fn place(frame: &mut [u8], place: Place, batch_crc: u32) -> u32 {
     own
 }
 
+/// Makes all checksums of the frame at the start of `bytes` right, and ties it to its place, whatever else it says. Returns
+/// its checksum, and how long it says it is. `None`: it is too short for a frame.
+#[cfg(feature = "testing")]
+pub(crate) fn reseal(bytes: &mut [u8], offset: u64, previous: u32, seed: FrameSeed) -> Option<(u32, u64)> {
+    if bytes.len() < FRAME_BYTES_MIN {
+        return None;
+    }
+    let (fixed, rest) = bytes.split_at_mut(FRAME_FIXED_BYTES);
+    let header_length = le::u32_at(fixed, AT_HEADER_LENGTH) as usize;
+    let stored_length = le::u32_at(fixed, AT_STORED_LENGTH) as usize;
+    if let Some((header, stored)) = rest.split_at_mut_checked(header_length)
+        && let Some(stored) = stored.get_mut(..stored_length)
+        && header.len() >= batch::BATCH_FIXED_BYTES
+    {
+        let batch_crc = if fixed[AT_CODEC] == CODEC_ZSTD {
+            le::put_u32(fixed, AT_STORED_CRC, crc(0, stored));
+            let bytes_max = batch::stated_body_bytes(header).min(limits::BATCH_BYTES_MAX);
+            let body = zstd::bulk::decompress(stored, bytes_max).unwrap_or_default();
+            batch::reseal_header(header, &body)
+        } else {
+            batch::reseal_events(header, stored);
+            batch::reseal_header(header, stored)
+        };
+        le::put_u32(fixed, AT_BATCH_CRC, batch_crc.unwrap_or_default());
+    }
+    le::put_u64(fixed, AT_OFFSET, offset);
+    le::put_u32(fixed, AT_PREVIOUS, previous);
+    let own = crc(seed.0, &fixed[AT_OFFSET..]);
+    le::put_u32(fixed, AT_CRC, own);
+    let length = (FRAME_FIXED_BYTES + header_length + stored_length) as u64;
+    Some((own, align_up(length, FRAME_ALIGNMENT)))
+}
+
+/// The frame of a batch, whose header is `header`, which holds `stored` as its compressed body, tied to offset 0.
+#[cfg(feature = "testing")]
+pub(crate) fn compressed(header: &[u8], stored: &[u8], seed: FrameSeed) -> Vec<u8> {
+    let mut bytes = vec![0; FRAME_FIXED_BYTES];
+    le::put(&mut bytes, AT_MAGIC, FRAME_MAGIC);
+    le::put_u32(&mut bytes, AT_STORED_LENGTH, len_u32(stored.len()));
+    le::put_u32(&mut bytes, AT_HEADER_LENGTH, len_u32(header.len()));
+    bytes[AT_CODEC] = CODEC_ZSTD;
+    bytes.extend_from_slice(header);
+    bytes.extend_from_slice(stored);
+    bytes.resize(bytes.len().next_multiple_of(FRAME_ALIGNMENT), 0);
+    let _ = reseal(&mut bytes, 0, 0, seed);
+    bytes
+}
+
 /// A frame's own header, verified. Says nothing of the batch in it yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Envelope {

@@ -44,6 +44,18 @@ pub(crate) struct IndexOf {
     pub(crate) last_crc: u32,
 }
 
+impl IndexOf {
+    /// As the header of an index says.
+    fn stated(header: &[u8]) -> Self {
+        Self {
+            ordinal: le::u64_at(header, 64),
+            salt: le::u64_at(header, 72),
+            first_position: le::u64_at(header, 80),
+            last_crc: le::u32_at(header, 88),
+        }
+    }
+}
+
 /// What an id is looked up by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IdKey {
@@ -93,6 +105,54 @@ pub(crate) fn encode(
     }
     seal_header(header, Kind::Index, store);
     bytes
+}
+
+/// Makes all checksums of an index right, as far as its header leads to what has any.
+#[cfg(feature = "testing")]
+pub(crate) fn reseal(bytes: &mut [u8]) {
+    let Some(of) = stated_of(bytes) else { return };
+    let seed = block_seed(of.salt);
+    for (number, block) in bytes.chunks_exact_mut(BLOCK_BYTES).enumerate().skip(1) {
+        let own = crc(seed.wrapping_add(len_u32(number)), &block[..BLOCK_CRC_AT]);
+        le::put_u32(block, BLOCK_CRC_AT, own);
+    }
+    let header = bytes[..bytes.len().min(BLOCK_BYTES)].to_vec();
+    for table in header[TABLES_AT..].chunks_exact(TABLE_BYTES).take(le::u32_at(&header, 92) as usize) {
+        let start = to_usize(le::u64_at(table, 8)).checked_mul(BLOCK_BYTES);
+        let length = to_usize(le::u64_at(table, 16)).checked_mul(FILTER_BLOCK_BYTES);
+        let end = start.zip(length).and_then(|(start, length)| start.checked_add(length));
+        if le::u32_at(table, 0) == KIND_FILTER
+            && let Some(filter) = start.zip(end).and_then(|(start, end)| bytes.get_mut(start..end))
+        {
+            filter::seal(filter, seed);
+        }
+    }
+    super::prelude::reseal(bytes);
+}
+
+/// Which segment an index says that it is of.
+#[cfg(feature = "testing")]
+pub(crate) fn stated_of(bytes: &[u8]) -> Option<IndexOf> {
+    (bytes.len() >= TABLES_AT).then(|| IndexOf::stated(bytes))
+}
+
+/// All records of an index.
+#[cfg(feature = "testing")]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Tables {
+    pub(crate) frames: Vec<FrameEntry>,
+    pub(crate) streams: Vec<StreamEntry>,
+    pub(crate) keys: Vec<KeyEntry>,
+    pub(crate) ids: Vec<IdEntry>,
+    pub(crate) postings: Vec<u32>,
+}
+
+#[cfg(feature = "testing")]
+impl Tables {
+    /// The index that has these records.
+    pub(crate) fn encode(&self, store: Uuid, of: IndexOf) -> Vec<u8> {
+        encode(store, of, &self.frames, &self.streams, &self.keys, &self.ids, &self.postings)
+    }
 }
 
 fn block_seed(salt: u64) -> u32 {
@@ -165,13 +225,7 @@ impl Layout {
         if header.len() < TABLES_AT || bytes.len() < BLOCK_BYTES {
             return Err(malformed);
         }
-        let found = IndexOf {
-            ordinal: le::u64_at(header, 64),
-            salt: le::u64_at(header, 72),
-            first_position: le::u64_at(header, 80),
-            last_crc: le::u32_at(header, 88),
-        };
-        if found != of {
+        if IndexOf::stated(header) != of {
             return Err(Refusal::Damaged(DamageKind::Misplaced));
         }
         let mut layout = Self {
@@ -306,6 +360,18 @@ impl Layout {
         Ok(())
     }
 
+    /// All its records.
+    #[cfg(feature = "testing")]
+    pub(crate) fn tables(&self, bytes: &[u8]) -> Result<Tables, BadBlock> {
+        Ok(Tables {
+            frames: self.records(bytes, self.frames, 0..self.frames.records)?,
+            streams: self.records(bytes, self.streams, 0..self.streams.records)?,
+            keys: self.records(bytes, self.keys, 0..self.keys.records)?,
+            ids: self.records(bytes, self.ids, 0..self.ids.records)?,
+            postings: self.records(bytes, self.postings, 0..self.postings.records)?,
+        })
+    }
+
     /// Number of frames.
     pub(crate) fn frames(&self) -> usize {
         self.frames.records
@@ -384,9 +450,20 @@ impl Layout {
             if entry.hash != hash {
                 break;
             }
+            if !self.is_possible(&entry) {
+                return Err(BadBlock { offset: 0, kind: DamageKind::Malformed });
+            }
             found.push(entry);
         }
         Ok(found)
+    }
+
+    /// Whether a stream can have this part of a segment: an event at least, and versions that go on.
+    fn is_possible(&self, entry: &StreamEntry) -> bool {
+        let PostingRange { first, count } = entry.postings;
+        count > 0
+            && first as usize + count as usize <= self.postings.records
+            && entry.first_version.checked_add(u64::from(count)).is_some()
     }
 
     /// The relative positions of events that may have one of these ids, in the order of the ids.
@@ -466,5 +543,27 @@ impl Layout {
         let at = (low < postings.count).then(|| verified(low)).transpose()?;
         let encloses = below.is_none_or(|below| below < position) && at.is_none_or(|at| at >= position);
         if encloses { Ok((below, at)) } else { Err(malformed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_without_events_with_too_many_or_with_versions_that_do_not_go_on_is_damage() {
+        let (store, of) =
+            (Uuid::from_u128(7), IndexOf { ordinal: 1, salt: 2, first_position: 3, last_crc: 4 });
+        let streams_of = |first_version, count| {
+            let entry = StreamEntry { hash: 9, postings: PostingRange { first: 0, count }, first_version };
+            let bytes = encode(store, of, &[], &[entry], &[], &[], &[5, 6]);
+            let layout = Layout::decode(&bytes, store, of).expect("it was just made");
+            layout.streams_of(&bytes, 9).map(|found| found.len())
+        };
+        assert_eq!(streams_of(8, 2), Ok(1));
+        let malformed = Err(BadBlock { offset: 0, kind: DamageKind::Malformed });
+        assert_eq!(streams_of(8, 0), malformed);
+        assert_eq!(streams_of(8, 3), malformed);
+        assert_eq!(streams_of(u64::MAX - 1, 2), malformed);
     }
 }

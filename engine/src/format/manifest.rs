@@ -74,7 +74,7 @@ impl Manifest {
             entries.map(Seal::from_fields).collect::<Result<_, _>>().map_err(Refusal::Damaged)?;
         let manifest =
             Self { store, edition: number(0), epoch: number(1), last_made: number(2), sealed, cursors };
-        if manifest.is_contiguous() { Ok(manifest) } else { Err(malformed) }
+        if manifest.is_contiguous() && manifest.goes_on() { Ok(manifest) } else { Err(malformed) }
     }
 
     fn is_contiguous(&self) -> bool {
@@ -84,19 +84,111 @@ impl Manifest {
                 && pair[0].next_position == pair[1].first_position
                 && pair[0].chain == pair[1].chain_before
         });
-        numbered && linked && self.last_made >= self.sealed.len() as u64
+        let first = self.sealed.first().map_or((0, 0), |first| (first.first_batch, first.first_position));
+        numbered && linked && first == (0, 0) && self.last_made >= self.sealed.len() as u64
+    }
+
+    /// Whether there can be a next edition, epoch and segment.
+    fn goes_on(&self) -> bool {
+        [self.edition, self.epoch, self.last_made].iter().all(|&number| number < u64::MAX)
     }
 }
 
-/// So many cursors, which are all that is there.
+/// So many cursors, which are all that is there, each behind the one before by name.
 fn decode_cursors(mut bytes: &[u8], count: u64) -> Option<BTreeMap<Box<str>, Cursor>> {
-    let mut cursors = BTreeMap::new();
+    let mut cursors = BTreeMap::<Box<str>, Cursor>::new();
     while !bytes.is_empty() {
         let (fixed, rest) = bytes.split_at_checked(CURSOR_FIXED_BYTES)?;
         let (name, rest) = rest.split_at_checked(usize::from(le::u16_at(fixed, 16)))?;
         let cursor = section::cursor(le::u64_at(fixed, 0), le::u64_at(fixed, 8))?;
-        cursors.insert(std::str::from_utf8(name).ok()?.into(), cursor);
+        let name = std::str::from_utf8(name).ok()?;
+        if cursors.last_key_value().is_some_and(|(before, _)| **before >= *name) {
+            return None;
+        }
+        cursors.insert(name.into(), cursor);
         bytes = rest;
     }
     (cursors.len() as u64 == count).then_some(cursors)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::digest::chain_start;
+    use crate::format::segment::DIGEST_BYTES;
+    use annals_types::Position;
+
+    const STORE: Uuid = Uuid::from_u128(5);
+
+    fn seal(ordinal: u64, chain_before: [u8; DIGEST_BYTES]) -> Seal {
+        Seal {
+            ordinal,
+            salt: 7,
+            first_batch: 10 * (ordinal - 1),
+            first_position: 100 * (ordinal - 1),
+            next_batch: 10 * ordinal,
+            next_position: 100 * ordinal,
+            end: 9000,
+            least_time: 5,
+            greatest_time: 6,
+            last_crc: 4,
+            chain_before,
+            chain: [2; DIGEST_BYTES],
+        }
+    }
+
+    fn manifest() -> Manifest {
+        let cursor = |position| Cursor { position, revision: 3 };
+        let cursors = [("a", cursor(None)), ("b", cursor(Some(Position::new(7)))), ("ü", cursor(None))];
+        let sealed = vec![seal(1, chain_start(STORE)), seal(2, [2; DIGEST_BYTES])];
+        let cursors = cursors.into_iter().map(|(name, cursor)| (name.into(), cursor)).collect();
+        Manifest { store: STORE, edition: 9, epoch: 4, last_made: 4, sealed, cursors }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        assert_eq!(Manifest::decode(&manifest().encode()), Ok(manifest()));
+    }
+
+    #[test]
+    fn a_manifest_after_which_there_can_be_no_other_is_refused() {
+        let end = u64::MAX;
+        for no_next in [
+            Manifest { edition: end, ..manifest() },
+            Manifest { epoch: end, ..manifest() },
+            Manifest { last_made: end, ..manifest() },
+        ] {
+            let decoded = Manifest::decode(&no_next.encode());
+            assert_eq!(decoded, Err(Refusal::Damaged(DamageKind::Malformed)));
+        }
+    }
+
+    #[test]
+    fn a_manifest_whose_segments_do_not_begin_with_the_first_event_is_refused() {
+        let mut later = manifest();
+        for seal in &mut later.sealed {
+            (seal.first_position, seal.next_position) = (seal.first_position + 1, seal.next_position + 1);
+        }
+        assert_eq!(Manifest::decode(&later.encode()), Err(Refusal::Damaged(DamageKind::Malformed)));
+    }
+
+    #[test]
+    fn cursors_that_are_not_in_order_or_named_twice_are_refused() {
+        let named = |names: [u8; 2], count: u64| {
+            let mut bytes = manifest().encode();
+            // Of the last one the name has two bytes.
+            let second = bytes.len() - 2 - CURSOR_FIXED_BYTES - 1;
+            let first = second - CURSOR_FIXED_BYTES - 1;
+            assert_eq!((bytes[first], bytes[second]), (b'a', b'b'));
+            (bytes[first], bytes[second]) = (names[0], names[1]);
+            le::put_u64(&mut bytes, PRELUDE_BYTES + 32, count);
+            seal_header(&mut bytes, Kind::Manifest, STORE);
+            Manifest::decode(&bytes).map(|manifest| manifest.cursors.len())
+        };
+        let malformed = Err(Refusal::Damaged(DamageKind::Malformed));
+        assert_eq!(named([b'a', b'b'], 3), Ok(3));
+        assert_eq!(named([b'b', b'a'], 3), malformed);
+        assert_eq!(named([b'a', b'a'], 3), malformed);
+        assert_eq!(named([b'a', b'a'], 2), malformed);
+    }
 }

@@ -65,7 +65,7 @@ fn seed(store: Uuid) -> u32 {
 }
 
 /// The newest of the intact slots of a mark file; `None` where neither is intact. The prelude is not
-/// needed to believe a slot.
+/// needed to believe a slot. One that there can be no next one after is none.
 pub(crate) fn decode(file: &[u8], store: Uuid) -> Option<Mark> {
     let slot = |at: usize| {
         let bytes = file.get(at..at + SLOT_BYTES)?;
@@ -82,7 +82,24 @@ pub(crate) fn decode(file: &[u8], store: Uuid) -> Option<Mark> {
             clean: le::u32_at(bytes, 48) == 1,
         })
     };
-    SLOTS_AT.into_iter().filter_map(slot).max_by_key(|mark| mark.sequence)
+    SLOTS_AT
+        .into_iter()
+        .filter_map(slot)
+        .filter(|mark| mark.sequence < u64::MAX)
+        .max_by_key(|mark| mark.sequence)
+}
+
+/// Makes the checksums of a mark file right.
+#[cfg(feature = "testing")]
+pub(crate) fn reseal(file: &mut [u8]) {
+    let seed = seed(super::prelude::stated_store(file));
+    for at in SLOTS_AT {
+        if let Some(slot) = file.get_mut(at..at + SLOT_BYTES) {
+            let own = crc(seed, &slot[..AT_SLOT_CRC]);
+            le::put_u32(slot, AT_SLOT_CRC, own);
+        }
+    }
+    super::prelude::reseal(file);
 }
 
 /// Why the file's header is refused, if it is.
@@ -100,4 +117,31 @@ pub(crate) fn first_damage(file: &[u8], store: Uuid) -> Option<usize> {
         let intact = le::u32_at(slot, AT_SLOT_CRC) == crc(seed(store), &slot[..AT_SLOT_CRC]);
         !intact && slot.iter().any(|&byte| byte != 0)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_after_which_there_can_be_no_other_does_not_count() {
+        let store = Uuid::from_u128(5);
+        let mark = |sequence| Mark {
+            sequence,
+            epoch: 1,
+            watermark: 2,
+            position: 3,
+            segment: 1,
+            offset: 4096,
+            clean: true,
+        };
+        let mut file = encode_file(store, &mark(8));
+        assert_eq!(decode(&file, store), Some(mark(8)));
+        let (at, slot) = encode_slot(store, &mark(u64::MAX));
+        le::put(&mut file, at, slot);
+        assert_eq!(decode(&file, store), Some(mark(8)));
+        let (at, slot) = encode_slot(store, &mark(9));
+        le::put(&mut file, at, slot);
+        assert_eq!(decode(&file, store), Some(mark(9)));
+    }
 }

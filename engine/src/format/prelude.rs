@@ -119,6 +119,27 @@ pub(crate) fn verify_header(bytes: &[u8], kind: Kind, store: Option<Uuid>) -> Re
     Ok((found, header))
 }
 
+/// The store that a header says it is of; the nil one, where it is too short to say.
+#[cfg(feature = "testing")]
+pub(crate) fn stated_store(bytes: &[u8]) -> Uuid {
+    bytes.get(AT_STORE..AT_STORE + 16).map_or_else(Uuid::nil, |id| Uuid::from_bytes(le::array_at(id, 0)))
+}
+
+/// Makes the checksums of the header at the start of `bytes` right, whatever it says.
+#[cfg(feature = "testing")]
+pub(crate) fn reseal(bytes: &mut [u8]) {
+    if bytes.len() < PRELUDE_BYTES {
+        return;
+    }
+    let length = le::u32_at(bytes, AT_HEADER_LENGTH) as usize;
+    if let Some(rest) = bytes.get(PRELUDE_BYTES..length) {
+        let of_rest = crc(0, rest);
+        le::put_u32(bytes, AT_HEADER_CRC, of_rest);
+    }
+    let own = crc(0, &bytes[..AT_CRC]);
+    le::put_u32(bytes, AT_CRC, own);
+}
+
 /// The prelude's own checksum, as stored.
 pub(crate) fn stored_crc(bytes: &[u8]) -> u32 {
     le::u32_at(bytes, AT_CRC)

@@ -22,7 +22,7 @@
 
 use super::prelude::{Kind, PRELUDE_BYTES, Refusal, seal_header, verify_header};
 use super::{BLOCK_BYTES, FRAME_ALIGNMENT, le};
-use annals_types::{DamageKind, Uuid};
+use annals_types::{DamageKind, Uuid, limits};
 
 /// Length of a header, prelude included.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 136;
@@ -93,9 +93,11 @@ impl SegmentHeader {
         if decoded.ordinal != ordinal {
             return Err(Refusal::Damaged(DamageKind::Misplaced));
         }
-        let possible = decoded.capacity >= FRAMES_START + BLOCK_BYTES as u64
+        let capacities = FRAMES_START + BLOCK_BYTES as u64..=limits::SEGMENT_BYTES_CEILING;
+        let possible = capacities.contains(&decoded.capacity)
             && decoded.capacity.is_multiple_of(BLOCK_BYTES as u64)
             && decoded.predecessor_end.is_multiple_of(FRAME_ALIGNMENT as u64)
+            && decoded.predecessor_end <= limits::SEGMENT_BYTES_CEILING
             && decoded.first_position < u64::MAX / 2
             && decoded.first_batch < u64::MAX / 2;
         if possible { Ok(decoded) } else { Err(Refusal::Damaged(DamageKind::Malformed)) }
@@ -105,6 +107,12 @@ impl SegmentHeader {
     pub(crate) fn crc(block: &[u8]) -> u32 {
         super::prelude::stored_crc(block)
     }
+}
+
+/// Which segment a header says that it is of.
+#[cfg(feature = "testing")]
+pub(crate) fn stated_ordinal(bytes: &[u8]) -> u64 {
+    bytes.get(PRELUDE_BYTES..PRELUDE_BYTES + 8).map_or(0, |ordinal| le::u64_at(ordinal, 0))
 }
 
 /// What is known of a sealed segment; also its entry in the manifest.
@@ -170,7 +178,9 @@ impl Seal {
         let possible = seal.first_batch <= seal.next_batch
             && seal.first_position <= seal.next_position
             && seal.next_position - seal.first_position <= u64::from(u32::MAX)
-            && seal.end >= FRAMES_START
+            && seal.next_position < u64::MAX / 2
+            && seal.next_batch < u64::MAX / 2
+            && (FRAMES_START..=limits::SEGMENT_BYTES_CEILING).contains(&seal.end)
             && seal.least_time <= seal.greatest_time;
         if possible { Ok(seal) } else { Err(DamageKind::Malformed) }
     }
@@ -190,5 +200,68 @@ impl Seal {
             return Err(Refusal::Damaged(DamageKind::Malformed));
         }
         Self::from_fields(&header[PRELUDE_BYTES..]).map_err(Refusal::Damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORE: Uuid = Uuid::from_u128(5);
+    const HEADER: SegmentHeader = SegmentHeader {
+        ordinal: 3,
+        epoch: 2,
+        salt: 7,
+        first_batch: 10,
+        first_position: 100,
+        previous_time: 9,
+        predecessor_end: 8192,
+        predecessor_crc: 4,
+        capacity: 1 << 20,
+    };
+    const SEAL: Seal = Seal {
+        ordinal: 3,
+        salt: 7,
+        first_batch: 10,
+        first_position: 100,
+        next_batch: 20,
+        next_position: 300,
+        end: 9000,
+        least_time: 5,
+        greatest_time: 6,
+        last_crc: 4,
+        chain_before: [1; DIGEST_BYTES],
+        chain: [2; DIGEST_BYTES],
+    };
+    const MALFORMED: Refusal = Refusal::Damaged(DamageKind::Malformed);
+
+    #[test]
+    fn a_header_with_numbers_that_no_segment_has_is_refused() {
+        let decode = |header: SegmentHeader| SegmentHeader::decode(&header.encode(STORE), 3, STORE);
+        assert_eq!(decode(HEADER), Ok(HEADER));
+        let ceiling = limits::SEGMENT_BYTES_CEILING;
+        assert!(decode(SegmentHeader { capacity: ceiling, predecessor_end: ceiling, ..HEADER }).is_ok());
+        for capacity in [0, 4096, 10_000, ceiling + 4096, 1 << 63, u64::MAX - 4095] {
+            assert_eq!(decode(SegmentHeader { capacity, ..HEADER }), Err(MALFORMED));
+        }
+        for predecessor_end in [4, ceiling + 8, u64::MAX - 7] {
+            assert_eq!(decode(SegmentHeader { predecessor_end, ..HEADER }), Err(MALFORMED));
+        }
+        assert_eq!(decode(SegmentHeader { first_position: u64::MAX / 2, ..HEADER }), Err(MALFORMED));
+        assert_eq!(decode(SegmentHeader { first_batch: u64::MAX / 2, ..HEADER }), Err(MALFORMED));
+    }
+
+    #[test]
+    fn a_seal_with_numbers_that_no_segment_has_is_refused() {
+        let decode = |seal: Seal| Seal::decode(&seal.encode(STORE), STORE);
+        assert_eq!(decode(SEAL), Ok(SEAL));
+        for end in [0, 4095, limits::SEGMENT_BYTES_CEILING + 8, u64::MAX] {
+            assert_eq!(decode(Seal { end, ..SEAL }), Err(MALFORMED));
+        }
+        let far = u64::MAX / 2;
+        assert_eq!(decode(Seal { first_position: far - 1, next_position: far, ..SEAL }), Err(MALFORMED));
+        assert_eq!(decode(Seal { first_batch: far - 1, next_batch: far, ..SEAL }), Err(MALFORMED));
+        assert_eq!(decode(Seal { next_batch: 9, ..SEAL }), Err(MALFORMED));
+        assert_eq!(decode(Seal { least_time: 7, ..SEAL }), Err(MALFORMED));
     }
 }

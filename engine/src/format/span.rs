@@ -41,9 +41,38 @@ pub(crate) struct SpanOf {
 }
 
 impl SpanOf {
+    /// As the header of a span says.
+    fn stated(header: &[u8]) -> Self {
+        Self { first: le::u64_at(header, 64), last: le::u64_at(header, 72), chain: le::array_at(header, 80) }
+    }
+
     fn seed(&self) -> u32 {
         crc(0, &self.chain)
     }
+}
+
+/// Which segments a span says that it is of.
+#[cfg(feature = "testing")]
+pub(crate) fn stated_of(bytes: &[u8]) -> Option<SpanOf> {
+    (bytes.len() >= HEADER_BYTES).then(|| SpanOf::stated(bytes))
+}
+
+/// How long a span says that it is.
+#[cfg(feature = "testing")]
+pub(crate) fn stated_bytes(bytes: &[u8]) -> Option<usize> {
+    let blocks = bytes.get(112..HEADER_BYTES).map(|blocks| to_usize(le::u64_at(blocks, 0)))?;
+    blocks.checked_mul(FILTER_BLOCK_BYTES)?.checked_add(BLOCK_BYTES)
+}
+
+/// Makes all checksums of a span right.
+#[cfg(feature = "testing")]
+pub(crate) fn reseal(bytes: &mut [u8]) {
+    if let Some(of) = stated_of(bytes)
+        && let Some(blocks) = bytes.get_mut(BLOCK_BYTES..)
+    {
+        filter::seal(blocks, of.seed());
+    }
+    super::prelude::reseal(bytes);
 }
 
 /// A span's filter that is being made.
@@ -122,12 +151,7 @@ impl SpanLayout {
         if header.len() < HEADER_BYTES {
             return Err(Refusal::Damaged(DamageKind::Malformed));
         }
-        let found = SpanOf {
-            first: le::u64_at(header, 64),
-            last: le::u64_at(header, 72),
-            chain: le::array_at(header, 80),
-        };
-        if found != *of {
+        if SpanOf::stated(header) != *of {
             return Err(Refusal::Damaged(DamageKind::Misplaced));
         }
         let filter_bytes = to_usize(le::u64_at(header, 112)).checked_mul(FILTER_BLOCK_BYTES);

@@ -119,7 +119,8 @@ impl MemoryIndex {
 
     /// The place in the order of the frame that holds this position.
     pub(crate) fn frame_of(&self, position: u64) -> usize {
-        let position = self.relative(position);
+        // What lies behind all that can be here is in none of its frames, as a look at the last of them shows.
+        let position = u32::try_from(position - self.first_position).unwrap_or(u32::MAX);
         self.frames.partition_point(|frame| frame.position <= position).saturating_sub(1)
     }
 
@@ -133,6 +134,11 @@ impl MemoryIndex {
         u32::try_from(names_end).is_ok()
             && self.streams.has_room(limits::BATCH_EVENTS_MAX)
             && self.keys.has_room(limits::BATCH_EVENTS_MAX * KEYS_MAX)
+    }
+
+    /// How many events there are, those that damage hides included.
+    pub(crate) fn events(&self) -> u64 {
+        self.streams.positions_count() as u64
     }
 
     /// How many streams have events here.
@@ -169,6 +175,7 @@ impl MemoryIndex {
     }
 
     /// The stream of this name; one that has no event here yet begins at `first_version`.
+    #[cfg(test)]
     pub(crate) fn stream_for(&mut self, hash: u64, name: &str, first_version: u64) -> StreamNumber {
         self.find(hash, name).unwrap_or_else(|| self.add_stream(hash, name, first_version))
     }

@@ -182,7 +182,7 @@ impl Look<'_> {
         let sealed = SealedSegments::of(self.dir, store, &self.manifest.sealed);
         let first = sealed.len() as u64 + 1;
         let mut found = Vec::new();
-        for ordinal in first..=self.manifest.last_made {
+        for ordinal in first..=self.last_of_interest()? {
             found.push(find(self.disk, self.dir, store, ordinal, self.access)?);
         }
         self.refuse_segments_beyond()?;
@@ -239,6 +239,15 @@ impl Look<'_> {
             }
         }
         Ok(examined)
+    }
+
+    /// The last segment that was made, or the first that is missing behind all that are there: what may be missing behind
+    /// that says no more, however many the manifest speaks of.
+    fn last_of_interest(&self) -> Result<u64, OpenError> {
+        let names = self.disk.list(self.dir).map_err(|error| IoFailure::new("list", self.dir, error))?;
+        let last = names.iter().filter_map(|name| ordinal_in(name)).max().unwrap_or(0);
+        let last = last.max(self.manifest.sealed.len() as u64);
+        Ok(self.manifest.last_made.min(last.saturating_add(1)))
     }
 
     /// A segment that was begun and that the manifest does not know: the manifest is an old one.

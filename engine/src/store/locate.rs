@@ -9,8 +9,8 @@ use crate::format::frame::{self, Envelope, FRAME_FIXED_BYTES};
 use crate::format::index::FrameEntry;
 use crate::format::len_u32;
 use crate::format::segment::FRAMES_START;
-use crate::log::damage_at;
 use crate::log::unsealed::Unsealed;
+use crate::log::{damage_at, segment_name};
 use annals_types::{
     Cursor, Damage, DamageKind, Position, ReadError, Record, RecordParts, Timestamp, Version,
 };
@@ -337,10 +337,21 @@ fn window_at(core: &Core, position: u64, order: Order) -> Result<Window, ReadErr
         });
     }
     let sealed = Arc::clone(&state.segments.sealed);
+    let closed = state.segments.closed.front().map(|closed| closed.index.first_position());
+    let active = state.segments.active.as_ref().map(|active| active.index.first_position());
+    let behind = closed.or(active).unwrap_or(state.next_position);
     drop(state);
     let number = sealed.partition_point(|segment| segment.log.seal.first_position <= position);
-    let segment = &sealed[number.checked_sub(1).expect("the first segment begins with position 0")];
-    sealed_window(core, segment, position, order)
+    let segment = number.checked_sub(1).map(|number| &sealed[number]);
+    match segment.filter(|segment| position < segment.log.seal.next_position) {
+        Some(segment) => sealed_window(core, segment, position, order),
+        // What is not sealed begins later than it should.
+        None => {
+            let path = core.dir.join(segment_name(sealed.len() as u64 + 1));
+            let positions = (position, behind.max(position + 1) - 1);
+            Err(damage_at(&path, 0, DamageKind::Misplaced, Some(positions)).into())
+        }
+    }
 }
 
 fn sealed_window(
@@ -374,5 +385,73 @@ fn around(at: usize, count: usize, order: Order) -> std::ops::Range<usize> {
         Order::Upwards => at.min(count)..(at + WINDOW_FRAMES).min(count),
         Order::Downwards => (at + 2).saturating_sub(WINDOW_FRAMES)..(at + 2).min(count),
         Order::Scattered => at.min(count)..(at + 2).min(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Clock;
+    use crate::disk::Disk as _;
+    use crate::disk::simulated::SimulatedDisk;
+    use crate::format::manifest::Manifest;
+    use crate::format::segment::SegmentHeader;
+    use crate::store::Store;
+    use crate::store::ticket::Ticket;
+    use annals_types::{DamageKind, NewEvent, Position, Read, ReadError, Settings};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    const DIR: &str = "/store";
+    const SEGMENT: &str = "/store/0000000001.log";
+    const MANIFEST: &str = "/store/manifest";
+
+    /// A store of three events, closed.
+    fn store() -> SimulatedDisk {
+        let disk = SimulatedDisk::new(0);
+        let settings = Settings { segment_bytes_first: 16 << 10, ..Settings::default() };
+        let store = Store::open_on(Path::new(DIR), settings, Arc::new(disk.clone()), Clock::System)
+            .expect("an empty disk takes a store");
+        for _ in 0..3 {
+            store.append(NewEvent::new("a", "T")).and_then(Ticket::wait).expect("nothing fails");
+        }
+        store.close().expect("nothing fails");
+        disk
+    }
+
+    fn manifest(disk: &SimulatedDisk) -> Manifest {
+        Manifest::decode(&disk.read(Path::new(MANIFEST)).expect("there it is")).expect("it is intact")
+    }
+
+    fn read(disk: &SimulatedDisk) -> Vec<Result<Position, ReadError>> {
+        let store =
+            Store::open_read_only_on(Path::new(DIR), Arc::new(disk.clone())).expect("it can be looked at");
+        let read = store.read(Read::all()).expect("the read is a sound one");
+        read.map(|record| record.map(|record| record.position())).collect()
+    }
+
+    #[test]
+    fn events_before_a_first_segment_that_says_it_begins_later_are_one_damage() {
+        let disk = store();
+        let bytes = disk.read(Path::new(SEGMENT)).expect("there it is");
+        let id = manifest(&disk).store;
+        let header = SegmentHeader::decode(&bytes, 1, id).expect("it is intact");
+        // Further than positions within a segment are counted.
+        let first_position = 1 << 40;
+        let block = SegmentHeader { first_position, ..header }.encode(id);
+        disk.put_raw(Path::new(SEGMENT), &[&block, &bytes[block.len()..]].concat());
+        let read = read(&disk);
+        let [Err(ReadError::Damage(damage)), ..] = &read[..] else { panic!("{read:?}") };
+        assert_eq!(damage.kind, DamageKind::Misplaced);
+        assert_eq!(damage.last_position, Some(Position::new(first_position - 1)));
+        assert!(read.len() < 5, "{read:?}");
+    }
+
+    #[test]
+    fn a_manifest_that_speaks_of_more_segments_than_can_be_there_is_no_more_work() {
+        let disk = store();
+        let manifest = Manifest { last_made: u64::MAX - 1, ..manifest(&disk) };
+        disk.put_raw(Path::new(MANIFEST), &manifest.encode());
+        let read = read(&disk);
+        assert_eq!(read.iter().flatten().count(), 3, "{read:?}");
     }
 }

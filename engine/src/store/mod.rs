@@ -23,7 +23,7 @@ mod pulse;
 pub(crate) mod query;
 pub(crate) mod read;
 mod read_only;
-mod rebuild;
+pub(crate) mod rebuild;
 mod recent;
 mod repeat;
 mod roll;

@@ -386,7 +386,9 @@ impl Machine {
 
     /// Whether there is anything to note soon.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.is_dirty || self.has_notes() || self.outline.next >= self.noted_next + LOOKED_AT_MAX
+        self.is_dirty
+            || self.has_notes()
+            || self.outline.next.saturating_sub(self.noted_next) >= LOOKED_AT_MAX
     }
 
     /// Whether anything is not noted.

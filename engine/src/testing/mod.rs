@@ -1,7 +1,8 @@
 //! For tests, fuzzing and benchmarks: the simulated disk and opening on it, a real directory with a clock set by
-//! hand, the model and the operations that both are compared by.
+//! hand, the model, the operations that both are compared by and the driver that does it, and the bodies of fuzz targets.
 
-mod bodies;
+pub mod bodies;
+mod driver;
 mod model;
 mod operations;
 mod pipeline;
@@ -11,7 +12,8 @@ pub use crate::disk::simulated::{Fault, Repeat, SimulatedDisk};
 pub use crate::format::key::shrink_hashes;
 pub use crate::store::boundary::limit_leaps;
 pub use bodies::{scan_bytes, segment_of};
-pub use model::{Model, ModelEvent, is_same_outcome};
+pub use driver::{Driver, Place, SimulatedPlace, read_all};
+pub use model::{Model, ModelEvent, check_prefix, is_same_outcome};
 pub use operations::{Operation, Operations};
 pub use pipeline::{Pipeline, Placed};
 

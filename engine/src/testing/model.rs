@@ -366,3 +366,43 @@ pub fn is_same_outcome(left: &Result<Appended, AppendError>, right: &Result<Appe
         _ => false,
     }
 }
+
+/// Whether the records are the first of the model's events: at least `least` of them, whole batches alone.
+///
+/// # Errors
+/// How they are not.
+pub fn check_prefix(model: &Model, records: &[Record], least: usize) -> Result<(), String> {
+    check_same(records, model.events())?;
+    if records.len() < least {
+        return Err(format!("{} events are there, of {least} that were seen or acknowledged", records.len()));
+    }
+    if !model.is_boundary(records.len()) {
+        return Err(format!("a batch is torn at position {}", records.len()));
+    }
+    Ok(())
+}
+
+/// Whether the records are the first of these events.
+fn check_same(records: &[Record], events: &[ModelEvent]) -> Result<(), String> {
+    if records.len() > events.len() {
+        return Err(format!("{} events are there, of {} that were appended", records.len(), events.len()));
+    }
+    for (index, (record, event)) in records.iter().zip(events).enumerate() {
+        if !event.is(at(index), record) {
+            return Err(format!("position {index} is {record:?} instead of {:?}", summary(event)));
+        }
+    }
+    Ok(())
+}
+
+fn summary(stored: &ModelEvent) -> String {
+    let event = &stored.event;
+    format!(
+        "{} {} {:?} {} bytes, id {:?}",
+        event.stream,
+        stored.version,
+        event.time,
+        event.data.len(),
+        event.id
+    )
+}

@@ -1,12 +1,13 @@
-//! What somebody might do to a store, at random but repeatably: the same seed gives the same operations, as long
-//! as the model that they are made for goes the same way.
+//! What somebody might do to a store, at random or as given bytes choose, but repeatably: the same seed or bytes give the
+//! same operations, as long as the model that they are made for goes the same way.
 
 use super::model::Model;
 use crate::{
     Append, Condition, ExpectedVersion, NewEvent, Position, Query, QueryItem, Read, Timestamp, Uuid, Version,
 };
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
+use rand::{Rng as _, RngExt as _, SeedableRng as _, TryRng};
+use std::convert::Infallible;
 
 /// A thing to do to a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,15 +44,64 @@ const REMEMBERED: usize = 40;
 const STREAMS: [&str; 6] = ["a", "b-1", "b-2", "c-with a longer name-ü", "d", "e"];
 
 /// Names of the cursors.
-const CURSORS: [&str; 2] = ["handler", "reader-ü"];
+pub(super) const CURSORS: [&str; 2] = ["handler", "reader-ü"];
 
 /// Types of the events.
 const TYPES: [&str; 3] = ["Placed", "Paid", "Shipped"];
 
+/// Where choices come from.
+#[derive(Debug)]
+enum Choices {
+    Seeded(Box<StdRng>),
+    /// A byte a choice, so that a fuzzer that changes one changes one choice; behind the last, all are 0.
+    Given {
+        bytes: Vec<u8>,
+        next: usize,
+    },
+}
+
+impl Choices {
+    /// The next given byte.
+    fn byte(bytes: &[u8], next: &mut usize) -> u8 {
+        let byte = bytes.get(*next).copied().unwrap_or(0);
+        *next += 1;
+        byte
+    }
+}
+
+impl TryRng for Choices {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(match self {
+            Self::Seeded(random) => random.next_u32(),
+            // Whether the upper or the lower bits of it are used.
+            Self::Given { bytes, next } => u32::from_le_bytes([Self::byte(bytes, next); 4]),
+        })
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(match self {
+            Self::Seeded(random) => random.next_u64(),
+            Self::Given { bytes, next } => u64::from_le_bytes([Self::byte(bytes, next); 8]),
+        })
+    }
+
+    fn try_fill_bytes(&mut self, filled: &mut [u8]) -> Result<(), Infallible> {
+        match self {
+            Self::Seeded(random) => random.fill_bytes(filled),
+            Self::Given { bytes, next } => filled.fill_with(|| Self::byte(bytes, next)),
+        }
+        Ok(())
+    }
+}
+
 /// Makes operations.
 #[derive(Debug)]
 pub struct Operations {
-    random: StdRng,
+    random: Choices,
+    /// How many ids were drawn.
+    ids: u64,
     clock: u64,
     remembered: Vec<Append<'static>>,
 }
@@ -60,7 +110,23 @@ impl Operations {
     /// The operations of this seed. The clock begins at `clock`.
     #[must_use]
     pub fn new(seed: u64, clock: u64) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), clock, remembered: Vec::new() }
+        Self::with(Choices::Seeded(Box::new(StdRng::seed_from_u64(seed))), clock)
+    }
+
+    /// The operations that these bytes choose.
+    #[must_use]
+    pub fn chosen_by(bytes: &[u8], clock: u64) -> Self {
+        Self::with(Choices::Given { bytes: bytes.to_vec(), next: 0 }, clock)
+    }
+
+    fn with(random: Choices, clock: u64) -> Self {
+        Self { random, ids: 0, clock, remembered: Vec::new() }
+    }
+
+    /// Whether all bytes were used that were to choose.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        matches!(&self.random, Choices::Given { bytes, next } if *next >= bytes.len())
     }
 
     /// The next operation on a store that is, or will be once all is settled, as the model.
@@ -159,8 +225,8 @@ impl Operations {
             _ => self.random.random_range(0..200),
         };
         // Half noise and half repetition, so that compression has something to do.
-        let noise: Vec<u8> =
-            (0..data).map(|at| if at % 2 == 0 { self.random.random() } else { b'x' }).collect();
+        let mut noise = StdRng::seed_from_u64(self.random.random());
+        let noise: Vec<u8> = (0..data).map(|at| if at % 2 == 0 { noise.random() } else { b'x' }).collect();
         if self.chance(50) {
             event = event.binary(noise);
         } else {
@@ -181,8 +247,10 @@ impl Operations {
         event
     }
 
+    /// One that was never drawn, whatever bytes choose: what is repeated is repeated on purpose.
     fn id(&mut self) -> Uuid {
-        Uuid::from_u128(self.random.random())
+        self.ids += 1;
+        Uuid::from_u64_pair(self.random.random(), self.ids)
     }
 
     /// Given times: mostly in order, at times backwards or too far ahead.

@@ -18,7 +18,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ("subscription", &["format"]),
     ("store", &["clock", "sync", "striped", "threads", "format", "disk", "log", "index", "subscription"]),
     ("models", &["sync", "log", "store"]),
-    ("testing", &["clock", "threads", "format", "disk", "log", "index", "store"]),
+    ("testing", &["clock", "threads", "format", "disk", "log", "index", "subscription", "store"]),
 ];
 
 /// Files that may hold `unsafe`: they map, align or ring, or fill and lend memory that is shared with what does; lock; or

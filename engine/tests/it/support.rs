@@ -1,9 +1,9 @@
 //! What the tests of several subjects need.
 
-use annals::testing::{Clock, Model, ModelEvent, SimulatedDisk, open_simulated};
+use annals::testing::{Clock, SimulatedDisk, open_simulated};
+pub(crate) use annals::testing::{check_prefix, read_all};
 use annals::{
-    Append, AppendError, Appended, DiskChoice, ExpectedVersion, NewEvent, Position, Read, ReadError, Record,
-    Settings, Store, Ticket, Version,
+    Append, AppendError, Appended, DiskChoice, ExpectedVersion, NewEvent, Settings, Store, Ticket, Version,
 };
 use futures_core::Stream;
 use std::path::{Path, PathBuf};
@@ -90,48 +90,6 @@ pub(crate) fn within<T: Send + 'static>(
             Ok(()) => unreachable!("the result was sent"),
         },
     }
-}
-
-/// Everything in a store, which is intact.
-pub(crate) fn read_all(store: &Store) -> Result<Vec<Record>, ReadError> {
-    store.read(Read::all())?.collect()
-}
-
-/// Whether the records are the first of the model's events: at least `least` of them, whole batches alone.
-pub(crate) fn check_prefix(model: &Model, records: &[Record], least: usize) -> Result<(), String> {
-    check_same(records, model.events())?;
-    if records.len() < least {
-        return Err(format!("{} events are there, of {least} that were seen or acknowledged", records.len()));
-    }
-    if !model.is_boundary(records.len()) {
-        return Err(format!("a batch is torn at position {}", records.len()));
-    }
-    Ok(())
-}
-
-/// Whether the records are the first of these events.
-fn check_same(records: &[Record], events: &[ModelEvent]) -> Result<(), String> {
-    if records.len() > events.len() {
-        return Err(format!("{} events are there, of {} that were appended", records.len(), events.len()));
-    }
-    for (position, (record, event)) in records.iter().zip(events).enumerate() {
-        if !event.is(Position::new(position as u64), record) {
-            return Err(format!("position {position} is {record:?} instead of {:?}", summary(event)));
-        }
-    }
-    Ok(())
-}
-
-fn summary(stored: &ModelEvent) -> String {
-    let event = &stored.event;
-    format!(
-        "{} {} {:?} {} bytes, id {:?}",
-        event.stream,
-        stored.version,
-        event.time,
-        event.data.len(),
-        event.id
-    )
 }
 
 /// Copies a store's files as they are to read now, to where nothing is: what the end of its process would leave. The

@@ -451,16 +451,37 @@ fn the_document_has_every_message_and_failure_and_no_other() {
     assert!(DOCUMENT.contains("at most 75,497,472 bytes") && BODY_BYTES_MAX == 75_497_472);
 }
 
+fn golden_frames() -> Vec<Vec<u8>> {
+    let frames = include_str!("golden/v1").lines().map(|line| {
+        let (_, hex) = line.split_once(' ').expect("a name and a frame");
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("two digits");
+        (0..hex.len()).step_by(2).map(byte).collect()
+    });
+    frames.collect()
+}
+
+/// `ANNALS_MAKE_CORPUS=DIR cargo test -p annals-protocol` writes golden frames to `DIR/wire`, for fuzzing to begin with.
+#[test]
+fn what_fuzzing_has_found_is_taken_apart_without_a_panic() {
+    if let Ok(dir) = std::env::var("ANNALS_MAKE_CORPUS") {
+        let dir = std::path::Path::new(&dir).join("wire");
+        std::fs::create_dir_all(&dir).unwrap();
+        for (number, frame) in golden_frames().iter().enumerate() {
+            std::fs::write(dir.join(format!("good-{number}")), frame).unwrap();
+        }
+    }
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/wire");
+    let inputs: Vec<_> = std::fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!inputs.is_empty());
+    let understood = inputs.iter().map(|path| decode_bytes(&std::fs::read(path).unwrap()));
+    assert!(understood.sum::<usize>() > 0);
+}
+
 /// Frames of every message, as they were first written: what was understood once is understood for ever.
 /// `ANNALS_MAKE_GOLDEN=v1 cargo test -p annals-protocol` makes them.
 #[test]
 fn whatever_is_sent_is_taken_apart_without_a_panic() {
-    let golden = include_str!("golden/v1");
-    let frames = golden.lines().map(|line| {
-        let hex = line.split_once(' ').unwrap().1.as_bytes();
-        hex.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
-    });
-    for frame in frames.collect::<Vec<Vec<u8>>>() {
+    for frame in golden_frames() {
         assert_eq!(decode_bytes(&frame), 1);
         // The message alone, behind its kind: whole, cut anywhere, and with any byte another.
         let message = [&frame[16..18], &frame[24..]].concat();

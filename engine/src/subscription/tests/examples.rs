@@ -124,3 +124,11 @@ fn what_is_held_for_too_long_is_dealt_with_in_portions_that_a_batch_can_hold() {
     assert_eq!((machine.outline().parked.len(), machine.in_flight()), (1_500, 0));
     assert_eq!(machine.ack(member, &taken[..1]), Err(Refusal::NotInFlight(Position::ZERO)));
 }
+
+#[test]
+fn what_was_looked_at_up_to_the_greatest_position_is_noted_like_all_else() {
+    let standing = Standing::new(NewSubscription::new("s"), u64::MAX);
+    let machine = Machine::new(standing.clone(), 0);
+    assert!(!machine.is_dirty() && !machine.has_changed());
+    assert_eq!(machine.outline(), &standing.outline);
+}
