@@ -154,7 +154,8 @@ impl Journal {
         self.see(record);
         let mut kept = self.kept();
         let (position, killed) = (record.position().get(), kept.killed);
-        let acknowledged = *kept.taken.entry(position).or_default();
+        // Where an acknowledgement was lost with a crash, the next one counts from when it is answered.
+        let acknowledged = kept.taken.entry(position).or_default().take();
         if let (Some(acknowledged), Some(killed)) = (acknowledged, killed)
             && acknowledged + LASTS_AFTER < killed
         {
