@@ -127,6 +127,7 @@ impl Trial {
         if is_read_before {
             let server = self.launch.start(place)?;
             let wrong = compare(runtime, &server, journal)?.0;
+            journal.kill();
             server.kill()?;
             if !wrong.is_empty() {
                 return Ok((wrong, 0));
@@ -141,6 +142,7 @@ impl Trial {
         if random.random_range(0..2) == 0 {
             server.end()?
         } else {
+            journal.kill();
             server.kill()?
         }
         Ok((wrong, events))
