@@ -1,7 +1,9 @@
 //! The harness runs twice: once to wait, and once, started by that one, to do the work. As root, the second has mounts of its own, which
-//! end with it; and the first takes away what it leaves behind, whatever ends it.
+//! end with it; and the first takes away what it leaves behind, processes as well as files, whatever ends it.
 
 use crate::cycle::Failure;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -35,24 +37,68 @@ pub(crate) fn start(below: &Path) -> Result<ExitCode, Failure> {
     } else {
         Command::new(this)
     };
+    // What the second one leaves behind becomes a child of this one.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // In a group of its own, with its servers: all of it is ended together.
     command.args(std::env::args_os().skip(1)).env(PLACE, place.path()).process_group(0);
-    let mut child = command.spawn()?;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
+    let worker = Pid::from_child(&command.spawn()?);
+    let ended = wait(worker, &is_over);
+    end_all(worker)?;
+    match ended? {
+        None => Err("interrupted; nothing is left behind".into()),
+        Some(true) => Ok(ExitCode::SUCCESS),
+        Some(false) => {
+            eprintln!("journals are in {}", place.keep().display());
+            Ok(ExitCode::FAILURE)
         }
-        if is_over.load(Ordering::Acquire) {
-            let group = rustix::process::Pid::from_child(&child);
-            rustix::process::kill_process_group(group, rustix::process::Signal::KILL)?;
-            child.wait()?;
-            return Err("interrupted; nothing is left behind".into());
-        }
-        std::thread::sleep(LOOK);
-    };
-    if status.success() {
-        return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("journals are in {}", place.keep().display());
-    Ok(ExitCode::FAILURE)
+}
+
+/// Whether the second one has succeeded; `None`: it is to end before that.
+fn wait(worker: Pid, is_over: &AtomicBool) -> Result<Option<bool>, Failure> {
+    while !is_over.load(Ordering::Acquire) {
+        match rustix::process::wait(WaitOptions::NOHANG)? {
+            Some((process, status)) if process == worker => return Ok(Some(status.exit_status() == Some(0))),
+            // It has become a child of this one, and is over.
+            Some(_) => {}
+            None => std::thread::sleep(LOOK),
+        }
+    }
+    Ok(None)
+}
+
+/// Ends the second one's group, and then each process that has become a child of this one, with its group if it has one.
+fn end_all(worker: Pid) -> Result<(), Failure> {
+    kill(worker)?;
+    loop {
+        children()?.into_iter().try_for_each(kill)?;
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => std::thread::sleep(LOOK),
+            Err(Errno::CHILD) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A process, and all of the group that it leads, at once.
+fn kill(process: Pid) -> Result<(), Failure> {
+    for killed in [
+        rustix::process::kill_process_group(process, Signal::KILL),
+        rustix::process::kill_process(process, Signal::KILL),
+    ] {
+        match killed {
+            // It is over, or leads nobody.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Processes that are children of this one now.
+fn children() -> Result<Vec<Pid>, Failure> {
+    let this = std::process::id();
+    let listed = std::fs::read_to_string(format!("/proc/{this}/task/{this}/children"))?;
+    Ok(listed.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect())
 }

@@ -146,7 +146,12 @@ impl Journal {
 
     /// The server is killed now.
     pub(crate) fn kill(&self) {
-        self.kept().killed = Some(now());
+        let (mut kept, now) = (self.kept(), now());
+        // What is younger may be lost with it, and says nothing later on.
+        for acknowledged in kept.taken.values_mut() {
+            *acknowledged = acknowledged.filter(|at| *at + LASTS_AFTER < now);
+        }
+        kept.killed = Some(now);
     }
 
     /// An event that a member was handed: not one whose acknowledgement is old enough to last.
@@ -154,9 +159,10 @@ impl Journal {
         self.see(record);
         let mut kept = self.kept();
         let (position, killed) = (record.position().get(), kept.killed);
-        let acknowledged = *kept.taken.entry(position).or_default();
+        // Where an acknowledgement was lost with a crash, the next one counts from when it is answered.
+        let acknowledged = kept.taken.entry(position).or_default().take();
         if let (Some(acknowledged), Some(killed)) = (acknowledged, killed)
-            && acknowledged + LASTS_AFTER < killed
+            && acknowledged < killed
         {
             kept.wrong.push(format!("position {position} was acknowledged long ago, and handed out again"));
         }

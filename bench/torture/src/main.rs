@@ -7,11 +7,14 @@ mod beside;
 mod check;
 mod cycle;
 mod drivers;
+mod guest;
 mod history;
 mod journal;
+mod kernel;
 mod place;
 mod plan;
 mod planted;
+mod program;
 mod rivals;
 mod scorecard;
 mod server;
@@ -29,6 +32,9 @@ enum Command {
     Scorecard(scorecard::Arguments),
     /// Cuts off any store that has an adapter, and prints what it has acknowledged and lost
     Rivals(rivals::Arguments),
+    /// What a kernel of its own begins with
+    #[command(hide = true)]
+    Guest(guest::Arguments),
 }
 
 impl Command {
@@ -37,6 +43,7 @@ impl Command {
         let below = match self {
             Self::Scorecard(arguments) => scorecard::check(arguments).map(|_| &arguments.dir),
             Self::Rivals(arguments) => rivals::check(arguments).map(|()| &arguments.dir),
+            Self::Guest(arguments) => return guest::run_inside(arguments).map(|()| ExitCode::SUCCESS),
         };
         apart::start(below?)
     }
@@ -46,6 +53,7 @@ impl Command {
         match self {
             Self::Scorecard(arguments) => scorecard::run(arguments, below),
             Self::Rivals(arguments) => rivals::run(arguments, below),
+            Self::Guest(arguments) => guest::run_inside(arguments).map(|()| true),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Where a store lies, and how the machine under it stops: nothing of a place is left when it is dropped.
 
+use crate::kernel::{self, Kernel};
+use crate::program::{is_there, run};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// What a place can do to what lies there.
@@ -17,6 +18,8 @@ pub(crate) enum Cut {
     Power(&'static str),
     /// The device has a cache that loses what was not flushed, but for some blocks.
     Cache,
+    /// A kernel of its own crashes, which has that file system on its disk: what was in its memory alone is lost.
+    Kernel(&'static str),
     /// Nothing either: the file system is small, and becomes full.
     Full,
 }
@@ -41,6 +44,7 @@ pub(crate) struct Place {
     cut: Cut,
     outer: Option<Mount>,
     inner: Option<Mount>,
+    kernel: Option<Kernel>,
     random: SmallRng,
 }
 
@@ -50,15 +54,6 @@ struct Mount {
     on: PathBuf,
     /// It is given back.
     is_over: bool,
-}
-
-/// Runs a command; what it says where it fails.
-fn run<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> io::Result<String> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    }
-    Err(io::Error::other(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())))
 }
 
 impl Mount {
@@ -126,24 +121,27 @@ impl Place {
         }
         let of_images = match cut {
             Cut::Kill | Cut::Full => None,
-            Cut::Power(file_system) => Some(format!("mkfs.{file_system}")),
+            Cut::Power(file_system) | Cut::Kernel(file_system) => Some(format!("mkfs.{file_system}")),
             Cut::Cache => Some("mkfs.ext4".to_owned()),
         };
         let mut programs = vec!["mount", "umount"];
-        if let Some(maker) = &of_images {
-            programs.extend([maker, "xfs_io"]);
+        programs.extend(of_images.as_deref());
+        programs.extend(match cut {
+            Cut::Power(_) | Cut::Cache => Some("xfs_io"),
+            Cut::Kernel(_) => Some("ip"),
+            Cut::Kill | Cut::Full => None,
+        });
+        if let Some(program) = programs.iter().find(|program| !is_there(program)) {
+            return Some(format!("it needs {program}"));
         }
-        let is_there = |program: &str| {
-            Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-        };
-        let missing = programs.iter().find(|program| !is_there(program));
-        missing.map(|program| format!("it needs {program}"))
+        if let Cut::Kernel(file_system) = cut { kernel::is_missing(file_system) } else { None }
     }
 
     /// An empty one below a directory.
     pub(crate) fn new(below: &Path, cut: Cut, seed: u64) -> io::Result<Self> {
-        let dir = tempfile::tempdir_in(below)?;
-        let mut place = Self { dir, cut, outer: None, inner: None, random: SmallRng::seed_from_u64(seed) };
+        let dir = tempfile::tempdir_in(std::path::absolute(below)?)?;
+        let random = SmallRng::seed_from_u64(seed);
+        let mut place = Self { dir, cut, outer: None, inner: None, kernel: None, random };
         for name in ["outer", "inner"] {
             std::fs::create_dir(place.path(name))?;
         }
@@ -153,7 +151,7 @@ impl Place {
                 place.inner = Some(Mount::small(&place.path("inner"))?);
                 std::fs::write(place.ballast(), vec![1; BALLAST_BYTES])?;
             }
-            Cut::Power(file_system) => {
+            Cut::Power(file_system) | Cut::Kernel(file_system) => {
                 image(&place.path("inner.img"), IMAGE_BYTES, file_system)?;
                 place.mount()?;
             }
@@ -176,8 +174,18 @@ impl Place {
     }
 
     fn mount(&mut self) -> io::Result<()> {
-        self.inner = Some(Mount::new(&self.inner_image(), &self.path("inner"))?);
+        let (image, on) = (self.inner_image(), self.path("inner"));
+        if let Cut::Kernel(file_system) = self.cut {
+            self.kernel = Some(Kernel::boot(&image, file_system, &on, self.dir.path())?);
+        } else {
+            self.inner = Some(Mount::new(&image, &on)?);
+        }
         Ok(())
+    }
+
+    /// The kernel that servers run in, if it is not this machine's.
+    pub(crate) fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref()
     }
 
     /// Where the store is.
@@ -194,8 +202,17 @@ impl Place {
         std::fs::remove_file(self.ballast())
     }
 
-    /// The machine stops, and starts again. Nothing may use what lies here.
+    /// The kernel stops, with the server that runs in it, if it has one of its own.
+    pub(crate) fn crash(&mut self) -> io::Result<()> {
+        self.kernel.take().map_or(Ok(()), Kernel::crash)
+    }
+
+    /// The machine stops, if it has not yet, and starts again. Nothing of this one may use what lies here.
     pub(crate) fn cut(&mut self) -> io::Result<()> {
+        if matches!(self.cut, Cut::Kernel(_)) {
+            self.crash()?;
+            return self.mount();
+        }
         let Some(inner) = self.inner.take() else { return Ok(()) };
         if self.outer.is_some() {
             self.keep_some()?;
@@ -226,6 +243,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        drop(self.kernel.take());
         // The inner one lies in the outer.
         drop(self.inner.take());
         drop(self.outer.take());
