@@ -1,5 +1,5 @@
-//! The engine's own drivers, which try every operation, bit and block of a simulated disk: run from the source, with all cases that they have.
-//! What they print of themselves is put into the scorecard's rows.
+//! What is run from the source: the engine's own drivers, which try every operation, bit and block of a simulated disk, with all cases that
+//! they have; fuzz targets; and clients that misbehave. What they print of themselves is put into the scorecard's rows.
 
 use crate::cycle::{Failure, Score};
 use std::collections::BTreeMap;
@@ -25,34 +25,75 @@ const DRIVERS: [Drivers; 4] = [
     Drivers { names: "model::a_store_on_the_simulated", rows: &["R11"], short: 27, long: 2_700 },
 ];
 
+/// How long each fuzz target runs, in a short run and in a long one.
+const FUZZ_SECONDS: (&str, &str) = ("30", "600");
+
+/// What came of a row, and why some of it was not tried.
+type Told = (Score, Vec<String>);
+
 /// Runs those whose rows are wanted; what came of each row.
 pub(crate) fn run(
     source: &Path,
     is_long: bool,
     is_wanted: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<&'static str, Score>, Failure> {
+) -> Result<BTreeMap<&'static str, Told>, Failure> {
     let mut scores = BTreeMap::new();
+    if is_wanted("R13") {
+        let seconds = if is_long { FUZZ_SECONDS.1 } else { FUZZ_SECONDS.0 };
+        scores.insert(
+            "R13",
+            told(Command::new(source.join("fuzz/run")).arg(seconds), "survived ", "crashed ")?,
+        );
+    }
+    if is_wanted("R14") {
+        let mut command = test(source, "annals-server");
+        command.args(["--", "--nocapture", "--test-threads=1", "raw::", "hardship::"]);
+        scores.insert("R14", told(&mut command, "... ok", "... FAILED")?);
+    }
     for drivers in &DRIVERS {
         if drivers.rows.iter().any(|row| is_wanted(row)) {
             let times = if is_long { drivers.long } else { drivers.short };
-            scores.extend(run_some(source, drivers, times)?);
+            let some = run_some(source, drivers, times)?;
+            scores.extend(some.into_iter().map(|(row, score)| (row, (score, Vec::new()))));
         }
     }
     Ok(scores)
 }
 
-fn run_some(source: &Path, drivers: &Drivers, times: u32) -> Result<BTreeMap<&'static str, Score>, Failure> {
+/// The integration tests of a package.
+fn test(source: &Path, package: &str) -> Command {
     let mut command = Command::new("cargo");
-    command.current_dir(source).args([
-        "test",
-        "--quiet",
-        "--release",
-        "--locked",
-        "-p",
-        "annals",
-        "--test",
-        "it",
-    ]);
+    command.current_dir(source);
+    command.args(["test", "--release", "--locked", "-p", package, "--test", "it"]);
+    command
+}
+
+/// What a command tells of each thing that it tries, by a word in a line of its own.
+fn told(command: &mut Command, survived: &str, failed: &str) -> Result<Told, Failure> {
+    let output = command.output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let (mut score, mut skipped) = (Score::default(), Vec::new());
+    for line in printed.lines() {
+        if line.contains(failed) {
+            score.tried += 1;
+            score.wrong.push(line.to_owned());
+        } else if line.contains(survived) {
+            score.tried += 1;
+            score.survived += 1;
+        } else if let Some(reason) = line.strip_prefix("SKIPPED ") {
+            skipped.push(reason.to_owned());
+        }
+    }
+    if !output.status.success() && score.wrong.is_empty() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        score.tried += 1;
+        score.wrong.push(said.lines().last().unwrap_or("it does not build").to_owned());
+    }
+    Ok((score, skipped))
+}
+
+fn run_some(source: &Path, drivers: &Drivers, times: u32) -> Result<BTreeMap<&'static str, Score>, Failure> {
+    let mut command = test(source, "annals");
     let output =
         command.args(["--", "--nocapture", drivers.names]).env("ANNALS_CASES", times.to_string()).output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
