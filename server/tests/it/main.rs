@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "deadlines of tests that wait for other processes")]
 
 mod append;
+mod device;
 mod documents;
 mod either;
 mod flights;

@@ -3,7 +3,8 @@
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 /// What a run of the binary left.
 #[derive(Debug)]
@@ -128,6 +129,18 @@ impl Served {
     /// The same, with this input.
     pub(crate) fn fed(&self, arguments: &[&str], input: &[u8]) -> Run {
         feed(bare(&[&["--server", &self.address], arguments].concat()), input)
+    }
+
+    /// How it ended, by itself or because it is killed now.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        for _ in 0..100 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child.kill().unwrap();
+        self.child.wait().unwrap()
     }
 
     pub(crate) fn signal(mut self, signal: &str) -> Option<i32> {
