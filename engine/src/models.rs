@@ -29,6 +29,15 @@ fn try_all(switches: usize, model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
+/// A thread that shares something with the others.
+fn beside<T: 'static, R: 'static>(
+    shared: &Arc<T>,
+    work: impl FnOnce(&T) -> R + 'static,
+) -> thread::JoinHandle<R> {
+    let shared = Arc::clone(shared);
+    thread::spawn(move || work(&shared))
+}
+
 /// A log that nothing is in yet, and what its writer does: makes two groups of a batch and an event each durable.
 fn advance_twice(watermark: &Watermark) {
     for group in 0..2 {
@@ -42,8 +51,7 @@ fn who_waits_for_a_batch_goes_on_once_it_is_durable() {
         let watermark = Arc::new(Watermark::new(0, 0));
         let waiting: Vec<_> = (0..2)
             .map(|group| {
-                let watermark = Arc::clone(&watermark);
-                thread::spawn(move || {
+                beside(&watermark, move |watermark| {
                     watermark.wait(group + 1, group);
                     assert!(watermark.position() > group, "the batch's events are not to be seen");
                 })
@@ -58,10 +66,7 @@ fn who_waits_for_a_batch_goes_on_once_it_is_durable() {
 fn who_waits_for_a_batch_goes_on_where_nothing_more_becomes_durable() {
     try_all(3, || {
         let watermark = Arc::new(Watermark::new(0, 0));
-        let waiting = {
-            let watermark = Arc::clone(&watermark);
-            thread::spawn(move || watermark.wait(2, 1))
-        };
+        let waiting = beside(&watermark, |watermark| watermark.wait(2, 1));
         watermark.advance(1, 1, 0..1);
         watermark.poison_with("it failed");
         waiting.join().unwrap();
@@ -72,18 +77,15 @@ fn who_waits_for_a_batch_goes_on_where_nothing_more_becomes_durable() {
 fn who_awaits_a_batch_is_woken_once_it_is_durable() {
     try_all(3, || {
         let watermark = Arc::new(Watermark::new(0, 0));
-        let awaiting = {
-            let watermark = Arc::clone(&watermark);
-            thread::spawn(move || {
-                loom::future::block_on(poll_fn(|context| {
-                    if watermark.is_settled(2) || watermark.register(2, context.waker()) {
-                        return Poll::Ready(());
-                    }
-                    Poll::Pending
-                }));
-                assert_eq!(watermark.position(), 2);
-            })
-        };
+        let awaiting = beside(&watermark, |watermark| {
+            loom::future::block_on(poll_fn(|context| {
+                if watermark.is_settled(2) || watermark.register(2, context.waker()) {
+                    return Poll::Ready(());
+                }
+                Poll::Pending
+            }));
+            assert_eq!(watermark.position(), 2);
+        });
         advance_twice(&watermark);
         awaiting.join().unwrap();
     });
@@ -93,13 +95,10 @@ fn who_awaits_a_batch_is_woken_once_it_is_durable() {
 fn who_waits_for_a_position_goes_on_as_it_comes_and_as_the_store_ends() {
     try_all(3, || {
         let watermark = Arc::new(Watermark::new(0, 0));
-        let waiting = {
-            let watermark = Arc::clone(&watermark);
-            thread::spawn(move || {
-                while !watermark.wait_beyond(1, LONG) && !watermark.is_over() {}
-                watermark.position()
-            })
-        };
+        let waiting = beside(&watermark, |watermark| {
+            while !watermark.wait_beyond(1, LONG) && !watermark.is_over() {}
+            watermark.position()
+        });
         advance_twice(&watermark);
         watermark.end();
         waiting.join().unwrap();
@@ -110,31 +109,28 @@ fn who_waits_for_a_position_goes_on_as_it_comes_and_as_the_store_ends() {
 fn who_follows_sees_all_that_becomes_durable_and_then_the_end() {
     try_all(2, || {
         let watermark = Arc::new(Watermark::new(0, 0));
-        let following = {
-            let watermark = Arc::clone(&watermark);
-            thread::spawn(move || {
-                let watcher = Arc::new(Watcher::default());
-                let mut seen = 0;
-                loom::future::block_on(poll_fn(|context| {
-                    // As whoever follows: a look, a watch, and one more look.
-                    for is_watching in [false, true] {
-                        let is_over = watermark.is_over();
-                        while seen < watermark.position() {
-                            seen += 1;
-                        }
-                        if is_over {
-                            return Poll::Ready(());
-                        }
-                        if !is_watching {
-                            watermark.watch(&watcher, context.waker());
-                        }
+        let following = beside(&watermark, |watermark| {
+            let watcher = Arc::new(Watcher::default());
+            let mut seen = 0;
+            loom::future::block_on(poll_fn(|context| {
+                // As whoever follows: a look, a watch, and one more look.
+                for is_watching in [false, true] {
+                    let is_over = watermark.is_over();
+                    while seen < watermark.position() {
+                        seen += 1;
                     }
-                    Poll::Pending
-                }));
-                watermark.unwatch(&watcher);
-                assert_eq!(seen, 2);
-            })
-        };
+                    if is_over {
+                        return Poll::Ready(());
+                    }
+                    if !is_watching {
+                        watermark.watch(&watcher, context.waker());
+                    }
+                }
+                Poll::Pending
+            }));
+            watermark.unwatch(&watcher);
+            assert_eq!(seen, 2);
+        });
         advance_twice(&watermark);
         watermark.end();
         following.join().unwrap();
@@ -147,8 +143,7 @@ fn one_thread_at_a_time_is_behind_the_gate() {
         let gate = Arc::new(Gate::new(UnsafeCell::new(())));
         let threads: Vec<_> = (0..2)
             .map(|number| {
-                let gate = Arc::clone(&gate);
-                thread::spawn(move || {
+                beside(&gate, move |gate| {
                     let guard = gate.lock();
                     // Loom notices where two are here, or one does not see what the other did.
                     guard.with_mut(|_| ());
@@ -170,8 +165,7 @@ fn a_bell_is_heard_by_all_who_wait_for_it() {
         let shared = Arc::new((Gate::new(false), Bell::default()));
         let threads: Vec<_> = (0..2)
             .map(|_| {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || {
+                beside(&shared, move |shared| {
                     let mut guard = shared.0.lock();
                     while !*guard {
                         guard = shared.1.wait(guard);
@@ -200,10 +194,9 @@ fn a_group_is_written_once_all_its_places_are_filled_and_then_acknowledged() {
         ));
         let appending: Vec<_> = (0..2)
             .map(|number: usize| {
-                let parts = Arc::clone(&parts);
-                thread::spawn(move || {
+                beside(&parts, move |parts| {
                     count_at(number);
-                    let (fills, alarm, watermark, places) = &*parts;
+                    let (fills, alarm, watermark, places) = parts;
                     places[number].store(1, Ordering::Relaxed);
                     fills.add(0, 1);
                     if number == 0 {

@@ -140,7 +140,8 @@ impl Trial {
         let (later, events) = compare(runtime, &server, journal)?;
         wrong.extend(later);
         if random.random_range(0..2) == 0 {
-            server.end()?
+            server.end()?;
+            journal.close();
         } else {
             journal.kill();
             server.kill()?

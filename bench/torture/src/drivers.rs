@@ -68,26 +68,32 @@ fn test(source: &Path, package: &str) -> Command {
     command
 }
 
-/// What a command tells of each thing that it tries, by a word in a line of its own.
+/// What a command tells of each thing that it tries, by a word in a line of its own. What it says that it has skipped counts as not
+/// tried, whatever else it says of it.
 fn told(command: &mut Command, survived: &str, failed: &str) -> Result<Told, Failure> {
     let output = command.output()?;
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let (mut score, mut skipped) = (Score::default(), Vec::new());
-    for line in printed.lines() {
+    let (printed, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // In the middle of a line, too, where something else was printed first.
+    let skipped = [&printed, &said].into_iter().flat_map(|all| all.lines());
+    let skipped = skipped.filter_map(|line| Some(line.split_once("SKIPPED ")?.1.to_owned()));
+    let skipped: Vec<String> = skipped.collect();
+    let is_skipped = |line: &str| {
+        skipped.iter().any(|skipped| skipped.split_once(": ").is_some_and(|(name, _)| line.contains(name)))
+    };
+    let mut score = Score::default();
+    for line in printed.lines().filter(|line| !is_skipped(line)) {
         if line.contains(failed) {
             score.tried += 1;
             score.wrong.push(line.to_owned());
         } else if line.contains(survived) {
             score.tried += 1;
             score.survived += 1;
-        } else if let Some(reason) = line.strip_prefix("SKIPPED ") {
-            skipped.push(reason.to_owned());
         }
     }
-    if !output.status.success() && score.wrong.is_empty() {
-        let said = String::from_utf8_lossy(&output.stderr);
+    let is_nothing_tried = score.tried == 0 && skipped.is_empty();
+    if score.wrong.is_empty() && (is_nothing_tried || !output.status.success()) {
         score.tried += 1;
-        score.wrong.push(said.lines().last().unwrap_or("it does not build").to_owned());
+        score.wrong.push(said.lines().last().unwrap_or("nothing was tried").to_owned());
     }
     Ok((score, skipped))
 }
@@ -107,9 +113,13 @@ fn run_some(source: &Path, drivers: &Drivers, times: u32) -> Result<BTreeMap<&'s
             score.tried += tried.parse::<u64>()?;
         }
     }
-    if !output.status.success() {
+    let is_something_not_tried = scores.values().any(|score| score.tried == 0);
+    if is_something_not_tried || !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let wrong = said.lines().find(|line| line.contains("panicked")).unwrap_or("it does not build");
+        let wrong = said
+            .lines()
+            .find(|line| line.contains("panicked"))
+            .unwrap_or("it does not build, or has no such tests");
         // What was not told was not survived.
         for score in scores.values_mut() {
             score.tried += u64::from(score.survived == score.tried);

@@ -48,6 +48,17 @@ pub(crate) struct Journal {
     kept: Mutex<Kept>,
 }
 
+/// An event that members of the subscription were handed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Taken {
+    /// The life of the server in which one was last.
+    life: u64,
+    /// When its acknowledgement was answered, since then.
+    acknowledged: Option<Instant>,
+    /// That acknowledgement is durable: it comes never again.
+    lasts: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) asked: Vec<Asked>,
@@ -55,12 +66,12 @@ pub(crate) struct Kept {
     pub(crate) seen: HashMap<u64, Uuid>,
     /// Heads of streams that were told.
     pub(crate) heads: Vec<(String, u64, u64)>,
-    /// Events that members of the subscription were handed, by position; and when their acknowledgement was answered.
-    taken: HashMap<u64, Option<Instant>>,
+    /// Events that members of the subscription were handed, by position.
+    taken: HashMap<u64, Taken>,
     /// No position before this one was not taken.
     taken_until: u64,
-    /// When the server was killed last.
-    killed: Option<Instant>,
+    /// Which life of the server this is: each end of it begins another.
+    life: u64,
     /// What is wrong, as far as that was noticed at once.
     pub(crate) wrong: Vec<String>,
     moment: Moment,
@@ -93,7 +104,7 @@ impl Journal {
             heads: Vec::new(),
             taken: HashMap::new(),
             taken_until: 0,
-            killed: None,
+            life: 0,
             wrong: Vec::new(),
             moment: 0,
             file: BufWriter::new(File::create(path)?),
@@ -144,27 +155,43 @@ impl Journal {
         self.kept().see(record.position().get(), record.id());
     }
 
-    /// The server is killed now.
+    /// The server is killed now. What was acknowledged just before may be lost with it.
     pub(crate) fn kill(&self) {
-        let (mut kept, now) = (self.kept(), now());
-        // What is younger may be lost with it, and says nothing later on.
-        for acknowledged in kept.taken.values_mut() {
-            *acknowledged = acknowledged.filter(|at| *at + LASTS_AFTER < now);
-        }
-        kept.killed = Some(now);
+        let now = now();
+        self.end_life(|acknowledged| acknowledged + LASTS_AFTER < now);
     }
 
-    /// An event that a member was handed: not one whose acknowledgement is old enough to last.
+    /// The server ends by itself now: what was acknowledged was noted.
+    pub(crate) fn close(&self) {
+        self.end_life(|_| true);
+    }
+
+    fn end_life(&self, lasts: impl Fn(Instant) -> bool) {
+        let mut kept = self.kept();
+        kept.life += 1;
+        for taken in kept.taken.values_mut() {
+            taken.lasts |= taken.acknowledged.is_some_and(&lasts);
+        }
+    }
+
+    /// Members were handed all that was open: what of the acknowledged was not among it has outlasted the last end.
+    pub(crate) fn settle(&self) {
+        let mut kept = self.kept();
+        let life = kept.life;
+        for taken in kept.taken.values_mut() {
+            taken.lasts |= taken.life < life && taken.acknowledged.is_some();
+        }
+    }
+
+    /// An event that a member was handed: not one whose acknowledgement lasts.
     pub(crate) fn take(&self, record: &Record) {
         self.see(record);
         let mut kept = self.kept();
-        let (position, killed) = (record.position().get(), kept.killed);
+        let (position, life) = (record.position().get(), kept.life);
         // Where an acknowledgement was lost with a crash, the next one counts from when it is answered.
-        let acknowledged = kept.taken.entry(position).or_default().take();
-        if let (Some(acknowledged), Some(killed)) = (acknowledged, killed)
-            && acknowledged < killed
-        {
-            kept.wrong.push(format!("position {position} was acknowledged long ago, and handed out again"));
+        let before = kept.taken.insert(position, Taken { life, ..Taken::default() });
+        if before.is_some_and(|before| before.lasts) {
+            kept.wrong.push(format!("position {position} was acknowledged for good, and handed out again"));
         }
     }
 
@@ -172,7 +199,7 @@ impl Journal {
     pub(crate) fn acknowledge(&self, positions: impl Iterator<Item = u64>) {
         let (mut kept, now) = (self.kept(), now());
         for position in positions {
-            kept.taken.entry(position).or_default().get_or_insert(now);
+            kept.taken.entry(position).or_default().acknowledged.get_or_insert(now);
         }
     }
 
@@ -198,4 +225,50 @@ impl Journal {
 #[expect(clippy::disallowed_methods, reason = "what is measured is how long something took")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A journal in which an event was handed out and acknowledged, and what it is to hand it out again.
+    fn acknowledged() -> (tempfile::TempDir, Journal) {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(&dir.path().join("journal")).unwrap();
+        journal.kept().taken.insert(7, Taken::default());
+        journal.acknowledge([7].into_iter());
+        (dir, journal)
+    }
+
+    fn lasts(journal: &Journal) -> bool {
+        journal.kept().taken[&7].lasts
+    }
+
+    #[test]
+    fn an_acknowledgement_lasts_once_it_has_outlasted_a_kill() {
+        let (_dir, journal) = acknowledged();
+        journal.settle();
+        assert!(!lasts(&journal), "nothing has happened to it");
+        journal.kill();
+        assert!(!lasts(&journal), "it was too young");
+        journal.settle();
+        assert!(lasts(&journal));
+    }
+
+    #[test]
+    fn an_acknowledgement_lasts_where_the_server_has_ended_in_order() {
+        let (_dir, journal) = acknowledged();
+        journal.close();
+        assert!(lasts(&journal));
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_does_not_last() {
+        let (_dir, journal) = acknowledged();
+        journal.kept().taken.insert(7, Taken::default());
+        journal.kill();
+        journal.settle();
+        journal.close();
+        assert!(!lasts(&journal));
+    }
 }

@@ -1,8 +1,9 @@
 //! A connection: frames come in, are told apart, and lead to work.
 
 use super::access::Access;
-use super::handler::{Asked, Session, is_about_another};
+use super::handler::{Asked, Session};
 use super::outgoing::{self, Outgoing};
+use super::task::is_about_another;
 use super::{Context, now};
 use annals_protocol::frame::{self, Header};
 use annals_protocol::{Answer, Failure, Hello, PREFACE, Request, VERSION, Welcome};

@@ -3,9 +3,10 @@
 use super::Context;
 use super::access::Access;
 use super::outgoing::{Outgoing, UnderWay};
+use super::pace::Asks;
 use super::stores::InUse;
 use super::streaming::Streams;
-use super::task::{self, APPEND, PING, Task};
+use super::task::{self, APPEND, PING, Task, is_about_another};
 use annals::{Append, AppendError, Position, Ticket};
 use annals_protocol::frame::Header;
 use annals_protocol::{Answer, Failure, Malformed, Request};
@@ -138,8 +139,12 @@ impl Session {
 
     /// Has requests done as they come, until no more do.
     pub(super) async fn live(self: Arc<Self>, mut incoming: mpsc::Receiver<Vec<Asked>>) {
+        let asks = Asks::default();
         while let Some(asked) = incoming.recv().await {
-            self.context.looks.turn(asked.iter().map(|asked| task::takes(asked.header.kind)).sum()).await;
+            self.context
+                .looks
+                .turn(&asks, asked.iter().map(|asked| task::takes(asked.header.kind)).sum())
+                .await;
             let (mut rest, mut short) = (&asked[..], Vec::new());
             while let Some(first) = rest.first() {
                 let appends = rest.iter().take_while(|next| next.is_append_to(first.header.store)).count();
@@ -335,8 +340,3 @@ impl Asked {
 
 /// Appends that are decoded before any of them is begun.
 const RUN_MAX: usize = 32;
-
-/// Whether a message of this kind is said of another request: that it is cancelled, or given credit.
-pub(super) fn is_about_another(kind: u16) -> bool {
-    matches!(kind, 4 | 5)
-}

@@ -16,8 +16,6 @@ use tokio::time::timeout;
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
 /// How long what was sent may go without the other system's word that it has arrived.
 const UNHEARD: Duration = Duration::from_secs(30);
-/// What letting a connection in, and hearing who it is, takes of a processor about.
-const TAKES: Duration = Duration::from_micros(100);
 /// Pause where nothing can be accepted.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -40,7 +38,7 @@ pub(super) async fn listen(listener: TcpListener, network: Arc<Network>, context
         match accepted {
             Ok((socket, peer)) => {
                 // Hundreds that come at once are not all let in at once: whoever is there already goes on meanwhile.
-                context.looks.turn(TAKES).await;
+                context.looks.connection().await;
                 let context = Arc::clone(&context);
                 let (reader, writer) = network.handles();
                 let accepted = async move {

@@ -99,7 +99,7 @@ struct Context {
     metrics: Arc<Metrics>,
     /// Of all who follow.
     pace: Pace,
-    /// Of all who ask for something else than to append.
+    /// Of all who ask for something else than to append, and of new connections.
     looks: Looks,
     /// Stores that may be checked at a time.
     verifications: Arc<Semaphore>,

@@ -14,8 +14,12 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 /// Nobody waits longer than about that for what is there: where so many follow, their turns lie closer together.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
-/// What requests other than appends may take of each processor, all together: a half.
+/// What requests other than appends may take of each processor, all together, and new connections: a half.
 const SHARE: u32 = 2;
+/// How many times as long as the turns of its own requests a connection waits at the most.
+const WAIT_OF_OWN: u32 = 64;
+/// What letting a connection in, and hearing who it is, takes of a processor about.
+const CONNECTION_TAKES: Duration = Duration::from_micros(100);
 
 /// Turns, one after the other.
 #[derive(Debug, Default)]
@@ -37,29 +41,52 @@ impl Turns {
     /// Waits for it.
     async fn take(&self, length: Duration) {
         let now = now();
-        let turn = self.next(now, length);
-        if turn.saturating_duration_since(now) >= WAIT_MIN {
-            tokio::time::sleep_until(turn).await;
-        }
+        wait(now, self.next(now, length)).await;
     }
 }
 
-/// How fast requests other than appends are looked at: as fast as they come, until they would leave too little to who appends.
+async fn wait(now: Instant, turn: Instant) {
+    if turn.saturating_duration_since(now) >= WAIT_MIN {
+        tokio::time::sleep_until(turn).await;
+    }
+}
+
+/// How fast requests other than appends are looked at, and new connections: as fast as they come, until they would leave too little to who
+/// appends.
 #[derive(Debug)]
 pub(super) struct Looks {
-    turns: Turns,
+    requests: Turns,
+    connections: Turns,
     processors: u32,
 }
+
+/// What one connection has asked for.
+#[derive(Debug, Default)]
+pub(super) struct Asks(Turns);
 
 impl Looks {
     pub(super) fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { turns: Turns::default(), processors: u32::try_from(processors).unwrap_or(u32::MAX) }
+        let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+        Self { requests: Turns::default(), connections: Turns::default(), processors }
     }
 
-    /// Waits until requests may be looked at that take about so much of a processor.
-    pub(super) async fn turn(&self, takes: Duration) {
-        self.turns.take(self.length(takes)).await;
+    /// Waits until requests of a connection may be looked at that take about so much of a processor.
+    pub(super) async fn turn(&self, asks: &Asks, takes: Duration) {
+        let now = now();
+        wait(now, self.turn_of(asks, now, self.length(takes))).await;
+    }
+
+    /// Waits until one more connection may be let in.
+    pub(super) async fn connection(&self) {
+        self.connections.take(self.length(CONNECTION_TAKES)).await;
+    }
+
+    /// When that is: behind all others, but who asks for little waits little, however much others ask for.
+    fn turn_of(&self, asks: &Asks, now: Instant, length: Duration) -> Instant {
+        let of_own = asks.0.next(now, length) + length - now;
+        let of_all = self.requests.next(now, length) - now;
+        now + of_all.min(of_own * WAIT_OF_OWN)
     }
 
     /// How long a turn is.
@@ -130,15 +157,26 @@ mod tests {
 
     #[test]
     fn requests_are_looked_at_as_they_come_until_they_take_half_of_the_processors() {
-        let (looks, begun) = (Looks { turns: Turns::default(), processors: 4 }, now());
+        let (looks, begun) = (Looks { processors: 4, ..Looks::new() }, now());
         let takes = Duration::from_micros(20);
+        let asks = Asks::default();
         // Each processor has half a second in each for them.
         let length = looks.length(takes);
         assert_eq!(length * 4 * 500_000 / 20, Duration::from_secs(1));
-        let last = (0..1_000).map(|_| looks.turns.next(begun, length)).last().unwrap();
+        let last = (0..1_000).map(|_| looks.turn_of(&asks, begun, length)).last().unwrap();
         assert_eq!(last - begun, 999 * length);
         // Who comes later than that waits for nothing.
         let later = begun + Duration::from_secs(1);
-        assert_eq!(looks.turns.next(later, length), later);
+        assert_eq!(looks.turn_of(&asks, later, length), later);
+    }
+
+    #[test]
+    fn who_asks_for_little_waits_little_though_others_ask_for_more_than_can_be_done() {
+        let (looks, now) = (Looks::new(), now());
+        let (much, little) = (Asks::default(), Asks::default());
+        let length = Duration::from_micros(20);
+        let last = (0..10_000).map(|_| looks.turn_of(&much, now, length)).last().unwrap();
+        assert_eq!(last - now, WAIT_MAX);
+        assert_eq!(looks.turn_of(&little, now, length) - now, WAIT_OF_OWN * length);
     }
 }

@@ -128,12 +128,18 @@ pub(super) fn is_short(kind: u16) -> bool {
     matches!(kind, 13 | 15 | 35 | 41..=43)
 }
 
+/// Whether a message of this kind is said of another request: that it is cancelled, or given credit.
+pub(super) fn is_about_another(kind: u16) -> bool {
+    matches!(kind, 4 | 5)
+}
+
 /// What a request of a kind takes of a processor about, apart from waiting and from what is sent of a stream.
 pub(super) fn takes(kind: u16) -> Duration {
     match kind {
         APPEND => Duration::ZERO,
         // A word about another request, or an answer that needs no store.
-        PING | 4 | 5 => Duration::from_micros(1),
+        PING => Duration::from_micros(1),
+        kind if is_about_another(kind) => Duration::from_micros(1),
         kind if is_short(kind) => Duration::from_micros(5),
         _ => Duration::from_micros(20),
     }
