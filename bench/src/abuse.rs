@@ -58,6 +58,12 @@ const ATTACKS: [(&str, Attack); 11] = [
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let names = ATTACKS.map(|(name, _)| name);
+    if let Some(only) = &arguments.only
+        && !names.contains(&only.as_str())
+    {
+        return Err(format!("there is no attack {only}; there are {}", names.join(", ")).into());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let measure = |name: &str, attack: Option<Attack>| -> Result<Histogram<u64>, Failure> {
         let over = Arc::new(AtomicBool::new(false));

@@ -33,6 +33,11 @@ pub(crate) struct Copy {
     target: PathBuf,
 }
 
+/// Whether a directory is a source that has them.
+pub(crate) fn is_source(directory: &Path) -> bool {
+    directory.join(PATCHES).is_dir()
+}
+
 /// Names of all patches.
 pub(crate) fn patches(source: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found: Vec<_> = std::fs::read_dir(source.join(PATCHES))?

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// Where images lie meanwhile
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub(crate) dir: PathBuf,
-    /// The source that bugs are planted in a copy of
+    /// The source whose tests are run, and that bugs are planted in a copy of
     #[arg(long, default_value = ".")]
     source: PathBuf,
     /// Print for machines: one JSON object a line
@@ -135,6 +135,13 @@ pub(crate) fn check(arguments: &Arguments) -> Result<PathBuf, Failure> {
         if !ids.contains(&only.as_str()) {
             return Err(format!("there is no row {only}; there are {}", ids.join(", ")).into());
         }
+    }
+    let from_source = DRIVEN.iter().map(|(id, _)| *id).chain([PLANTED.id]);
+    let needs_source = arguments.cycles.is_none() || arguments.only.as_deref() == Some(PLANTED.id);
+    let is_wanted = |id: &str| arguments.only.as_deref().is_none_or(|only| only == id);
+    if needs_source && from_source.into_iter().any(is_wanted) && !planted::is_source(&arguments.source) {
+        let source = arguments.source.display();
+        return Err(format!("{source} is no source of Annals: say --source DIR").into());
     }
     Ok(binary)
 }
