@@ -1,0 +1,579 @@
+//! Load, decide, append, and again where others were quicker.
+
+use crate::boundary::{Boundary, Seen};
+use crate::codec::{Codec, Json};
+use crate::context::Context;
+use crate::decider::Decider;
+use crate::decoding::{Decoded, Decoding, UnknownType};
+use crate::error::{HandleError, SourcingError};
+use crate::event::DomainEvent;
+use crate::pause::Pauses;
+use crate::snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};
+use crate::stream::next;
+use crate::upcast::UpcastError;
+use annals_types::{
+    Append, Appended, EventStore, Load, NewEvent, NewSnapshot, PassedOver, Position, Record, StoreError,
+    Version,
+};
+use futures_core::Stream;
+use lru::LruCache;
+use parking_lot::Mutex;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Streams of one kind, or what queries select, and what decides about them. Cheap to clone.
+///
+/// Promise: a command is decided on a state that nothing was added to when its events were appended; all of its events are there, or none.
+pub struct Repository<S, D: Decider, C = Json> {
+    inner: Arc<Inner<S, D, C>>,
+}
+
+struct Inner<S, D: Decider, C> {
+    store: S,
+    decider: D,
+    decoding: Decoding<D::Event, C>,
+    snapshots: Option<Snapshots<D::State>>,
+    attempts_max: u32,
+    pauses: Pauses,
+    cache: Option<Mutex<LruCache<String, Held<D::State>>>>,
+}
+
+/// How often a command is tried where others are quicker, unless said otherwise.
+pub const ATTEMPTS_MAX: u32 = 25;
+
+/// A state, and how far the events that made it were read.
+#[derive(Clone)]
+struct Held<T> {
+    state: T,
+    seen: Seen,
+    report: ReplayReport,
+    /// Whether it was compared with the store since this command came.
+    is_fresh: bool,
+}
+
+/// A state that was put together from events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replayed<T> {
+    /// The state.
+    pub state: T,
+    /// The last version of the stream in it; `None`: it has no event, or it is about more than one stream.
+    pub version: Option<Version>,
+    /// Position of the last event in it.
+    pub position: Option<Position>,
+    /// What was done for it.
+    pub report: ReplayReport,
+}
+
+/// What was done for a state.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ReplayReport {
+    /// Version of the snapshot that it began with; `None`: with nothing.
+    pub snapshot: Option<Version>,
+    /// Whether it began with a state that was remembered.
+    pub from_cache: bool,
+    /// Events that were applied.
+    pub events: u64,
+    /// Of those, the ones whose stored form was an older one.
+    pub upcast: u64,
+    /// Events of unknown types that were left out, or given raw.
+    pub unknown: u64,
+    /// Snapshots that might have been used and could not be.
+    pub passed_over: Vec<PassedOver>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// What a command led to.
+#[derive(Clone, Debug)]
+pub struct Handled<E, T> {
+    /// Its events, in order; none: it was allowed, and nothing happened.
+    pub events: Vec<E>,
+    /// The state with them.
+    pub state: T,
+    /// What the append became; `None`: there were no events.
+    pub appended: Option<Appended>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// What was replayed for the state that was decided on.
+    pub report: ReplayReport,
+}
+
+impl<S: EventStore, D: Decider> Repository<S, D> {
+    /// Of this store and decider, events in JSON.
+    ///
+    /// # Errors
+    /// The upcasts of the decider's events are not complete.
+    pub fn new(store: S, decider: D) -> Result<Self, UpcastError> {
+        Self::in_codec(store, decider, Json)
+    }
+}
+
+impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
+    /// Of this store and decider, events in this codec.
+    ///
+    /// # Errors
+    /// The upcasts of the decider's events are not complete.
+    pub fn in_codec(store: S, decider: D, codec: C) -> Result<Self, UpcastError> {
+        let inner = Inner {
+            store,
+            decider,
+            decoding: Decoding::new(codec)?,
+            snapshots: None,
+            attempts_max: ATTEMPTS_MAX,
+            pauses: Pauses::conflicts(),
+            cache: None,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Inner<S, D, C>)) -> Self {
+        change(Arc::get_mut(&mut self.inner).expect("it is set up before it is shared"));
+        self
+    }
+
+    /// Keeps snapshots of states.
+    ///
+    /// # Panics
+    /// As all settings: when the repository was cloned before.
+    #[must_use]
+    pub fn snapshots(self, snapshots: Snapshots<D::State>) -> Self {
+        self.set(|inner| inner.snapshots = Some(snapshots))
+    }
+
+    /// Remembers the states of this many streams, the ones used last. Commands are decided on them without a look at the store: what has come since
+    /// makes the append be refused, and the decision be made again. A refusal is never given on a remembered state alone.
+    #[must_use]
+    pub fn cache(self, streams: NonZeroUsize) -> Self {
+        self.set(|inner| inner.cache = Some(Mutex::new(LruCache::new(streams))))
+    }
+
+    /// Sets how often a command is tried while others are quicker: at least once. Default: [`ATTEMPTS_MAX`].
+    #[must_use]
+    pub fn attempts_max(self, attempts: u32) -> Self {
+        self.set(|inner| inner.attempts_max = attempts.max(1))
+    }
+
+    /// Sets what becomes of events of types that the decider doesn't have. Default: they are errors.
+    #[must_use]
+    pub fn unknown(self, unknown: UnknownType) -> Self {
+        self.set(|inner| inner.decoding.unknown = unknown)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.inner.store
+    }
+
+    /// The decider.
+    #[must_use]
+    pub fn decider(&self) -> &D {
+        &self.inner.decider
+    }
+
+    /// The state now; the initial one where there is no event.
+    ///
+    /// Where [`SnapshotPolicy::AfterReplayed`] asks for it, a snapshot is written.
+    ///
+    /// # Errors
+    /// The store fails, or an event cannot be read.
+    pub async fn load(&self, boundary: impl Into<Boundary<'_>>) -> Result<Replayed<D::State>, SourcingError> {
+        let boundary = boundary.into();
+        let mut held = self.begin(&boundary).await?;
+        if !held.is_fresh {
+            self.catch_up(&boundary, &mut held).await?;
+        }
+        self.remember(&boundary, &held);
+        let replayed = held.into_replayed(&boundary);
+        if let (Some(stream), Some(version), Some(snapshots)) =
+            (boundary.stream(), replayed.version, &self.inner.snapshots)
+            && let SnapshotPolicy::AfterReplayed(count) = snapshots.policy
+            && replayed.report.events > count
+        {
+            self.write_snapshot(snapshots, stream, version, &replayed.state).await?;
+        }
+        Ok(replayed)
+    }
+
+    /// The state now, of something that there is.
+    ///
+    /// # Errors
+    /// [`SourcingError::NotFound`] where the stream has no event; otherwise as [`load`](Self::load).
+    pub async fn find(&self, stream: &str) -> Result<Replayed<D::State>, SourcingError> {
+        let replayed = self.load(stream).await?;
+        if replayed.version.is_none() {
+            return Err(SourcingError::NotFound { stream: stream.to_owned() });
+        }
+        Ok(replayed)
+    }
+
+    /// The state of a stream as it was: at a version, a position, or a time, from the newest snapshot that is not behind that, or without
+    /// snapshots. The state that is remembered plays no part.
+    ///
+    /// ```
+    /// # use annals_types::{Load, Version};
+    /// let then = Load::stream("account-7").until(Version::new(41)).without_snapshots();
+    /// ```
+    ///
+    /// # Errors
+    /// The store fails, or an event cannot be read.
+    pub async fn replay(&self, load: &Load<'_>) -> Result<Replayed<D::State>, SourcingError> {
+        let held = self.load_stream(load).await?;
+        Ok(held.into_replayed(&Boundary::Stream(load.stream.clone())))
+    }
+
+    /// Writes a snapshot of the state now, whatever the policy. `None`: there is no event to have a state of.
+    ///
+    /// # Errors
+    /// The store fails, or an event cannot be read.
+    ///
+    /// # Panics
+    /// Where nothing says how states are written: see [`snapshots`](Self::snapshots).
+    pub async fn snapshot(&self, stream: &str) -> Result<Option<Version>, SourcingError> {
+        let snapshots = self.inner.snapshots.as_ref().expect("the repository was told how to keep snapshots");
+        let replayed = self.load(stream).await?;
+        let Some(version) = replayed.version else { return Ok(None) };
+        self.write_snapshot(snapshots, stream, version, &replayed.state).await?;
+        Ok(Some(version))
+    }
+
+    /// Has a command decided, and its events appended.
+    ///
+    /// # Errors
+    /// It is refused, or others were quicker each time, or the store fails.
+    pub async fn handle(
+        &self,
+        boundary: impl Into<Boundary<'_>>,
+        command: &D::Command,
+        context: &Context,
+    ) -> Result<Handled<D::Event, D::State>, HandleError<D::Error>> {
+        self.transact(boundary, context, |state| self.inner.decider.decide(state, command)).await
+    }
+
+    /// What a command would lead to now. Nothing is appended.
+    ///
+    /// # Errors
+    /// It would be refused, or the store fails.
+    pub async fn dry_run(
+        &self,
+        boundary: impl Into<Boundary<'_>>,
+        command: &D::Command,
+    ) -> Result<Handled<D::Event, D::State>, HandleError<D::Error>> {
+        let replayed = self.load(boundary).await?;
+        let events = self.inner.decider.decide(&replayed.state, command).map_err(HandleError::Refused)?;
+        let state = self.evolved(&replayed.state, &events);
+        Ok(Handled { events, state, appended: None, attempts: 0, report: replayed.report })
+    }
+
+    /// The same for a decision that is made here: it may be asked for several times.
+    ///
+    /// # Errors
+    /// As those of [`handle`](Self::handle).
+    pub async fn transact<F>(
+        &self,
+        boundary: impl Into<Boundary<'_>>,
+        context: &Context,
+        decide: F,
+    ) -> Result<Handled<D::Event, D::State>, HandleError<D::Error>>
+    where
+        F: Fn(&D::State) -> Result<Vec<D::Event>, D::Error> + Send + Sync,
+    {
+        self.transact_with(boundary, context, decide, |append| append).await
+    }
+
+    /// The same, with more in the append: conditions, or a cursor that it moves. It is one batch, so all holds or nothing is done.
+    ///
+    /// A cursor that is not where it was expected is no conflict that another try would mend, so it is an error at once.
+    ///
+    /// # Errors
+    /// As those of [`handle`](Self::handle).
+    pub async fn transact_with<F, W>(
+        &self,
+        boundary: impl Into<Boundary<'_>>,
+        context: &Context,
+        decide: F,
+        with: W,
+    ) -> Result<Handled<D::Event, D::State>, HandleError<D::Error>>
+    where
+        F: Fn(&D::State) -> Result<Vec<D::Event>, D::Error> + Send + Sync,
+        W: for<'a> Fn(Append<'a>) -> Append<'a> + Send + Sync,
+    {
+        let boundary = boundary.into();
+        let mut held = self.begin(&boundary).await?;
+        let mut attempts = 0;
+        loop {
+            let events = match decide(&held.state) {
+                Ok(events) if !events.is_empty() => events,
+                // What was remembered may be out of date: nothing is refused, and nothing left undone, because of that.
+                Ok(_) | Err(_) if !held.is_fresh => {
+                    self.catch_up(&boundary, &mut held).await?;
+                    continue;
+                }
+                Ok(events) => {
+                    let Held { state, report, .. } = held;
+                    return Ok(Handled { events, state, appended: None, attempts, report });
+                }
+                Err(refusal) => return Err(HandleError::Refused(refusal)),
+            };
+            let state = self.evolved(&held.state, &events);
+            attempts += 1;
+            match self.append(&boundary, &held, &events, &state, context, &with).await? {
+                Ok((appended, seen)) => {
+                    let report = held.report;
+                    self.remember(
+                        &boundary,
+                        &Held { state: state.clone(), seen, report: ReplayReport::default(), is_fresh: true },
+                    );
+                    return Ok(Handled { events, state, appended: Some(appended), attempts, report });
+                }
+                Err(conflict) if attempts < self.inner.attempts_max && is_worth_another_try(&conflict) => {
+                    self.inner.pauses.wait(attempts).await;
+                    self.catch_up(&boundary, &mut held).await?;
+                }
+                Err(last) if is_worth_another_try(&last) => {
+                    return Err(HandleError::Conflicts { attempts, last });
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+
+    /// Appends the events, on the condition that nothing was added to what was seen; what is seen with them.
+    async fn append<W>(
+        &self,
+        boundary: &Boundary<'_>,
+        held: &Held<D::State>,
+        events: &[D::Event],
+        state: &D::State,
+        context: &Context,
+        with: &W,
+    ) -> Result<Result<(Appended, Seen), StoreError>, SourcingError>
+    where
+        W: for<'a> Fn(Append<'a>) -> Append<'a> + Send + Sync,
+    {
+        let mut append = Append::new();
+        let mut written = 0;
+        for event in events {
+            let (event, is_here) = self.new_event(boundary, event, context)?;
+            written += u64::from(is_here);
+            append = append.event(event);
+        }
+        append = boundary.guard(append, &held.seen);
+        let head = boundary.stream().and_then(|stream| match held.seen.head(stream) {
+            Some(head) => Some(head.plus(written)),
+            None => written.checked_sub(1).map(Version::new),
+        });
+        if let (Some(stream), Some(snapshots), Some(version)) =
+            (boundary.stream(), &self.inner.snapshots, head)
+        {
+            let question =
+                SnapshotQuestion { state, version, appended: written, replayed: held.report.events };
+            if written > 0 && snapshots.policy.says(&question) {
+                append = append.snapshot(new_snapshot(snapshots, stream, state)?);
+            }
+        }
+        Ok(match self.inner.store.append(with(append)).await {
+            Ok(appended) => {
+                let last = Position::new(appended.positions.end.get() - 1);
+                let seen = match (boundary.stream(), head) {
+                    (Some(stream), Some(head)) if written > 0 => Seen::up_to(stream, head, last),
+                    _ => held.seen.clone(),
+                };
+                Ok((appended, seen))
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    /// The event to be stored, and whether it goes to the stream that the decision is about.
+    fn new_event(
+        &self,
+        boundary: &Boundary<'_>,
+        event: &D::Event,
+        context: &Context,
+    ) -> Result<(NewEvent<'static>, bool), SourcingError> {
+        let event_type = event.event_type();
+        let place = self.inner.decider.place(event);
+        let own = boundary.stream();
+        let stream = match (place.stream, own) {
+            (Some(stream), _) => stream.into_owned(),
+            (None, Some(own)) => own.to_owned(),
+            (None, None) => return Err(SourcingError::NoPlace { event_type: event_type.name }),
+        };
+        let is_here = own == Some(stream.as_str());
+        let data = event.encode(&self.inner.decoding.codec).map_err(|error| SourcingError::Unwritable {
+            what: format!("an event of type {:?}", event_type.name),
+            reason: error.to_string(),
+        })?;
+        let mut new = NewEvent::new(stream, event_type.name).binary(data);
+        new.content = C::CONTENT;
+        new.tags = place.tags;
+        Ok((context.put(new, event_type.schema), is_here))
+    }
+
+    /// What is remembered, or else what the store has.
+    async fn begin(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
+        if let (Some(cache), Some(stream)) = (&self.inner.cache, boundary.stream())
+            && let Some(held) = cache.lock().get(stream)
+        {
+            let report = ReplayReport { from_cache: true, ..ReplayReport::default() };
+            return Ok(Held { report, is_fresh: false, ..held.clone() });
+        }
+        match (boundary, &self.inner.snapshots) {
+            (Boundary::Stream(stream), Some(_)) => self.load_stream(&Load::stream(&**stream)).await,
+            _ => {
+                let mut held = self.nothing();
+                self.catch_up(boundary, &mut held).await?;
+                Ok(held)
+            }
+        }
+    }
+
+    /// Puts a stream's state together, from a snapshot where there is one.
+    async fn load_stream(&self, load: &Load<'_>) -> Result<Held<D::State>, SourcingError> {
+        let begun = Instant::now();
+        let mut load = load.clone();
+        match &self.inner.snapshots {
+            Some(snapshots) => load = load.name(snapshots.name.clone()).schemas(snapshots.schemas()),
+            None => load = load.without_snapshots(),
+        }
+        let mut held = self.nothing();
+        let mut loaded = self.inner.store.load(&load).await?;
+        if let (Some(snapshot), Some(snapshots)) = (&loaded.snapshot, &self.inner.snapshots) {
+            match snapshots.decode(snapshot) {
+                Ok(state) => {
+                    held.state = state;
+                    held.seen = Seen::up_to(&load.stream, snapshot.version, snapshot.position);
+                    held.report.snapshot = Some(snapshot.version);
+                }
+                Err(error) => {
+                    let passed_over =
+                        PassedOver { version: Some(snapshot.version), reason: error.to_string() };
+                    loaded = self.inner.store.load(&load.clone().without_snapshots()).await?;
+                    loaded.passed_over.push(passed_over);
+                }
+            }
+        }
+        held.report.passed_over = loaded.passed_over;
+        self.fold(loaded.events, &mut held).await?;
+        held.report.duration = begun.elapsed();
+        held.is_fresh = true;
+        Ok(held)
+    }
+
+    /// Applies what has come since.
+    async fn catch_up(
+        &self,
+        boundary: &Boundary<'_>,
+        held: &mut Held<D::State>,
+    ) -> Result<(), SourcingError> {
+        let begun = Instant::now();
+        let events = self.inner.store.read(&boundary.read(&held.seen)).await?;
+        self.fold(events, held).await?;
+        held.report.duration += begun.elapsed();
+        held.is_fresh = true;
+        Ok(())
+    }
+
+    async fn fold<R>(&self, mut events: R, held: &mut Held<D::State>) -> Result<(), SourcingError>
+    where
+        R: Stream<Item = Result<Record, StoreError>> + Unpin + Send,
+    {
+        let Inner { decider, decoding, .. } = &*self.inner;
+        while let Some(record) = next(&mut events).await {
+            let record = record?;
+            match decoding.decode(&record)? {
+                Decoded::Event { event, was_upcast } => {
+                    decider.evolve(&mut held.state, &event);
+                    held.report.upcast += u64::from(was_upcast);
+                    held.report.events += 1;
+                }
+                Decoded::Unknown => {
+                    if decoding.unknown == UnknownType::Raw {
+                        decider.evolve_raw(&mut held.state, &record);
+                    }
+                    held.report.unknown += 1;
+                }
+            }
+            held.seen.note(&record);
+        }
+        Ok(())
+    }
+
+    fn remember(&self, boundary: &Boundary<'_>, held: &Held<D::State>) {
+        if let (Some(cache), Some(stream)) = (&self.inner.cache, boundary.stream()) {
+            let mut cache = cache.lock();
+            // Another command may have remembered a later state meanwhile.
+            if cache.peek(stream).is_none_or(|there| there.seen.head(stream) <= held.seen.head(stream)) {
+                cache.put(stream.to_owned(), held.clone());
+            }
+        }
+    }
+
+    fn nothing(&self) -> Held<D::State> {
+        let state = self.inner.decider.initial();
+        Held { state, seen: Seen::default(), report: ReplayReport::default(), is_fresh: false }
+    }
+
+    fn evolved(&self, state: &D::State, events: &[D::Event]) -> D::State {
+        let mut state = state.clone();
+        for event in events {
+            self.inner.decider.evolve(&mut state, event);
+        }
+        state
+    }
+
+    async fn write_snapshot(
+        &self,
+        snapshots: &Snapshots<D::State>,
+        stream: &str,
+        version: Version,
+        state: &D::State,
+    ) -> Result<(), SourcingError> {
+        let snapshot = new_snapshot(snapshots, stream, state)?;
+        Ok(self.inner.store.write_snapshot(&snapshot, version).await?)
+    }
+}
+
+fn new_snapshot<T>(
+    snapshots: &Snapshots<T>,
+    stream: &str,
+    state: &T,
+) -> Result<NewSnapshot<'static>, SourcingError> {
+    let data = snapshots.encode(state).map_err(|error| SourcingError::Unwritable {
+        what: format!("the state of {stream:?}"),
+        reason: error.to_string(),
+    })?;
+    Ok(NewSnapshot {
+        stream: stream.to_owned().into(),
+        name: snapshots.name.clone().into(),
+        schema: snapshots.schema,
+        data: data.into(),
+    })
+}
+
+/// Whether the same command may be accepted on what is there now. Not where a cursor is elsewhere: then somebody else has handled what this is about.
+fn is_worth_another_try(error: &StoreError) -> bool {
+    use annals_types::AppendError::WrongCursor;
+    error.is_conflict() && !matches!(error, StoreError::Append(WrongCursor { .. }))
+}
+
+impl<T> Held<T> {
+    fn into_replayed(self, boundary: &Boundary<'_>) -> Replayed<T> {
+        let version = boundary.stream().and_then(|stream| self.seen.head(stream));
+        Replayed { state: self.state, version, position: self.seen.last(), report: self.report }
+    }
+}
+
+impl<S, D: Decider, C> Clone for Repository<S, D, C> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S, D: Decider, C> std::fmt::Debug for Repository<S, D, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("snapshots", &self.inner.snapshots).finish_non_exhaustive()
+    }
+}
