@@ -2,6 +2,8 @@
 
 use crate::codec::{Codec, CodecError};
 use crate::upcast::Upcasts;
+use annals_types::{Query, QueryItem, limits};
+use std::collections::BTreeSet;
 
 /// The type under which an event is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,3 +61,16 @@ pub trait DomainEvent: Sized + Send + Sync + 'static {
 /// The data of an event that has none: an empty object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Nothing {}
+
+/// The names under which these events are stored, or were once.
+pub(crate) fn names<E: DomainEvent>() -> BTreeSet<&'static str> {
+    E::TYPES.iter().map(|known| known.name).chain(E::upcasts().names()).collect()
+}
+
+/// The query of all events that have one of these names.
+pub(crate) fn named(names: &BTreeSet<&'static str>) -> Query<'static> {
+    let names: Vec<_> = names.iter().copied().collect();
+    names.chunks(limits::QUERY_TYPES_MAX).fold(Query::all(), |query, names| {
+        query.or(names.iter().fold(QueryItem::new(), |item, name| item.of_type(*name)))
+    })
+}

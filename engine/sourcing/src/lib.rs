@@ -5,17 +5,22 @@
 extern crate self as annals_sourcing;
 
 mod boundary;
+mod clock;
 mod codec;
 mod context;
 mod decider;
 mod decoding;
 mod error;
 mod event;
+mod happening;
 mod pause;
+mod projection;
+mod reactor;
 mod repository;
 mod saga;
 mod snapshots;
 mod stream;
+mod timers;
 mod upcast;
 
 pub use annals_sourcing_derive::DomainEvent;
@@ -26,10 +31,21 @@ pub use decider::{Decider, Place};
 pub use decoding::{Decoded, Decoding, UnknownType};
 pub use error::{HandleError, SourcingError};
 pub use event::{DomainEvent, EventType, Nothing};
+pub use happening::Happening;
 pub use pause::Pauses;
+pub use projection::{
+    Applied, Cursored, Handlers, Handling, InMemory, Live, ModelError, OnFailure, ParkedEvent, Parking,
+    ProjectionError, ProjectionState, ProjectionStatus, Projector, ReadModel, Running,
+};
+#[cfg(feature = "sqlite")]
+pub use projection::{Schema, SqliteModel};
+pub use reactor::{Order, Reactor, TriggerRefused};
 pub use repository::{ATTEMPTS_MAX, Handled, ReplayReport, Replayed, Repository};
+#[cfg(feature = "sqlite")]
+pub use rusqlite;
 pub use saga::{SagaContext, SagaError, SagaStep};
 #[doc(hidden)]
 pub use serde;
 pub use snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};
+pub use timers::{Deadline, TimeoutElapsed, Timers};
 pub use upcast::{UpcastError, Upcasts};

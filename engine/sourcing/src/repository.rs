@@ -1,6 +1,7 @@
 //! Load, decide, append, and again where others were quicker.
 
 use crate::boundary::{Boundary, Seen};
+use crate::clock::Stopwatch;
 use crate::codec::{Codec, Json};
 use crate::context::Context;
 use crate::decider::Decider;
@@ -20,7 +21,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Streams of one kind, or what queries select, and what decides about them. Cheap to clone.
 ///
@@ -44,12 +45,12 @@ pub const ATTEMPTS_MAX: u32 = 25;
 
 /// A state, and how far the events that made it were read.
 #[derive(Clone)]
-struct Held<T> {
-    state: T,
-    seen: Seen,
+pub(crate) struct Held<T> {
+    pub(crate) state: T,
+    pub(crate) seen: Seen,
     report: ReplayReport,
     /// Whether it was compared with the store since this command came.
-    is_fresh: bool,
+    pub(crate) is_fresh: bool,
 }
 
 /// A state that was put together from events.
@@ -238,6 +239,10 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         Ok(Some(version))
     }
 
+    pub(crate) fn pauses(&self) -> Pauses {
+        self.inner.pauses
+    }
+
     /// Has a command decided, and its events appended.
     ///
     /// # Errors
@@ -321,10 +326,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             match self.append(&boundary, &held, &events, &state, context, &with).await? {
                 Ok((appended, seen)) => {
                     let report = held.report;
-                    self.remember(
-                        &boundary,
-                        &Held { state: state.clone(), seen, report: ReplayReport::default(), is_fresh: true },
-                    );
+                    self.remember(&boundary, &Held::appended(state.clone(), seen));
                     return Ok(Handled { events, state, appended: Some(appended), attempts, report });
                 }
                 Err(conflict) if attempts < self.inner.attempts_max && is_worth_another_try(&conflict) => {
@@ -387,7 +389,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     }
 
     /// The event to be stored, and whether it goes to the stream that the decision is about.
-    fn new_event(
+    pub(crate) fn new_event(
         &self,
         boundary: &Boundary<'_>,
         event: &D::Event,
@@ -413,7 +415,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     }
 
     /// What is remembered, or else what the store has.
-    async fn begin(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
+    pub(crate) async fn begin(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
         if let (Some(cache), Some(stream)) = (&self.inner.cache, boundary.stream())
             && let Some(held) = cache.lock().get(stream)
         {
@@ -432,7 +434,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
 
     /// Puts a stream's state together, from a snapshot where there is one.
     async fn load_stream(&self, load: &Load<'_>) -> Result<Held<D::State>, SourcingError> {
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         let mut load = load.clone();
         match &self.inner.snapshots {
             Some(snapshots) => load = load.name(snapshots.name.clone()).schemas(snapshots.schemas()),
@@ -463,12 +465,12 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     }
 
     /// Applies what has come since.
-    async fn catch_up(
+    pub(crate) async fn catch_up(
         &self,
         boundary: &Boundary<'_>,
         held: &mut Held<D::State>,
     ) -> Result<(), SourcingError> {
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         let events = self.inner.store.read(&boundary.read(&held.seen)).await?;
         self.fold(events, held).await?;
         held.report.duration += begun.elapsed();
@@ -501,13 +503,20 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         Ok(())
     }
 
-    fn remember(&self, boundary: &Boundary<'_>, held: &Held<D::State>) {
+    pub(crate) fn remember(&self, boundary: &Boundary<'_>, held: &Held<D::State>) {
         if let (Some(cache), Some(stream)) = (&self.inner.cache, boundary.stream()) {
             let mut cache = cache.lock();
             // Another command may have remembered a later state meanwhile.
             if cache.peek(stream).is_none_or(|there| there.seen.head(stream) <= held.seen.head(stream)) {
                 cache.put(stream.to_owned(), held.clone());
             }
+        }
+    }
+
+    /// Forgets what is remembered of a stream.
+    pub(crate) fn forget(&self, stream: &str) {
+        if let Some(cache) = &self.inner.cache {
+            cache.lock().pop(stream);
         }
     }
 
@@ -560,6 +569,11 @@ fn is_worth_another_try(error: &StoreError) -> bool {
 }
 
 impl<T> Held<T> {
+    /// A state that an append was made of.
+    pub(crate) fn appended(state: T, seen: Seen) -> Self {
+        Self { state, seen, report: ReplayReport::default(), is_fresh: true }
+    }
+
     fn into_replayed(self, boundary: &Boundary<'_>) -> Replayed<T> {
         let version = boundary.stream().and_then(|stream| self.seen.head(stream));
         Replayed { state: self.state, version, position: self.seen.last(), report: self.report }

@@ -140,6 +140,11 @@ impl Upcasts {
         Ok((form.0, form.1, data))
     }
 
+    /// The types that steps begin with, in order, each perhaps several times.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.steps.keys().map(|(name, _)| *name)
+    }
+
     /// Whether there is a step from this form.
     pub(crate) fn begins(&self, event_type: &str, schema: u32) -> bool {
         self.steps.contains_key(&(event_type, schema))

@@ -1,9 +1,17 @@
 //! The layer on the embedded store, as an application uses it.
+#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
+mod projection;
+mod reactor;
 mod repository;
+mod shipments;
+mod timers;
 mod upcasting;
 
 use annals::{Settings, Store};
+use annals_client::{Client, Options};
+use annals_server::serve::{self, Server};
 use std::future::Future;
 use tempfile::TempDir;
 
@@ -33,8 +41,24 @@ impl Fresh {
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .enable_time()
+        .enable_all()
         .build()
         .unwrap()
         .block_on(future)
+}
+
+/// A server on a new directory, and how one becomes its client.
+fn with_server(work: impl FnOnce(std::pin::Pin<Box<dyn Future<Output = Client>>>)) {
+    let directory = tempfile::tempdir().unwrap();
+    let options = serve::Options {
+        admin: None,
+        data: directory.path().join("data"),
+        listen: ([127, 0, 0, 1], 0).into(),
+        settings: Settings::default(),
+        limits: serve::Limits::default(),
+    };
+    let server = Server::start(options).unwrap();
+    let address = server.address().to_string();
+    work(Box::pin(async move { Client::connect(Options::new(address)).await.unwrap() }));
+    server.stop();
 }

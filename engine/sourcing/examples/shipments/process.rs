@@ -1,0 +1,271 @@
+//! The process: what is to be done next for a shipment. Its events are its decisions; it does nothing itself.
+
+use annals_sourcing::{Decider, DomainEvent, TimeoutElapsed};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Decisions of the process of a shipment; the stream `ID-Process`.
+#[derive(Clone, PartialEq, Debug, DomainEvent)]
+pub enum ProcessEvent {
+    #[event("ProcessStarted")]
+    Started { shipment: String, category: String },
+    #[event("ProcessCategoryChanged")]
+    CategoryChanged { shipment: String, category: String },
+    #[event("ManifestationRequested")]
+    ManifestationRequested { shipment: String, legs: u32, documents: Vec<String> },
+    #[event("ManifestationAccepted")]
+    ManifestationAccepted { shipment: String, tracking_numbers: Vec<String>, documents: Vec<String> },
+    #[event("CollectionRequested")]
+    CollectionRequested { shipment: String },
+    #[event("ManifestationCancelRequested")]
+    ManifestationCancelRequested { shipment: String },
+    #[event("ProcessCompleted")]
+    Completed { shipment: String, outcome: Outcome },
+    #[event("ProcessFailed")]
+    Failed { shipment: String, reason: String },
+    /// Written by the timers; what it means is decided when it is heard.
+    #[event("TimeoutElapsed")]
+    Elapsed(TimeoutElapsed),
+}
+
+/// What a shipment that was arranged has.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    pub process_category: String,
+    pub tracking_numbers: Vec<String>,
+    pub documents: Vec<String>,
+    pub collection_booking_reference: Option<String>,
+}
+
+/// Events of others that the process hears.
+#[derive(Clone, PartialEq, Debug, DomainEvent)]
+pub enum ProcessTrigger {
+    #[event("ManifestationCompleted")]
+    ManifestationCompleted { shipment: String, tracking_numbers: Vec<String>, documents: Vec<String> },
+    #[event("ManifestationFailed")]
+    ManifestationFailed { shipment: String, reason: String },
+    #[event("CollectionBooked")]
+    CollectionBooked { shipment: String, reference: String },
+    #[event("CollectionFailed")]
+    CollectionFailed { shipment: String, reason: String },
+    #[event("TimeoutElapsed")]
+    Elapsed(TimeoutElapsed),
+}
+
+impl ProcessTrigger {
+    /// The shipment that it is about.
+    pub fn shipment(&self) -> &str {
+        match self {
+            Self::ManifestationCompleted { shipment, .. }
+            | Self::ManifestationFailed { shipment, .. }
+            | Self::CollectionBooked { shipment, .. }
+            | Self::CollectionFailed { shipment, .. } => shipment,
+            Self::Elapsed(elapsed) => elapsed.key.rsplit(' ').next().unwrap_or_default(),
+        }
+    }
+}
+
+/// What a process is told.
+#[derive(Clone, Debug)]
+pub enum ProcessCommand {
+    /// A shipment is to be arranged.
+    Start { shipment: String },
+    /// It is to go on by another definition.
+    ChangeCategory { shipment: String, category: String },
+    /// Something happened that it may wait for.
+    Hear(ProcessTrigger),
+}
+
+/// Where a process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Stage {
+    #[default]
+    None,
+    Manifesting,
+    Collecting,
+    Completed,
+    Failed,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ProcessState {
+    pub stage: Stage,
+    pub outcome: Outcome,
+    /// Why it failed, or failed before.
+    pub failure: Option<String>,
+}
+
+/// Something that a process does not wait for.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OutOfPlace {
+    stage: Stage,
+    category: String,
+}
+
+impl fmt::Display for OutOfPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "a process of category {:?} does not wait for it when it is {:?}",
+            self.category, self.stage
+        )
+    }
+}
+
+/// One way in which a process may go: a case goes by that of its category until it is moved to another one.
+struct Definition {
+    category: &'static str,
+    legs: u32,
+    documents: &'static [&'static str],
+    /// Whether a collection is booked at the end.
+    is_collected: bool,
+}
+
+/// All definitions. Those of running cases stay here until none runs by them.
+const DEFINITIONS: [Definition; 3] = [
+    Definition {
+        category: "domestic-1.0",
+        legs: 1,
+        documents: &["label-1", "label-2", "receipt"],
+        is_collected: true,
+    },
+    Definition { category: "domestic-2.0", legs: 1, documents: &["label-1", "receipt"], is_collected: false },
+    Definition {
+        category: "international-1.0",
+        legs: 2,
+        documents: &["label-1", "label-2", "label-3", "label-4", "customs-invoice", "receipt"],
+        is_collected: true,
+    },
+];
+
+fn definition(category: &str) -> Option<&'static Definition> {
+    DEFINITIONS.iter().find(|definition| definition.category == category)
+}
+
+/// What decides for one shipment.
+#[derive(Clone)]
+pub struct Process;
+
+impl Decider for Process {
+    type State = ProcessState;
+    type Command = ProcessCommand;
+    type Event = ProcessEvent;
+    type Error = OutOfPlace;
+
+    fn initial(&self) -> ProcessState {
+        ProcessState::default()
+    }
+
+    fn evolve(&self, state: &mut ProcessState, event: &ProcessEvent) {
+        match event {
+            ProcessEvent::Started { category, .. } | ProcessEvent::CategoryChanged { category, .. } => {
+                state.outcome.process_category.clone_from(category);
+            }
+            ProcessEvent::ManifestationRequested { .. } => state.stage = Stage::Manifesting,
+            ProcessEvent::ManifestationAccepted { tracking_numbers, documents, .. } => {
+                state.outcome.tracking_numbers.clone_from(tracking_numbers);
+                state.outcome.documents.clone_from(documents);
+            }
+            ProcessEvent::CollectionRequested { .. } => state.stage = Stage::Collecting,
+            ProcessEvent::Completed { outcome, .. } => {
+                state.stage = Stage::Completed;
+                state.outcome = outcome.clone();
+            }
+            ProcessEvent::Failed { reason, .. } => {
+                state.stage = Stage::Failed;
+                state.failure = Some(reason.clone());
+            }
+            ProcessEvent::ManifestationCancelRequested { .. } | ProcessEvent::Elapsed(_) => {}
+        }
+    }
+
+    fn decide(
+        &self,
+        state: &ProcessState,
+        command: &ProcessCommand,
+    ) -> Result<Vec<ProcessEvent>, OutOfPlace> {
+        let category = state.outcome.process_category.clone();
+        match command {
+            ProcessCommand::Start { shipment } if state.stage == Stage::None => {
+                let category = if shipment.starts_with('1') { "domestic-1.0" } else { "international-1.0" };
+                let definition = definition(category).expect("it is one of the definitions");
+                Ok(vec![
+                    ProcessEvent::Started { shipment: shipment.clone(), category: category.to_owned() },
+                    ProcessEvent::ManifestationRequested {
+                        shipment: shipment.clone(),
+                        legs: definition.legs,
+                        documents: definition
+                            .documents
+                            .iter()
+                            .map(|document| (*document).to_owned())
+                            .collect(),
+                    },
+                ])
+            }
+            ProcessCommand::ChangeCategory { shipment, category }
+                if state.stage == Stage::Manifesting && definition(category).is_some() =>
+            {
+                Ok(vec![ProcessEvent::CategoryChanged {
+                    shipment: shipment.clone(),
+                    category: category.clone(),
+                }])
+            }
+            ProcessCommand::Hear(trigger) => definition(&category)
+                .and_then(|definition| hear(definition, state, trigger))
+                .ok_or(OutOfPlace { stage: state.stage, category }),
+            _ => Err(OutOfPlace { stage: state.stage, category }),
+        }
+    }
+}
+
+/// What follows from a trigger; `None`: it is out of place.
+fn hear(
+    definition: &Definition,
+    state: &ProcessState,
+    trigger: &ProcessTrigger,
+) -> Option<Vec<ProcessEvent>> {
+    let shipment = trigger.shipment().to_owned();
+    Some(match (trigger, state.stage) {
+        (ProcessTrigger::ManifestationCompleted { tracking_numbers, documents, .. }, Stage::Manifesting) => {
+            let accepted = ProcessEvent::ManifestationAccepted {
+                shipment: shipment.clone(),
+                tracking_numbers: tracking_numbers.clone(),
+                documents: documents.clone(),
+            };
+            let outcome = Outcome {
+                process_category: definition.category.to_owned(),
+                tracking_numbers: tracking_numbers.clone(),
+                documents: documents.clone(),
+                collection_booking_reference: None,
+            };
+            let next = if definition.is_collected {
+                ProcessEvent::CollectionRequested { shipment }
+            } else {
+                ProcessEvent::Completed { shipment, outcome }
+            };
+            vec![accepted, next]
+        }
+        (ProcessTrigger::ManifestationFailed { reason, .. }, Stage::Manifesting)
+        | (ProcessTrigger::CollectionFailed { reason, .. }, Stage::Collecting) => {
+            vec![ProcessEvent::Failed { shipment, reason: reason.clone() }]
+        }
+        // Also after it failed: somebody has booked anew.
+        (ProcessTrigger::CollectionBooked { reference, .. }, Stage::Collecting | Stage::Failed) => {
+            let outcome =
+                Outcome { collection_booking_reference: Some(reference.clone()), ..state.outcome.clone() };
+            vec![ProcessEvent::Completed { shipment, outcome }]
+        }
+        // Nobody has answered: what may have been done of it is to be undone.
+        (ProcessTrigger::Elapsed(elapsed), Stage::Manifesting)
+            if elapsed.key.starts_with("manifestation ") =>
+        {
+            vec![
+                ProcessEvent::ManifestationCancelRequested { shipment: shipment.clone() },
+                ProcessEvent::Failed { shipment, reason: "the carrier has not answered in time".to_owned() },
+            ]
+        }
+        (ProcessTrigger::Elapsed(_), _) => vec![],
+        _ => return None,
+    })
+}

@@ -1,0 +1,202 @@
+//! A projection that runs by itself, and can be told to pause, go on, begin anew and stop.
+
+use crate::projection::{ProjectionError, Projector, ReadModel};
+use annals_types::{EventStore, Position};
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+/// How a projection stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProjectionState {
+    /// It handles what comes.
+    Running,
+    /// It was told to pause.
+    Paused,
+    /// It failed, and stands still until it is resumed or reset.
+    Suspended {
+        /// Why.
+        reason: String,
+    },
+    /// It was told to stop.
+    Stopped,
+}
+
+/// How a projection stands, and how far it has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProjectionStatus {
+    /// How it stands.
+    pub state: ProjectionState,
+    /// The last event that is in the model, or was parked.
+    pub position: Option<Position>,
+    /// Whether all that there was was handled since it began to run.
+    pub is_caught_up: bool,
+}
+
+/// A projection that runs on a task of its own. Dropped, it stops.
+pub struct Running<R> {
+    wishes: mpsc::Sender<(Wish, oneshot::Sender<()>)>,
+    status: watch::Receiver<ProjectionStatus>,
+    task: JoinHandle<()>,
+    rest: Arc<Mutex<Option<R>>>,
+}
+
+enum Wish {
+    Pause,
+    Resume,
+    Reset(Option<Position>),
+    Stop,
+}
+
+impl<S: EventStore, R: ReadModel + 'static> Projector<S, R> {
+    /// Runs it on a task of its own. It has to be on a runtime.
+    #[must_use]
+    pub fn spawn(self) -> Running<R> {
+        let (wishes, wished) = mpsc::channel(4);
+        let begun = ProjectionStatus { state: ProjectionState::Running, position: None, is_caught_up: false };
+        let (tell, status) = watch::channel(begun);
+        let rest = Arc::new(Mutex::new(None));
+        let left = Arc::clone(&rest);
+        let task = tokio::spawn(async move {
+            let model = obey(self, wished, &tell).await;
+            *left.lock() = Some(model);
+            tell.send_modify(|status| status.state = ProjectionState::Stopped);
+        });
+        Running { wishes, status, task, rest }
+    }
+}
+
+/// Does what is wished until that is to stop.
+async fn obey<S: EventStore, R: ReadModel>(
+    mut projector: Projector<S, R>,
+    mut wished: mpsc::Receiver<(Wish, oneshot::Sender<()>)>,
+    tell: &watch::Sender<ProjectionStatus>,
+) -> R {
+    let mut following = None;
+    let mut runs = true;
+    loop {
+        let happened = tokio::select! {
+            biased;
+            wish = wished.recv() => Err(wish),
+            stepped = step(&mut projector, &mut following), if runs => Ok(stepped),
+        };
+        match happened {
+            Ok(stepped) => {
+                let position = projector.model.position().await.unwrap_or_default();
+                tell.send_modify(|status| {
+                    status.position = position;
+                    match stepped {
+                        Ok(is_caught_up) => status.is_caught_up |= is_caught_up,
+                        Err(error) => {
+                            runs = false;
+                            status.state = ProjectionState::Suspended { reason: error.to_string() };
+                        }
+                    }
+                });
+            }
+            Err(None) => return projector.model,
+            Err(Some((wish, done))) => {
+                following = None;
+                let state = match wish {
+                    Wish::Stop => return projector.model,
+                    Wish::Pause => ProjectionState::Paused,
+                    Wish::Resume => ProjectionState::Running,
+                    Wish::Reset(to) => match projector.model.reset(to).await {
+                        Ok(()) => ProjectionState::Running,
+                        Err(error) => ProjectionState::Suspended { reason: error.to_string() },
+                    },
+                };
+                runs = state == ProjectionState::Running;
+                let position = projector.model.position().await.unwrap_or_default();
+                tell.send_replace(ProjectionStatus { state, position, is_caught_up: false });
+                // Who asked may have gone.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+async fn step<S: EventStore, R: ReadModel>(
+    projector: &mut Projector<S, R>,
+    following: &mut Option<S::Following>,
+) -> Result<bool, ProjectionError> {
+    if following.is_none() {
+        *following = Some(projector.begin().await?);
+    }
+    let following = following.as_mut().expect("it was just put there");
+    projector.step(following).await
+}
+
+impl<R> Running<R> {
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> ProjectionStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Handles nothing more until it is resumed. When this is ready, nothing is being handled.
+    pub async fn pause(&self) {
+        self.wish(Wish::Pause).await;
+    }
+
+    /// Goes on, also where it was suspended.
+    pub async fn resume(&self) {
+        self.wish(Wish::Resume).await;
+    }
+
+    /// Goes on behind this position; `None`: empties the model and begins anew.
+    pub async fn reset(&self, to: Option<Position>) {
+        self.wish(Wish::Reset(to)).await;
+    }
+
+    /// Waits until the event at this position is handled or passed; `false`: the projection has stopped or is suspended.
+    pub async fn reached(&mut self, position: Position) -> bool {
+        let is_over = |status: &ProjectionStatus| {
+            matches!(status.state, ProjectionState::Stopped | ProjectionState::Suspended { .. })
+        };
+        let reached = |status: &ProjectionStatus| status.position >= Some(position);
+        match self.status.wait_for(|status| reached(status) || is_over(status)).await {
+            Ok(status) => reached(&status),
+            Err(_) => false,
+        }
+    }
+
+    /// Waits until it has caught up, or stands still.
+    pub async fn settled(&mut self) -> ProjectionStatus {
+        let is_settled =
+            |status: &ProjectionStatus| status.is_caught_up || status.state != ProjectionState::Running;
+        // It fails where the task is gone: then it stands as it stood last.
+        let _ = self.status.wait_for(is_settled).await;
+        self.status()
+    }
+
+    /// Stops it and gives back the model; `None`: a handler has panicked.
+    pub async fn stop(mut self) -> Option<R> {
+        self.wish(Wish::Stop).await;
+        // A panic of a handler has been told by the runtime.
+        let _ = (&mut self.task).await;
+        self.rest.lock().take()
+    }
+
+    async fn wish(&self, wish: Wish) {
+        let (done, is_done) = oneshot::channel();
+        if self.wishes.send((wish, done)).await.is_ok() {
+            // Where it has stopped there is nobody to answer.
+            let _ = is_done.await;
+        }
+    }
+}
+
+impl<R> Drop for Running<R> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<R> fmt::Debug for Running<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("status", &self.status()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,288 @@
+//! Deadlines: what is due when nothing else happened by then.
+
+use crate::clock::now;
+use crate::codec::Json;
+use crate::context::Context;
+use crate::decoding::{Decoded, Decoding, UnknownType};
+use crate::error::SourcingError;
+use crate::event::{DomainEvent, named, names};
+use crate::happening::{Happening, Watcher};
+use crate::pause::Pauses;
+use crate::reactor::is_passing;
+use crate::stream::ready;
+use crate::upcast::UpcastError;
+use annals_types::{Append, EventStore, Follow, Followed, NewEvent, Position, QueryItem, Record, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// What an event says about a deadline.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Deadline {
+    /// This is due then; what was due by the same key is not any more.
+    Set {
+        /// Tells it apart from all others of the same timers: the case and the step, say.
+        key: String,
+        /// The stream in which a [`TimeoutElapsed`] says that the time is over.
+        stream: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// What was due by this key is not any more.
+    Clear {
+        /// The key.
+        key: String,
+    },
+}
+
+impl Deadline {
+    /// This is due so long after the event.
+    pub fn after(event: &Record, pause: Duration, stream: impl Into<String>, key: impl Into<String>) -> Self {
+        let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        let at = Timestamp::new(event.time().get().saturating_add(pause));
+        Self::Set { key: key.into(), stream: stream.into(), at }
+    }
+
+    /// What was due by this key is not any more.
+    pub fn clear(key: impl Into<String>) -> Self {
+        Self::Clear { key: key.into() }
+    }
+}
+
+/// The time is over. It was caused by the event that set the deadline.
+#[derive(
+    Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize, annals_sourcing_derive::DomainEvent,
+)]
+#[event("TimeoutElapsed")]
+pub struct TimeoutElapsed {
+    /// The deadline's key.
+    pub key: String,
+    /// When it was due: nanoseconds since the Unix epoch.
+    pub due: u64,
+}
+
+/// Appends a [`TimeoutElapsed`] for each deadline that passes.
+///
+/// Promise: deadlines are as durable as the events that set them, since they are read from these; each leads to one event, exactly once, not before its time
+/// and however often the process ends; where it was cleared by an event that was durable before its time, to none.
+///
+/// Its cursor says from where on deadlines may be open. In memory are the open ones.
+pub struct Timers<S, E, F> {
+    name: String,
+    store: S,
+    decoding: Decoding<E, Json>,
+    deadlines: F,
+    pauses: Pauses,
+    watcher: Watcher,
+}
+
+/// A deadline that is open.
+struct Open {
+    key: String,
+    stream: String,
+    due: Timestamp,
+    event: Uuid,
+    position: Position,
+    context: Context,
+}
+
+/// The open deadlines, by key and by when they are due.
+#[derive(Default)]
+struct Agenda {
+    by_key: HashMap<String, (Timestamp, Position)>,
+    by_time: BTreeMap<(Timestamp, Position, String), Open>,
+}
+
+/// Events that are read between two settings of the cursor.
+const NOTE_EVERY: u64 = 1_000;
+
+impl<S, E, F, O> Timers<S, E, F>
+where
+    S: EventStore,
+    E: DomainEvent,
+    F: Fn(&E, &Record) -> O + Send + Sync,
+    O: IntoIterator<Item = Deadline>,
+{
+    /// Under this name, which is that of its cursor. `deadlines` says what an event of the types of `E` sets and clears.
+    ///
+    /// # Errors
+    /// The upcasts of `E` are not complete.
+    pub fn new(name: impl Into<String>, store: S, deadlines: F) -> Result<Self, UpcastError> {
+        Ok(Self {
+            name: name.into(),
+            store,
+            decoding: Decoding::new(Json)?.unknown(UnknownType::Skip),
+            deadlines,
+            pauses: Pauses { first: Duration::from_millis(20), longest: Duration::from_secs(5) },
+            watcher: Watcher::default(),
+        })
+    }
+
+    /// Sets who is told what happens.
+    #[must_use]
+    pub fn watch(mut self, watch: impl Fn(&Happening<'_>) + Send + Sync + 'static) -> Self {
+        self.watcher = Watcher::new(watch);
+        self
+    }
+
+    /// Watches over deadlines. It may be dropped at any moment.
+    ///
+    /// # Errors
+    /// The store fails for good, or an event cannot be read.
+    pub async fn run(&self) -> Result<(), SourcingError> {
+        let mut failures = 0;
+        loop {
+            match self.follow(&mut failures).await {
+                Ok(()) => {}
+                Err(SourcingError::Store(error)) if is_passing(&error) => {
+                    failures += 1;
+                    let pause = self.pauses.after(failures);
+                    self.watcher.tell(&Happening::Retried { failures, reason: &error.to_string(), pause });
+                    tokio::time::sleep(pause).await;
+                }
+                Err(error) => {
+                    self.watcher.tell(&Happening::Suspended { reason: &error.to_string() });
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn follow(&self, failures: &mut u32) -> Result<(), SourcingError> {
+        let cursor = self.store.cursor(&self.name).await?.and_then(|cursor| cursor.position);
+        self.watcher.tell(&Happening::Started { after: cursor });
+        let elapsed = QueryItem::new().of_type(TimeoutElapsed::TYPES[0].name);
+        let mut follow = Follow::query(named(&names::<E>()).or(elapsed));
+        if let Some(position) = cursor {
+            follow = follow.after(position);
+        }
+        let mut following = self.store.follow(&follow).await?;
+        let mut agenda = Agenda::default();
+        let mut is_current = false;
+        let (mut next, mut noted) = (Position::ZERO, cursor.map_or(0, Position::get));
+        loop {
+            let due = agenda.first_due().filter(|_| is_current);
+            let items = tokio::select! {
+                biased;
+                items = ready(&mut following, 1_000) => items,
+                () = at(due) => {
+                    self.elapse(&mut agenda).await?;
+                    continue;
+                }
+            };
+            if items.is_empty() {
+                return Ok(());
+            }
+            *failures = 0;
+            for item in items {
+                let item = item?;
+                next = item.next_position();
+                match item {
+                    Followed::Event(record) => self.note(&mut agenda, &record)?,
+                    Followed::CaughtUp { .. } => {
+                        is_current = true;
+                        self.watcher.tell(&Happening::CaughtUp { next });
+                    }
+                    Followed::Progress { .. } => {}
+                }
+            }
+            if next.get().saturating_sub(noted) >= NOTE_EVERY {
+                noted = next.get();
+                let done = agenda.oldest().unwrap_or(next).get();
+                let position = done.checked_sub(1).map(Position::new);
+                self.store.append(Append::new().advance(&*self.name, position)).await?;
+            }
+        }
+    }
+
+    fn note(&self, agenda: &mut Agenda, record: &Record) -> Result<(), SourcingError> {
+        if record.event_type() == TimeoutElapsed::TYPES[0].name
+            && let Some(Ok(elapsed)) = TimeoutElapsed::decode(record.event_type(), record.data(), &Json)
+        {
+            agenda.clear_if(&elapsed.key, |open| Some(open.event) == record.causation());
+        }
+        let Decoded::Event { event, .. } = self.decoding.decode(record)? else { return Ok(()) };
+        for deadline in (self.deadlines)(&event, record) {
+            match deadline {
+                Deadline::Set { key, stream, at } => {
+                    agenda.clear_if(&key, |_| true);
+                    let context = Context::caused_by(record).source(self.name.clone());
+                    let (event, position) = (record.id(), record.position());
+                    agenda.set(Open { key, stream, due: at, event, position, context });
+                }
+                Deadline::Clear { key } => agenda.clear_if(&key, |_| true),
+            }
+        }
+        Ok(())
+    }
+
+    /// Says of all that is due that it is. What another process has said, is not said again.
+    async fn elapse(&self, agenda: &mut Agenda) -> Result<(), SourcingError> {
+        let now = now();
+        while let Some(open) = agenda.first().filter(|open| open.due <= now) {
+            let elapsed = TimeoutElapsed { key: open.key.clone(), due: open.due.get() };
+            let event_type = TimeoutElapsed::TYPES[0].name;
+            let mut new = NewEvent::new(open.stream.as_str(), event_type);
+            new.data = elapsed.encode(&Json).expect("texts and numbers can be written").into();
+            let said = QueryItem::new().of_type(event_type).causation(open.event);
+            let append = Append::from(open.context.put(new, 1)).fail_if_matches(said, Some(open.position));
+            match self.store.append(append).await {
+                Ok(_) => {}
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+            agenda.drop_first();
+        }
+        Ok(())
+    }
+}
+
+impl Agenda {
+    fn set(&mut self, open: Open) {
+        self.by_key.insert(open.key.clone(), (open.due, open.position));
+        self.by_time.insert((open.due, open.position, open.key.clone()), open);
+    }
+
+    fn clear_if(&mut self, key: &str, is_it: impl Fn(&Open) -> bool) {
+        let Some((due, position)) = self.by_key.get(key) else { return };
+        let place = (*due, *position, key.to_owned());
+        if self.by_time.get(&place).is_some_and(is_it) {
+            self.by_time.remove(&place);
+            self.by_key.remove(key);
+        }
+    }
+
+    fn first(&self) -> Option<&Open> {
+        self.by_time.first_key_value().map(|(_, open)| open)
+    }
+
+    fn first_due(&self) -> Option<Timestamp> {
+        self.first().map(|open| open.due)
+    }
+
+    fn drop_first(&mut self) {
+        if let Some((_, open)) = self.by_time.pop_first() {
+            self.by_key.remove(&open.key);
+        }
+    }
+
+    /// The first event that set a deadline that is open.
+    fn oldest(&self) -> Option<Position> {
+        self.by_key.values().map(|(_, position)| *position).min()
+    }
+}
+
+/// Ready then; never where there is no such time.
+async fn at(due: Option<Timestamp>) {
+    match due {
+        None => std::future::pending().await,
+        Some(due) => tokio::time::sleep(Duration::from_nanos(due.get().saturating_sub(now().get()))).await,
+    }
+}
+
+impl<S, E, F> fmt::Debug for Timers<S, E, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timers").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,155 @@
+//! The shipments of the example, on an embedded store and on a server.
+
+#[path = "../../examples/shipments/collection.rs"]
+mod collection;
+#[path = "../../examples/shipments/manifestation.rs"]
+mod manifestation;
+#[path = "../../examples/shipments/process.rs"]
+mod process;
+#[path = "../../examples/shipments/system.rs"]
+mod system;
+
+use crate::{Fresh, run, with_server};
+use annals_sourcing::{Context, HandleError};
+use annals_types::{EventStore, Query, QueryItem, Read, Record};
+use futures_core::Stream;
+use process::{ProcessCommand, Stage};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+use system::System;
+
+async fn all<S: EventStore>(store: &S, query: impl Into<Query<'_>>) -> Vec<Record> {
+    let mut events = store.read(&Read::query(query)).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(event) = poll_fn(|context| Pin::new(&mut events).poll_next(context)).await {
+        found.push(event.unwrap());
+    }
+    found
+}
+
+/// Starts these and waits until each is where it is to come to.
+async fn arrange<S: EventStore>(store: S, expected: &[(&str, Stage)]) -> System<S> {
+    let system = System::new(store).unwrap();
+    let settle = async {
+        for (shipment, _) in expected {
+            system.start(shipment).await.unwrap();
+        }
+        let begun = Instant::now();
+        for (shipment, stage) in expected {
+            loop {
+                let there = system.processes.load(&system::process(shipment)).await.unwrap().state;
+                if there.stage == *stage {
+                    break;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(20), "{shipment} is {there:?}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    tokio::select! {
+        ended = system.run() => panic!("{ended:?}"),
+        () = settle => {}
+    }
+    system
+}
+
+const ENDS: [(&str, Stage); 8] = [
+    ("12EEQ9CS9K10", Stage::Completed),
+    ("12EEQ9CS9K11", Stage::Failed),
+    ("12EEQ9CS9K12", Stage::Failed),
+    ("12EEQ9CS9K13", Stage::Completed),
+    ("V74YCBYHC8A0", Stage::Completed),
+    ("V74YCBYHC8A1", Stage::Failed),
+    ("V74YCBYHC8A2", Stage::Failed),
+    ("V74YCBYHC8A3", Stage::Completed),
+];
+
+async fn ends_as_it_should<S: EventStore>(store: S) {
+    let system = arrange(store.clone(), &ENDS).await;
+    let international = system.processes.load("V74YCBYHC8A0-Process").await.unwrap().state.outcome;
+    assert_eq!(international.process_category, "international-1.0");
+    assert_eq!((international.tracking_numbers.len(), international.documents.len()), (2, 7));
+    assert!(international.documents.iter().any(|document| document.ends_with("customs-invoice")));
+    assert!(international.collection_booking_reference.is_some());
+    let domestic = system.processes.load("12EEQ9CS9K10-Process").await.unwrap().state.outcome;
+    assert_eq!((domestic.process_category.as_str(), domestic.tracking_numbers.len()), ("domestic-1.0", 1));
+
+    // It failed first, and was completed later.
+    let types: Vec<_> = all(&store, QueryItem::new().stream("V74YCBYHC8A3-Process"))
+        .await
+        .iter()
+        .map(|event| event.event_type().to_owned())
+        .filter(|name| name == "ProcessFailed" || name == "ProcessCompleted")
+        .collect();
+    assert_eq!(types, ["ProcessFailed", "ProcessCompleted"]);
+
+    // The leg that was to be had is cancelled, since the other one was not.
+    let cancelled =
+        all(&store, QueryItem::new().of_type("LegCancelled").stream("V74YCBYHC8A1-Shipment")).await;
+    assert_eq!(cancelled.len(), 1);
+
+    // All of a case in one ordered read: by category, and by correlation.
+    let by_category = all(&store, QueryItem::new().category("V74YCBYHC8A0")).await;
+    let streams: std::collections::BTreeSet<_> =
+        by_category.iter().map(|event| event.stream().to_owned()).collect();
+    assert_eq!(streams.len(), 3, "{streams:?}");
+    assert!(by_category.is_sorted_by_key(Record::position));
+    let by_correlation =
+        all(&store, QueryItem::new().correlation(by_category[0].correlation().unwrap())).await;
+    assert_eq!(by_correlation.len(), by_category.len());
+    assert!(by_correlation.iter().zip(&by_category).all(|(one, other)| one.id() == other.id()));
+}
+
+#[test]
+fn shipments_end_as_they_should_on_an_embedded_store() {
+    let fresh = Fresh::new();
+    run(ends_as_it_should(fresh.store.clone()));
+}
+
+#[test]
+fn shipments_end_as_they_should_on_a_server() {
+    with_server(|client| run(async { ends_as_it_should(client.await).await }));
+}
+
+/// A running case goes on by another definition, by a decision of its own; what has no place in its stage is refused and changes nothing.
+#[test]
+fn a_running_case_moves_to_another_definition() {
+    let fresh = Fresh::new();
+    run(async {
+        let system = System::new(fresh.store.clone()).unwrap();
+        let stream = system::process("1MOVED0");
+        system.start("1MOVED0").await.unwrap();
+        let change = |category: &str| ProcessCommand::ChangeCategory {
+            shipment: "1MOVED0".into(),
+            category: category.into(),
+        };
+        let unknown = system.processes.handle(&stream, &change("domestic-9.9"), &Context::new()).await;
+        assert!(matches!(unknown, Err(HandleError::Refused(_))), "{unknown:?}");
+        system.processes.handle(&stream, &change("domestic-2.0"), &Context::new()).await.unwrap();
+        drop(system);
+        let system = arrange(fresh.store.clone(), &[("1STAYS0", Stage::Completed)]).await;
+        let settle = async {
+            while system.processes.load(&stream).await.unwrap().state.stage != Stage::Completed {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            ended = system.run() => panic!("{ended:?}"),
+            () = settle => {}
+        }
+        let moved = system.processes.load(&stream).await.unwrap().state.outcome;
+        let stays = system.processes.load(&system::process("1STAYS0")).await.unwrap().state.outcome;
+        assert_eq!(
+            (moved.process_category.as_str(), moved.collection_booking_reference),
+            ("domestic-2.0", None)
+        );
+        assert_eq!(stays.process_category, "domestic-1.0");
+        assert!(stays.collection_booking_reference.is_some());
+        let again = system.start("1MOVED0").await;
+        assert!(
+            matches!(&again, Err(HandleError::Refused(why)) if why.to_string().contains("Completed")),
+            "{again:?}"
+        );
+    });
+}
