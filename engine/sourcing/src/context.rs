@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The context of a command; each event that it leads to carries it.
 ///
 /// Correlation and causation are fields of each event, and indexed: all that belongs to a conversation, and all that was caused by one
-/// event, are single reads. The rest is JSON in the event's metadata.
+/// event, are single reads. The rest is JSON in the event's metadata; an event that is a step of a saga has the tag `saga:INSTANCE`, too.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Context {
     /// The conversation: the same for all that follows from one request.
@@ -86,6 +86,7 @@ impl Context {
 
     /// The event, in this context and with data of this schema.
     pub(crate) fn put<'a>(&self, mut event: NewEvent<'a>, schema: u32) -> NewEvent<'a> {
+        event.tags.extend(self.sagas.iter().map(|(_, step)| Cow::Owned(format!("saga:{}", step.instance))));
         event.correlation = self.correlation;
         event.causation = self.causation;
         let metadata = Metadata {

@@ -15,11 +15,14 @@ mod event;
 mod happening;
 mod pause;
 mod projection;
+mod queue;
 mod reactor;
 mod repository;
 mod saga;
+mod saga_view;
 mod snapshots;
 mod stream;
+pub mod testing;
 mod timers;
 mod upcast;
 
@@ -39,11 +42,13 @@ pub use projection::{
 };
 #[cfg(feature = "sqlite")]
 pub use projection::{Schema, SqliteModel};
+pub use queue::{Enqueued, Job, JobError, Queue, QueueSettings, Worker};
 pub use reactor::{Order, Reactor, TriggerRefused};
 pub use repository::{ATTEMPTS_MAX, Handled, ReplayReport, Replayed, Repository};
 #[cfg(feature = "sqlite")]
 pub use rusqlite;
 pub use saga::{SagaContext, SagaError, SagaStep};
+pub use saga_view::{SagaRun, SagaStepInitiated, SagaView, StepView};
 #[doc(hidden)]
 pub use serde;
 pub use snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};

@@ -6,7 +6,8 @@ use super::member::{Acknowledger, Member};
 use super::read::Reader;
 use annals_types::{
     Append, Appended, AsStoreStream, Cursor, Delivery, DeliveryId, EventStore, Follow, Head, Load, Loaded,
-    Nack, NewSnapshot, NewSubscription, Read, ReadError, Record, StoreError, SubscriptionMember, Version,
+    Nack, NewSnapshot, NewSubscription, Parked, ParkedChoice, Read, ReadError, Record, StoreError,
+    SubscriptionMember, Version,
 };
 use futures_core::Stream;
 use std::future::poll_fn;
@@ -70,6 +71,14 @@ impl EventStore for Store {
 
     async fn create_subscription(&self, new: &NewSubscription<'_>) -> Result<bool, StoreError> {
         Ok(Self::create_subscription(self, new)?)
+    }
+
+    async fn parked(&self, subscription: &str) -> Result<Vec<Parked>, StoreError> {
+        Ok(Self::parked(self, subscription)?)
+    }
+
+    async fn replay_parked(&self, subscription: &str, which: &ParkedChoice) -> Result<usize, StoreError> {
+        Ok(Self::replay_parked(self, subscription, which)?)
     }
 
     async fn join(&self, subscription: &str) -> Result<Self::Member, StoreError> {

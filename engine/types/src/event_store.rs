@@ -8,7 +8,7 @@ use crate::follow::{Follow, Followed};
 use crate::position::Version;
 use crate::read::Read;
 use crate::snapshot::{Load, NewSnapshot, PassedOver, Snapshot};
-use crate::subscription::{Delivery, DeliveryId, Nack, NewSubscription};
+use crate::subscription::{Delivery, DeliveryId, Nack, NewSubscription, Parked, ParkedChoice};
 use futures_core::Stream;
 use std::fmt;
 use std::future::Future;
@@ -72,6 +72,16 @@ pub trait EventStore: Clone + Send + Sync + 'static {
         &self,
         new: &NewSubscription<'_>,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// The parked events of a durable subscription, in position order.
+    fn parked(&self, subscription: &str) -> impl Future<Output = Result<Vec<Parked>, StoreError>> + Send;
+
+    /// Has parked events handed out again, as if for the first time; how many there were.
+    fn replay_parked(
+        &self,
+        subscription: &str,
+        which: &ParkedChoice,
+    ) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
     /// Becomes a member of a durable subscription.
     fn join(&self, subscription: &str) -> impl Future<Output = Result<Self::Member, StoreError>> + Send;

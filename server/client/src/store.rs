@@ -3,7 +3,7 @@
 use crate::{Client, Deliveries, Events, Following};
 use annals_types::{
     Append, Appended, AsStoreStream, Cursor, Delivery, DeliveryId, EventStore, Follow, Head, Load, Loaded,
-    Nack, NewSnapshot, NewSubscription, Read, StoreError, SubscriptionMember, Version,
+    Nack, NewSnapshot, NewSubscription, Parked, ParkedChoice, Read, StoreError, SubscriptionMember, Version,
 };
 
 impl EventStore for Client {
@@ -42,6 +42,14 @@ impl EventStore for Client {
 
     async fn create_subscription(&self, new: &NewSubscription<'_>) -> Result<bool, StoreError> {
         Ok(Self::create_subscription(self, new).await?)
+    }
+
+    async fn parked(&self, subscription: &str) -> Result<Vec<Parked>, StoreError> {
+        Ok(Self::parked(self, subscription).await?)
+    }
+
+    async fn replay_parked(&self, subscription: &str, which: &ParkedChoice) -> Result<usize, StoreError> {
+        Ok(Self::replay_parked(self, subscription, which).await?)
     }
 
     async fn join(&self, subscription: &str) -> Result<Self::Member, StoreError> {

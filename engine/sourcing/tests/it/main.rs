@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
 mod projection;
+mod queue;
 mod reactor;
 mod repository;
+mod sagas;
 mod shipments;
 mod timers;
 mod upcasting;
