@@ -14,6 +14,8 @@ mod error;
 mod event;
 mod happening;
 mod pause;
+#[cfg(feature = "progress")]
+mod progress;
 mod projection;
 mod queue;
 mod reactor;
@@ -36,6 +38,8 @@ pub use error::{HandleError, SourcingError};
 pub use event::{DomainEvent, EventType, Nothing};
 pub use happening::Happening;
 pub use pause::Pauses;
+#[cfg(feature = "progress")]
+pub use progress::progress_bar;
 pub use projection::{
     Applied, Cursored, Handlers, Handling, InMemory, Live, ModelError, OnFailure, ParkedEvent, Parking,
     ProjectionError, ProjectionState, ProjectionStatus, Projector, ReadModel, Running,

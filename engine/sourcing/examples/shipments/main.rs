@@ -31,6 +31,10 @@ struct Arguments {
     #[arg(value_name = "ID", default_values_t = ["12EEQ9CS9K10", "12EEQ9CS9K11", "12EEQ9CS9K12", "12EEQ9CS9K13", "V74YCBYHC8A0", "V74YCBYHC8A1", "V74YCBYHC8A2", "V74YCBYHC8A3"].map(str::to_owned))]
     ids: Vec<String>,
 
+    /// Moves the shipments to this definition of the process, as long as they are not manifested.
+    #[arg(long, value_name = "NAME")]
+    category: Option<String>,
+
     /// The directory of an embedded store; a new one that is removed afterwards where neither it nor a server is given.
     #[arg(long, value_name = "DIR", conflicts_with = "server")]
     data: Option<PathBuf>,
@@ -77,7 +81,7 @@ async fn arrange<S: EventStore>(store: S, arguments: &Arguments) -> Result<(), B
     });
     let done = match arguments.workers {
         Some(workers) => load_test(&system, store, workers, arguments).await,
-        None => some(&system, store, &arguments.ids).await,
+        None => some(&system, store, arguments).await,
     };
     if running.is_finished() {
         running.await??;
@@ -88,13 +92,22 @@ async fn arrange<S: EventStore>(store: S, arguments: &Arguments) -> Result<(), B
 }
 
 /// Arranges these and prints what became of them.
-async fn some<S: EventStore>(system: &System<S>, store: S, ids: &[String]) -> Result<(), Box<dyn Error>> {
-    for id in ids {
+async fn some<S: EventStore>(
+    system: &System<S>,
+    store: S,
+    arguments: &Arguments,
+) -> Result<(), Box<dyn Error>> {
+    for id in &arguments.ids {
         if let Err(error) = system.start(id).await {
             eprintln!("{id}: {error}");
         }
+        if let Some(category) = &arguments.category
+            && let Err(error) = system.change_category(id, category).await
+        {
+            eprintln!("{id}: {error}");
+        }
     }
-    for id in ids {
+    for id in &arguments.ids {
         let mut following = store.follow(&Follow::stream(system::process(id))).await?;
         // What ends with 3 fails before it is completed.
         let last = if id.ends_with('3') {

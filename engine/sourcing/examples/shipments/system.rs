@@ -2,9 +2,9 @@
 
 use super::collection::{Collection, CollectionCommand};
 use super::manifestation::{Manifestation, ManifestationCommand, ManifestationEvent};
-use super::process::{Process, ProcessCommand, ProcessEvent, ProcessTrigger};
+use super::process::{OutOfPlace, Process, ProcessCommand, ProcessEvent, ProcessTrigger};
 use annals_sourcing::{
-    Context, Deadline, DomainEvent, Happening, Order, Reactor, Repository, SourcingError, TimeoutElapsed,
+    Context, Deadline, DomainEvent, HandleError, Order, Reactor, Repository, SourcingError, TimeoutElapsed,
     Timers,
 };
 use annals_types::{EventStore, Record};
@@ -145,10 +145,7 @@ impl<S: EventStore> System<S> {
     }
 
     /// Has a shipment arranged.
-    pub async fn start(
-        &self,
-        shipment: &str,
-    ) -> Result<(), annals_sourcing::HandleError<super::process::OutOfPlace>> {
+    pub async fn start(&self, shipment: &str) -> Result<(), HandleError<OutOfPlace>> {
         let command = ProcessCommand::Start { shipment: shipment.to_owned() };
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.processes
@@ -157,31 +154,46 @@ impl<S: EventStore> System<S> {
             .map(drop)
     }
 
+    /// Has a shipment that is being arranged go on by another definition.
+    pub async fn change_category(
+        &self,
+        shipment: &str,
+        category: &str,
+    ) -> Result<(), HandleError<OutOfPlace>> {
+        let command =
+            ProcessCommand::ChangeCategory { shipment: shipment.to_owned(), category: category.to_owned() };
+        let context = Context::new().source("shipments");
+        self.processes.handle(process(shipment), &command, &context).await.map(drop)
+    }
+
+    /// The same route; it counts the event that it is given, and the command that it makes.
+    fn counting<T, C>(
+        &self,
+        route: impl Fn(&T, &Record) -> Option<Order<C>> + Send + Sync,
+    ) -> impl Fn(&T, &Record) -> Option<Order<C>> + Send + Sync {
+        let messages = Arc::clone(&self.messages);
+        move |trigger, event| {
+            let order = route(trigger, event);
+            messages.fetch_add(1 + u64::from(order.is_some()), Ordering::Relaxed);
+            order
+        }
+    }
+
     /// Runs everything, until it is dropped or fails.
     pub async fn run(&self) -> Result<(), SourcingError> {
         let hear = |trigger: &ProcessTrigger, _: &Record| {
             Some(Order::new(process(trigger.shipment()), ProcessCommand::Hear(trigger.clone())))
         };
-        let count = || {
-            let messages = Arc::clone(&self.messages);
-            // The event, and the command that it led to.
-            move |happening: &Happening<'_>| {
-                if let Happening::Handled { events, .. } = happening {
-                    messages.fetch_add(2 * *events as u64, Ordering::Relaxed);
-                }
-            }
-        };
-        let (processes, collections) = (self.processes.clone(), self.collections.clone());
+        let (processes, manifestations) = (self.processes.clone(), self.manifestations.clone());
         let store = processes.store().clone();
-        let process = Reactor::new("shipment-process", processes, hear)?.watch(count());
-        let manifestation =
-            Reactor::new("shipment-manifestation", self.manifestations.clone(), delegate_manifestation)?
-                .watch(count());
-        let carrier = Reactor::new("shipment-carrier", self.manifestations.clone(), carry)?.watch(count());
-        let collection =
-            Reactor::new("shipment-collection", collections, delegate_collection)?.watch(count());
+        let hearing = Reactor::new("shipment-process", processes, self.counting(hear))?;
+        let outbox = self.counting(delegate_manifestation);
+        let manifestation = Reactor::new("shipment-manifestation", manifestations.clone(), outbox)?;
+        let carrier = Reactor::new("shipment-carrier", manifestations, self.counting(carry))?;
+        let outbox = self.counting(delegate_collection);
+        let collection = Reactor::new("shipment-collection", self.collections.clone(), outbox)?;
         let timers = Timers::new("shipment-timers", store, deadlines)?;
-        tokio::try_join!(process.run(), manifestation.run(), carrier.run(), collection.run(), timers.run())?;
+        tokio::try_join!(hearing.run(), manifestation.run(), carrier.run(), collection.run(), timers.run())?;
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! The layer on the embedded store, as an application uses it.
 #![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::disallowed_methods, reason = "tests look at the clock")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
+mod delays;
 mod projection;
 mod queue;
 mod reactor;

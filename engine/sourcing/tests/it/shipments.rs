@@ -10,12 +10,13 @@ mod process;
 mod system;
 
 use crate::{Fresh, run, with_server};
-use annals_sourcing::{Context, HandleError};
+use annals_sourcing::HandleError;
 use annals_types::{EventStore, Query, QueryItem, Read, Record};
 use futures_core::Stream;
-use process::{ProcessCommand, Stage};
+use process::Stage;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use system::System;
 
@@ -120,13 +121,9 @@ fn a_running_case_moves_to_another_definition() {
         let system = System::new(fresh.store.clone()).unwrap();
         let stream = system::process("1MOVED0");
         system.start("1MOVED0").await.unwrap();
-        let change = |category: &str| ProcessCommand::ChangeCategory {
-            shipment: "1MOVED0".into(),
-            category: category.into(),
-        };
-        let unknown = system.processes.handle(&stream, &change("domestic-9.9"), &Context::new()).await;
+        let unknown = system.change_category("1MOVED0", "domestic-9.9").await;
         assert!(matches!(unknown, Err(HandleError::Refused(_))), "{unknown:?}");
-        system.processes.handle(&stream, &change("domestic-2.0"), &Context::new()).await.unwrap();
+        system.change_category("1MOVED0", "domestic-2.0").await.unwrap();
         drop(system);
         let system = arrange(fresh.store.clone(), &[("1STAYS0", Stage::Completed)]).await;
         let settle = async {
@@ -151,5 +148,81 @@ fn a_running_case_moves_to_another_definition() {
             matches!(&again, Err(HandleError::Refused(why)) if why.to_string().contains("Completed")),
             "{again:?}"
         );
+    });
+}
+
+/// The host is killed at random moments, fifty times: each command that goes out is in the store exactly once, and no case hangs.
+#[test]
+fn fifty_kills_of_the_host_double_no_command_and_leave_no_case_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let example =
+        std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples").join("shipments");
+    let mut killed = 0;
+    for round in 0..50_u64 {
+        let mut host = Command::new(&example)
+            .args(["--workers", "2", "--shipments", "1000", "--delay-ms", "2", "--data"])
+            .arg(&data)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("cargo builds the examples with the tests");
+        std::thread::sleep(Duration::from_millis(60 + round * 7_919 % 97));
+        killed += u32::from(host.try_wait().unwrap().is_none());
+        host.kill().unwrap();
+        host.wait().unwrap();
+    }
+    assert_eq!(killed, 50);
+    let store = annals::Store::open(&data).unwrap();
+    let count = async |types: &[&'static str]| {
+        let query = types.iter().fold(QueryItem::new(), |item, name| item.of_type(*name));
+        all(&store, query).await
+    };
+    run(async {
+        let started = count(&["ProcessStarted"]).await.len();
+        assert!(started > 100, "only {started} shipments were begun");
+        let system = System::new(store.clone()).unwrap();
+        let settle = async {
+            let begun = Instant::now();
+            loop {
+                let mut open = std::collections::BTreeSet::new();
+                for event in count(&["ProcessStarted", "ProcessCompleted", "ProcessFailed"]).await {
+                    let shipment = event.stream().trim_end_matches("-Process").to_owned();
+                    let is_end = event.event_type() == "ProcessCompleted"
+                        || (event.event_type() == "ProcessFailed" && !shipment.ends_with('3'));
+                    match is_end {
+                        true => open.remove(&shipment),
+                        false => open.insert(shipment),
+                    };
+                }
+                if open.is_empty() {
+                    break;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(60), "{open:?} hang");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            ended = system.run() => panic!("{ended:?}"),
+            () = settle => {}
+        }
+        // Whatever was done twice would have been refused the second time, and told.
+        for reactor in ["process", "manifestation", "carrier", "collection"] {
+            let refused = all(&store, QueryItem::new().stream(format!("refused-shipment-{reactor}"))).await;
+            assert!(refused.is_empty(), "{reactor}: {}", String::from_utf8_lossy(refused[0].data()));
+        }
+        let pairs: [(&[&str], &[&str]); 5] = [
+            (&["ManifestationRequested"], &["ManifestationStarted"]),
+            (&["CollectionRequested"], &["CollectionStarted"]),
+            (&["LegManifestationRequested"], &["LegManifested", "LegManifestationFailed"]),
+            (&["DocumentRequested"], &["DocumentMade"]),
+            (&["CollectionBookingRequested"], &["CollectionBooked", "CollectionFailed"]),
+        ];
+        for (causes, effects) in pairs {
+            let causes: std::collections::BTreeSet<_> = count(causes).await.iter().map(Record::id).collect();
+            let effects: Vec<_> = count(effects).await.iter().filter_map(Record::causation).collect();
+            let once: std::collections::BTreeSet<_> = effects.iter().copied().collect();
+            assert_eq!(once.len(), effects.len(), "a command went out twice");
+            assert_eq!(once, causes, "a command did not go out");
+        }
     });
 }
