@@ -28,9 +28,6 @@ pub(crate) enum Failure {
     /// The command line, or what it names, makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// Something that the command will have, but does not have yet.
-    #[error("{0} is not there yet in this release")]
-    NotYet(String),
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -55,6 +52,12 @@ pub(crate) enum Failure {
         name: String,
         /// Those that there are.
         names: Vec<String>,
+    },
+    /// An id that is no correlation, and that caused nothing.
+    #[error("no event has the correlation {id}, and none was caused by it")]
+    NothingCaused {
+        /// The id.
+        id: annals::Uuid,
     },
     /// A stream that has no events, and so never was.
     #[error("there is no stream \"{}\"", stream.escape_debug())]
@@ -121,7 +124,7 @@ impl Failure {
     /// The exit code, as the contract of the command has it.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::NotYet(_) => EXIT_USAGE,
+            Self::Usage(_) => EXIT_USAGE,
             Self::Open(OpenError::Input(_))
             | Self::Read(ReadError::Input(_))
             | Self::Append(AppendError::Input(_))
@@ -166,7 +169,7 @@ impl Failure {
         match self {
             _ if self.damage().is_some() => "damage",
             Self::Usage(_) => "usage",
-            Self::NotYet(_) => "not_there_yet",
+            Self::NothingCaused { .. } => "nothing_caused",
             Self::Open(error) => open_name(error),
             Self::Append(error) | Self::Subscription(SubscriptionError::Append(error)) => append_name(error),
             Self::Subscription(error) => subscription_name(error),

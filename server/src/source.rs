@@ -2,9 +2,9 @@
 
 use crate::failure::Failure;
 use annals::{
-    Append, Appended, Delivery, DeliveryId, Follow, Followed, Head, NewSubscription, Parked, ParkedChoice,
-    PassedOver, Position, Read, Record, Snapshot, Start, Stat, Store, SubscriptionStatus, Touched, Verified,
-    Version,
+    Append, Appended, Delivery, DeliveryId, Follow, Followed, Head, Load, Loaded, NewSubscription, Parked,
+    ParkedChoice, PassedOver, Position, Read, Record, Snapshot, Start, Stat, Store, SubscriptionStatus,
+    Touched, Verified, Version,
 };
 use annals_client::blocking;
 use std::sync::OnceLock;
@@ -59,6 +59,20 @@ impl Source {
         match self {
             Self::Here(store) => Ok(Events::Here(Box::new(store.read(read)?))),
             Self::There(client, _) => Ok(Events::There(client.read(&read)?)),
+        }
+    }
+
+    /// A stream's state: a snapshot, and the events behind it.
+    pub(crate) fn load(&self, load: &Load<'_>) -> Result<Replay, Failure> {
+        match self {
+            Self::Here(store) => {
+                let Loaded { snapshot, events, passed_over } = store.load(load)?;
+                Ok(Replay { snapshot, passed_over, events: Events::Here(Box::new(events)) })
+            }
+            Self::There(client, _) => {
+                let annals_client::Loaded { snapshot, events, passed_over } = client.load(load)?;
+                Ok(Replay { snapshot, passed_over, events: Events::There(events) })
+            }
         }
     }
 
@@ -190,6 +204,13 @@ impl Pending {
     pub(crate) fn wait(self) -> Result<Appended, Failure> {
         both!(self, it => it.wait())
     }
+}
+
+/// A stream's state: where it begins, and what is behind that.
+pub(crate) struct Replay {
+    pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) passed_over: Vec<PassedOver>,
+    pub(crate) events: Events,
 }
 
 /// The events of a read.

@@ -41,6 +41,7 @@ pub use streams::{Deliveries, Events, Following, Heads};
 pub use tls::Tls;
 
 pub use annals_protocol::Failure;
+pub use annals_types::Loaded;
 use std::fmt;
 use std::time::Duration;
 

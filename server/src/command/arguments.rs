@@ -121,12 +121,12 @@ pub(crate) enum Command {
     /// Make certificates for a server and its clients, for development
     #[command(after_help = "Example:\n  annals tls init --out ./tls")]
     Tls(Tls),
-    /// Print an aggregate's events in order, with its snapshot (not there yet)
-    #[command(after_help = "Example:\n  annals replay order-42")]
-    Replay(NotYet),
-    /// Print what an event or correlation caused (not there yet)
+    /// Print how a stream came to be what it is: its newest snapshot, the events behind it, and what each of them brought
+    #[command(after_help = REPLAY_EXAMPLE)]
+    Replay(Replay),
+    /// Print the tree of a conversation (by its correlation), or of what an event or a command caused (by its id)
     #[command(after_help = "Example:\n  annals trace 01908a5c-3f1e-7cc0-8000-000000000001")]
-    Trace(NotYet),
+    Trace(Trace),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  annals completions bash > /etc/bash_completion.d/annals")]
     Completions(Completions),
@@ -134,6 +134,14 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  annals man > annals.1\n  annals man import > annals-import.1")]
     Man(Man),
 }
+
+const REPLAY_EXAMPLE: &str = "\
+What an event does to a state is the application's to say. Shown is which fields of the data are there for the first time (+),
+and which have another value than before (~).
+
+Example:
+  annals replay order-42
+  annals replay order-42 --until 2026-11-22T01:00:00Z --no-snapshots";
 
 const IMPORT_EXAMPLE: &str = "\
 Each line is an event: {\"stream\":\"order-42\",\"type\":\"OrderPlaced\",\"data\":{…}} with, optionally,
@@ -445,11 +453,35 @@ pub(crate) struct Man {
     pub(crate) command: Option<String>,
 }
 
-/// Options of a command that is not there yet: taken as they come.
+/// Options of `replay`.
 #[derive(Debug, Args)]
-pub(crate) struct NotYet {
-    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) arguments: Vec<std::ffi::OsString>,
+pub(crate) struct Replay {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    /// The stream
+    pub(crate) stream: String,
+    /// The last event: a version or a time (RFC 3339)
+    #[arg(long, value_name = "N|TIME", value_parser = parse_place)]
+    pub(crate) until: Option<Place>,
+    /// Begin with the first event, whatever snapshots there are
+    #[arg(long)]
+    pub(crate) no_snapshots: bool,
+    /// Use the snapshots of this name
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) name: String,
+}
+
+/// Options of `trace`.
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    #[command(flatten)]
+    pub(crate) directory: Directory,
+    /// A correlation, or what caused events: the id of an event or of a command
+    #[arg(value_name = "UUID")]
+    pub(crate) id: Uuid,
+    /// At most this many events
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) limit: usize,
 }
 
 /// Which events; without any of these, all.

@@ -11,6 +11,7 @@ mod known;
 mod notes;
 mod parsed;
 mod read;
+mod replay;
 mod sending;
 mod serve;
 mod snapshot;
@@ -21,6 +22,7 @@ mod subscription;
 mod timing;
 mod tls;
 mod token;
+mod trace;
 pub(crate) mod values;
 mod verify;
 
@@ -88,8 +90,8 @@ fn dispatch(arguments: &Arguments, matches: &ArgMatches) -> Result<(), Failure> 
         ),
         Command::Token(options) => token::run(&at_all(&options.directory)?, options),
         Command::Tls(options) => tls::run(&at_all(&Directory::default())?, options),
-        Command::Replay(_) => not_yet("replay"),
-        Command::Trace(_) => not_yet("trace"),
+        Command::Replay(options) => replay::run(&at(&options.directory)?, options),
+        Command::Trace(options) => trace::run(&at(&options.directory)?, options),
         Command::Completions(options) => documents::completions(options),
         Command::Man(options) => documents::man(options),
     }
@@ -110,10 +112,6 @@ fn places<'a>(directory: Option<&'a Path>, arguments: &'a Arguments, matches: &A
 fn is_flag(matches: &ArgMatches, id: &str) -> bool {
     matches.value_source(id) == Some(ValueSource::CommandLine)
         || matches.subcommand().is_some_and(|(_, matches)| is_flag(matches, id))
-}
-
-fn not_yet(command: &str) -> Result<(), Failure> {
-    Err(Failure::NotYet(format!("the command {command}")))
 }
 
 /// Help and version are answers; everything else that parsing says is wrong usage.

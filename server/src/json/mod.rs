@@ -5,4 +5,4 @@ mod parse;
 mod print;
 
 pub(crate) use parse::{BadEvent, EventText, parse_event};
-pub(crate) use print::{is_plain_json, write_event};
+pub(crate) use print::{is_plain_json, write_event, write_event_object};

@@ -9,6 +9,12 @@ use std::io::{self, Write};
 
 /// Writes an event as one line of JSON.
 pub(crate) fn write_event(out: &mut impl Write, record: &Record) -> io::Result<()> {
+    write_event_object(out, record)?;
+    out.write_all(b"\n")
+}
+
+/// Writes an event as a JSON object, which may be part of another one.
+pub(crate) fn write_event_object(out: &mut impl Write, record: &Record) -> io::Result<()> {
     write!(out, "{{\"position\":{},\"stream\":", record.position())?;
     write_text(out, record.stream())?;
     write!(out, ",\"version\":{},\"id\":", record.version())?;
@@ -28,7 +34,7 @@ pub(crate) fn write_event(out: &mut impl Write, record: &Record) -> io::Result<(
         write_uuid(out, causation)?;
     }
     write_contents(out, record.content(), record.data(), record.metadata())?;
-    out.write_all(b"}\n")
+    out.write_all(b"}")
 }
 
 /// Whether these bytes can stand in a line of JSON as they are, and are read back as they are.

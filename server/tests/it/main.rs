@@ -14,6 +14,7 @@ mod import;
 mod raw;
 mod read;
 mod remote;
+mod replay;
 mod serve;
 mod snapshot;
 mod subscription;

@@ -25,18 +25,6 @@ fn wrong_usage_exits_2_and_tells_machines_so() {
 }
 
 #[test]
-fn what_is_not_there_yet_says_so() {
-    let place = Place::new();
-    for arguments in
-        [&["--json", "replay", "order-42"][..], &["--json", "trace", "01908a5c-3f1e-7cc0-8000-000000000001"]]
-    {
-        let error = place.run(arguments).expect_code(2).error();
-        assert_eq!(error["error"], json!("not_there_yet"), "{arguments:?}");
-    }
-    assert!(!place.data().exists());
-}
-
-#[test]
 fn help_completions_and_manual_are_answers() {
     let place = Place::new();
     for arguments in [&["--help"][..], &["import", "--help"], &["serve", "--help"], &["--version"], &["man"]]
