@@ -1,6 +1,7 @@
 //! Deciders: what an application decides, without any store.
 
 use crate::event::DomainEvent;
+use crate::saga::SagaContext;
 use annals_types::Record;
 use std::borrow::Cow;
 
@@ -89,18 +90,27 @@ pub struct Place {
     pub stream: Option<Cow<'static, str>>,
     /// Its tags.
     pub tags: Vec<Cow<'static, str>>,
+    /// The steps of sagas that it is; `None`: those of the context in which it was decided.
+    pub sagas: Option<SagaContext>,
 }
 
 impl Place {
     /// This stream.
     pub fn stream(stream: impl Into<Cow<'static, str>>) -> Self {
-        Self { stream: Some(stream.into()), tags: Vec::new() }
+        Self { stream: Some(stream.into()), ..Self::default() }
     }
 
     /// Adds a tag.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<Cow<'static, str>>) -> Self {
         self.tags.push(tag.into());
+        self
+    }
+
+    /// Sets the steps of sagas that it is.
+    #[must_use]
+    pub fn sagas(mut self, sagas: SagaContext) -> Self {
+        self.sagas = Some(sagas);
         self
     }
 }

@@ -411,7 +411,11 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         let mut new = NewEvent::new(stream, event_type.name).binary(data);
         new.content = C::CONTENT;
         new.tags = place.tags;
-        Ok((context.put(new, event_type.schema), is_here))
+        let new = match place.sagas {
+            Some(sagas) => context.clone().sagas(sagas).put(new, event_type.schema),
+            None => context.put(new, event_type.schema),
+        };
+        Ok((new, is_here))
     }
 
     /// What is remembered, or else what the store has.

@@ -64,12 +64,13 @@ impl SagaContext {
             return Err(SagaError::Clash { saga: saga.to_owned() });
         }
         let mut steps = self.steps.clone();
-        let (instance, id) = (Uuid::now_v7(), Uuid::now_v7());
-        steps.insert(saga.to_owned(), SagaStep::new(instance, step, id, BTreeSet::new()));
+        steps.insert(saga.to_owned(), SagaStep::new(Uuid::now_v7(), step, BTreeSet::new()));
         Ok(Self { steps })
     }
 
     /// The next step of one of the sagas, behind the one that this is, or those that were joined. Steps of the other sagas stay as they are.
+    ///
+    /// The same step behind the same ones is the same: it has the same id.
     ///
     /// # Errors
     /// The saga is not one of these, or a name is empty.
@@ -78,7 +79,7 @@ impl SagaContext {
         let before = self.steps.get(saga).ok_or_else(|| SagaError::Unknown { saga: saga.to_owned() })?;
         let previous =
             if before.joined.is_empty() { BTreeSet::from([before.id]) } else { before.joined.clone() };
-        let next = SagaStep::new(before.instance, step, Uuid::now_v7(), previous);
+        let next = SagaStep::new(before.instance, step, previous);
         let mut steps = self.steps.clone();
         steps.insert(saga.to_owned(), next);
         Ok(Self { steps })
@@ -122,7 +123,11 @@ impl SagaContext {
 }
 
 impl SagaStep {
-    fn new(instance: Uuid, name: &str, id: Uuid, previous: BTreeSet<Uuid>) -> Self {
+    /// Its id follows from the run, its name and what it follows: who decides twice decides the same.
+    fn new(instance: Uuid, name: &str, previous: BTreeSet<Uuid>) -> Self {
+        let mut what = name.as_bytes().to_vec();
+        previous.iter().for_each(|id| what.extend_from_slice(id.as_bytes()));
+        let id = Uuid::new_v5(&instance, &what);
         Self { instance, name: name.to_owned(), id, previous, joined: BTreeSet::new(), failure: None }
     }
 }

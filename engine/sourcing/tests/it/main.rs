@@ -4,19 +4,24 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
 mod delays;
+mod examples;
 mod projection;
+mod projects;
 mod queue;
 mod reactor;
 mod repository;
 mod sagas;
 mod shipments;
 mod timers;
+mod trip;
 mod upcasting;
+mod workflow;
 
 use annals::{Settings, Store};
 use annals_client::{Client, Options};
 use annals_server::serve::{self, Server};
 use std::future::Future;
+use std::pin::Pin;
 use tempfile::TempDir;
 
 /// A new store in a directory of its own.
@@ -52,8 +57,17 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A server on a new directory, and how one becomes its client.
-fn with_server(work: impl FnOnce(std::pin::Pin<Box<dyn Future<Output = Client>>>)) {
+fn with_server(work: impl FnOnce(Pin<Box<dyn Future<Output = Client>>>)) {
+    with_address(|address| {
+        work(Box::pin(async move { Client::connect(Options::new(address)).await.unwrap() }))
+    });
+}
+
+/// A server on a new directory of stores.
+fn with_address(work: impl FnOnce(String)) {
     let directory = tempfile::tempdir().unwrap();
+    // With one store in a directory of its own there may be others beside it.
+    Store::open(directory.path().join("data/default")).unwrap().close().unwrap();
     let options = serve::Options {
         admin: None,
         data: directory.path().join("data"),
@@ -63,6 +77,6 @@ fn with_server(work: impl FnOnce(std::pin::Pin<Box<dyn Future<Output = Client>>>
     };
     let server = Server::start(options).unwrap();
     let address = server.address().to_string();
-    work(Box::pin(async move { Client::connect(Options::new(address)).await.unwrap() }));
+    work(address);
     server.stop();
 }
