@@ -25,6 +25,7 @@ fn exists(name: &str, sources: &[(PathBuf, String)]) -> bool {
     let tree = match parts[0] {
         "it" => "engine/tests",
         "cli" => "server/tests",
+        "app" => "engine/sourcing",
         _ => "engine/src",
     };
     sources.iter().any(|(path, text)| {
@@ -41,7 +42,7 @@ fn is_module(name: &str) -> bool {
 #[test]
 fn the_tests_that_the_documents_name_exist() {
     let document = |name: &str| std::fs::read_to_string(Path::new(ROOT).join("docs").join(name)).unwrap();
-    let documents = document("guarantees.md") + &document("reliability.md");
+    let documents = document("guarantees.md") + &document("reliability.md") + &document("systems.md");
     let mut paths = Vec::new();
     ["engine", "server"].iter().for_each(|folder| sources(&Path::new(ROOT).join(folder), &mut paths));
     let sources: Vec<(PathBuf, String)> =

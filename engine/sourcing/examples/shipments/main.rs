@@ -11,6 +11,7 @@ mod manifestation;
 mod process;
 mod system;
 
+use annals_sourcing::{InMemory, Projector};
 use annals_types::{EventStore, Follow, Followed, QueryItem, Read};
 use clap::Parser;
 use futures_core::Stream;
@@ -107,6 +108,8 @@ async fn some<S: EventStore>(
             eprintln!("{id}: {error}");
         }
     }
+    let overview = InMemory::default();
+    let watching = Projector::new(store.clone(), overview.clone(), process::overview())?.spawn();
     for id in &arguments.ids {
         let mut following = store.follow(&Follow::stream(system::process(id))).await?;
         // What ends with 3 fails before it is completed.
@@ -132,6 +135,12 @@ async fn some<S: EventStore>(
             println!("{}", serde_json::to_string_pretty(&there.outcome)?);
         }
     }
+    let mut by_stage = std::collections::BTreeMap::<_, u32>::new();
+    overview.with(|overview| {
+        overview.values().for_each(|(stage, ..)| *by_stage.entry(format!("{stage:?}")).or_default() += 1);
+    });
+    println!("all processes by stage: {by_stage:?}");
+    watching.stop().await;
     Ok(())
 }
 

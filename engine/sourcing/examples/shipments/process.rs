@@ -1,7 +1,8 @@
 //! The process: what is to be done next for a shipment. Its events are its decisions; it does nothing itself.
 
-use annals_sourcing::{Decider, DomainEvent, TimeoutElapsed};
+use annals_sourcing::{Decider, DomainEvent, Handlers, TimeoutElapsed};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Decisions of the process of a shipment; the stream `ID-Process`.
@@ -267,5 +268,26 @@ fn hear(
         }
         (ProcessTrigger::Elapsed(_), _) => vec![],
         _ => return None,
+    })
+}
+
+/// A read model of all processes: where each is, since which event of the store, and why it failed.
+pub type Overview = BTreeMap<String, (Stage, u64, Option<String>)>;
+
+pub fn overview() -> Handlers<Overview> {
+    Handlers::new().when::<ProcessEvent>(|overview: &mut Overview, event, record| {
+        let (shipment, stage, failure) = match event {
+            ProcessEvent::ManifestationRequested { shipment, .. } => (shipment, Stage::Manifesting, None),
+            ProcessEvent::CollectionRequested { shipment } => (shipment, Stage::Collecting, None),
+            ProcessEvent::Completed { shipment, .. } => (shipment, Stage::Completed, None),
+            ProcessEvent::Failed { shipment, reason } => (shipment, Stage::Failed, Some(reason.clone())),
+            ProcessEvent::Started { .. }
+            | ProcessEvent::CategoryChanged { .. }
+            | ProcessEvent::ManifestationAccepted { .. }
+            | ProcessEvent::ManifestationCancelRequested { .. }
+            | ProcessEvent::Elapsed(_) => return Ok(()),
+        };
+        overview.insert(shipment.clone(), (stage, record.position().get(), failure));
+        Ok(())
     })
 }

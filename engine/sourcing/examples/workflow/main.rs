@@ -58,6 +58,8 @@ async fn show<S: EventStore>(store: S) -> Result<(), Box<dyn Error>> {
     if let Some(first) = lines.first() {
         let stream = model::stream(&execution);
         let then = workflows.executions.replay(&Load::stream(&*stream).until(first.time)).await?;
+        let event = workflows.event(&execution, first.id).await?.ok_or("it is there")?;
+        println!("its data: {}", String::from_utf8_lossy(event.data()));
         println!("at first it was {:?}: {:?}", then.state.state, then.report);
     }
     Ok(())

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use uuid::Uuid;
 
 /// An execution has gone from one state to another: the stream `execution-ID`. Who asked for it is in the event's metadata, when in its time.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, DomainEvent)]
@@ -113,6 +114,7 @@ pub fn stream(execution: &str) -> String {
 /// A line of the audit trail.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Line {
+    pub id: Uuid,
     pub version: Version,
     pub time: Timestamp,
     pub user: Option<String>,
@@ -169,6 +171,19 @@ impl<S: EventStore> Workflows<S> {
         }
     }
 
+    /// One event of an execution, by its id.
+    pub async fn event(&self, execution: &str, id: Uuid) -> Result<Option<Record>, SourcingError> {
+        let stream = stream(execution);
+        let mut events = self.executions.store().read(&Read::stream(&*stream).backwards()).await?;
+        while let Some(event) = poll_fn(|context| Pin::new(&mut events).poll_next(context)).await {
+            let event = event?;
+            if event.id() == id {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
     /// Who did what, and when: a page of the execution's events, and how many there are.
     pub async fn audit(
         &self,
@@ -195,6 +210,7 @@ impl<S: EventStore> Workflows<S> {
 
 fn line(event: &Record, moved: Moved) -> Line {
     Line {
+        id: event.id(),
         version: event.version(),
         time: event.time(),
         user: Metadata::of(event).user.map(Into::into),

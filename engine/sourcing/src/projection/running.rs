@@ -1,7 +1,8 @@
 //! A projection that runs by itself, and can be told to pause, go on, begin anew and stop.
 
 use crate::projection::{ProjectionError, Projector, ReadModel};
-use annals_types::{EventStore, Position};
+use crate::stream::next;
+use annals_types::{EventStore, Position, Read, StoreError};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -33,6 +34,19 @@ pub struct ProjectionStatus {
     pub position: Option<Position>,
     /// Whether all that there was was handled since it began to run.
     pub is_caught_up: bool,
+}
+
+impl ProjectionStatus {
+    /// Events of the log, whether they matter to it or not, that it has not come to.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn lag<S: EventStore>(&self, store: &S) -> Result<u64, StoreError> {
+        let mut newest = store.read(&Read::all().backwards().limit(1)).await?;
+        let after = |position: Option<Position>| position.map_or(0, |position| position.get() + 1);
+        let newest = next(&mut newest).await.transpose()?.map(|event| event.position());
+        Ok(after(newest).saturating_sub(after(self.position)))
+    }
 }
 
 /// A projection that runs on a task of its own. Dropped, it stops.

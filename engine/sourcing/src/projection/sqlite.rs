@@ -22,15 +22,21 @@ pub struct Schema {
 /// The database is in write-ahead mode and syncs only at checkpoints: after a power cut it may have lost the last transactions as a whole, and they come
 /// again from the log. Several models may share a file; each has a name.
 ///
+/// Where a model was made by another schema than it is opened with, it has drifted from what the program expects: it is removed, and made anew from the
+/// log.
+///
 /// Its work blocks the thread that polls the projection.
 pub struct SqliteModel {
     connection: Connection,
     name: String,
     schema: Schema,
+    has_drifted: bool,
 }
 
 const PROGRESS: &str = "
-    CREATE TABLE IF NOT EXISTS annals_progress (projection TEXT PRIMARY KEY, position INTEGER) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS annals_progress (
+        projection TEXT PRIMARY KEY, position INTEGER, made_by TEXT NOT NULL, removed_by TEXT NOT NULL
+    ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS annals_parked (
         projection TEXT, position INTEGER, failures INTEGER, time INTEGER, reason TEXT,
         PRIMARY KEY (projection, position)
@@ -54,19 +60,41 @@ impl SqliteModel {
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
         connection.execute_batch(PROGRESS)?;
-        let mut model = Self { connection, name, schema };
-        let is_new = model
+        let mut model = Self { connection, name, schema, has_drifted: false };
+        let made: Option<(String, String)> = model
             .connection
-            .query_row("SELECT 1 FROM annals_progress WHERE projection = ?1", [&model.name], |_| Ok(()))
-            .optional()?
-            .is_none();
-        if is_new {
+            .query_row(
+                "SELECT made_by, removed_by FROM annals_progress WHERE projection = ?1",
+                [&model.name],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )
+            .optional()?;
+        model.has_drifted = made.as_ref().is_some_and(|(made_by, _)| made_by != model.schema.create);
+        if made.is_none() || model.has_drifted {
             model.in_transaction(|model| {
-                model.connection.execute_batch(model.schema.create)?;
-                model.connection.execute("INSERT INTO annals_progress VALUES (?1, NULL)", [&model.name])
+                model.make(made.as_ref().map(|(_, removed_by)| removed_by.as_str()))
             })?;
         }
         Ok(model)
+    }
+
+    /// Makes the tables, empty; removes those that are there.
+    fn make(&self, removed_by: Option<&str>) -> rusqlite::Result<usize> {
+        if let Some(removed_by) = removed_by {
+            self.connection.execute_batch(removed_by)?;
+        }
+        self.connection.execute_batch(self.schema.create)?;
+        self.connection.execute("DELETE FROM annals_parked WHERE projection = ?1", [&self.name])?;
+        self.connection.execute(
+            "INSERT OR REPLACE INTO annals_progress VALUES (?1, NULL, ?2, ?3)",
+            params![self.name, self.schema.create, self.schema.drop],
+        )
+    }
+
+    /// Whether it was made by another schema before, and is being made anew.
+    #[must_use]
+    pub fn has_drifted(&self) -> bool {
+        self.has_drifted
     }
 
     /// The connection.
@@ -207,13 +235,9 @@ impl ReadModel for SqliteModel {
     }
 
     async fn reset(&mut self, to: Option<Position>) -> Result<(), ModelError> {
-        self.in_transaction(|model| {
-            if to.is_none() {
-                model.connection.execute_batch(model.schema.drop)?;
-                model.connection.execute_batch(model.schema.create)?;
-                model.connection.execute("DELETE FROM annals_parked WHERE projection = ?1", [&model.name])?;
-            }
-            model.note(to)
+        self.in_transaction(|model| match to {
+            None => model.make(Some(model.schema.drop)),
+            Some(_) => model.note(to),
         })
         .map(drop)
         .map_err(|error: rusqlite::Error| error.into())

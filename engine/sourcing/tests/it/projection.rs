@@ -1,12 +1,13 @@
 //! Read models that follow the log.
 
-use crate::{Fresh, run};
+use crate::{Fresh, run, with_server};
 use annals::{NewEvent, Position, Read, Store};
 use annals_sourcing::rusqlite::{Connection, params};
 use annals_sourcing::{
     Cursored, DomainEvent, Handlers, Happening, InMemory, Live, OnFailure, Pauses, ProjectionError,
     ProjectionState, Projector, ReadModel, Schema, SqliteModel,
 };
+use annals_types::EventStore;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -194,6 +195,35 @@ fn sqlite_has_each_event_once_whatever_fails() {
     });
 }
 
+/// Tables that were made by another schema are made anew: a model is never of two programs.
+#[test]
+fn a_model_that_has_drifted_from_its_schema_is_made_anew() {
+    let fresh = Fresh::new();
+    append(&fresh.store, "TagCreated", "red");
+    run(async {
+        let mut projector = Projector::new(fresh.store.clone(), sqlite(&fresh, "tags"), in_tables()).unwrap();
+        projector.catch_up().await.unwrap();
+        assert!(!projector.model().has_drifted());
+        drop(projector);
+        assert!(!sqlite(&fresh, "tags").has_drifted(), "the same schema");
+        let schema = Schema {
+            create: "CREATE TABLE tag (name TEXT PRIMARY KEY, uses INTEGER NOT NULL, colour TEXT)",
+            drop: "DROP TABLE tag",
+        };
+        let model = SqliteModel::open(fresh.directory.path().join("model.sqlite"), "tags", schema).unwrap();
+        assert!(model.has_drifted());
+        let coloured = Handlers::<Connection>::new().when::<TagCreated>(|tables, created, _| {
+            tables.execute("INSERT INTO tag VALUES (?1, 0, ?1)", [&created.name])?;
+            Ok(())
+        });
+        let mut projector = Projector::new(fresh.store.clone(), model, coloured).unwrap();
+        projector.catch_up().await.unwrap();
+        let colour: String =
+            projector.model().connection().query_row("SELECT colour FROM tag", [], |row| row.get(0)).unwrap();
+        assert_eq!(colour, "red");
+    });
+}
+
 #[test]
 fn one_that_is_to_stand_still_where_an_event_fails_does() {
     let fresh = Fresh::new();
@@ -227,6 +257,7 @@ fn a_running_one_can_be_paused_resumed_reset_and_stopped() {
         let third = append(&fresh.store, "TagAssigned", "red");
         tokio::time::sleep(Duration::from_millis(30)).await;
         assert_eq!(model.with(|tags| tags["red"]), 1, "it is paused");
+        assert_eq!(running.status().lag(&fresh.store).await.unwrap(), 1);
         running.resume().await;
         assert!(running.reached(third).await);
         assert_eq!(model.with(|tags| tags["red"]), 2);
@@ -364,4 +395,30 @@ fn in_tables() -> Handlers<Connection> {
 fn uses(tables: &Connection) -> Vec<(String, i64)> {
     let mut statement = tables.prepare("SELECT name, uses FROM tag ORDER BY name").unwrap();
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+}
+
+/// Events of the largest size reach a projection that runs.
+#[test]
+fn an_event_of_16_mib_reaches_a_live_subscriber() {
+    let fresh = Fresh::new();
+    run(large_events_come(fresh.store.clone()));
+    with_server(|client| run(async { large_events_come(client.await).await }));
+}
+
+async fn large_events_come<S: EventStore>(store: S) {
+    let handlers = || {
+        Handlers::<Vec<usize>>::new().each(|sizes, event| {
+            assert!(event.data().iter().all(|byte| *byte == 7));
+            sizes.push(event.data().len());
+            Ok(())
+        })
+    };
+    let sizes = InMemory::default();
+    let mut running = Projector::new(store.clone(), sizes.clone(), handlers()).unwrap().spawn();
+    for size in [1, 16 << 20] {
+        let event = NewEvent::new("large-1", "Large").binary(vec![7; size]);
+        let appended = store.append(event.into()).await.unwrap();
+        assert!(running.reached(appended.first_position()).await);
+    }
+    assert_eq!(sizes.with(Clone::clone), [1, 16 << 20]);
 }

@@ -10,10 +10,12 @@ mod process;
 mod system;
 
 use crate::{Fresh, run, with_server};
-use annals_sourcing::HandleError;
+use annals_sourcing::testing::{given, projected};
+use annals_sourcing::{Decider, HandleError, TimeoutElapsed};
 use annals_types::{EventStore, Query, QueryItem, Read, Record};
 use futures_core::Stream;
-use process::Stage;
+use manifestation::{Manifestation, ManifestationCommand, ManifestationEvent};
+use process::{Process, ProcessCommand, ProcessEvent, ProcessTrigger, Stage};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::process::{Command, Stdio};
@@ -111,6 +113,62 @@ fn shipments_end_as_they_should_on_an_embedded_store() {
 #[test]
 fn shipments_end_as_they_should_on_a_server() {
     with_server(|client| run(async { ends_as_it_should(client.await).await }));
+}
+
+fn begun() -> Vec<ProcessEvent> {
+    vec![
+        ProcessEvent::Started { shipment: "V0".into(), category: "international-1.0".into() },
+        ProcessEvent::ManifestationRequested { shipment: "V0".into(), legs: 2, documents: vec![] },
+    ]
+}
+
+/// What a process does not wait for is refused, and changes nothing.
+#[test]
+fn a_trigger_that_is_out_of_place_is_refused() {
+    let booked = ProcessTrigger::CollectionBooked { shipment: "V0".into(), reference: "r".into() };
+    let decided = Process.decide(given(&Process, begun()).state(), &ProcessCommand::Hear(booked));
+    let refused = decided.unwrap_err().to_string();
+    assert!(refused.contains("international-1.0") && refused.contains("Manifesting"), "{refused}");
+}
+
+/// A step that takes too long is over: what was done of it is undone.
+#[test]
+fn a_step_that_takes_too_long_is_undone() {
+    let elapsed = |what: &str| {
+        let elapsed = TimeoutElapsed { key: format!("{what} V0"), due: 1 };
+        ProcessCommand::Hear(ProcessTrigger::Elapsed(elapsed))
+    };
+    let reason = "the carrier has not answered in time".to_owned();
+    let failed = ProcessEvent::Failed { shipment: "V0".into(), reason };
+    given(&Process, begun())
+        .when(&elapsed("manifestation"))
+        .then([ProcessEvent::ManifestationCancelRequested { shipment: "V0".into() }, failed.clone()]);
+    given(&Process, begun().into_iter().chain([failed])).when(&elapsed("manifestation")).then_nothing();
+    // The decision becomes a command, and that undoes the leg that was had; the answer that comes late, too.
+    let leg = |leg| ManifestationEvent::LegRequested { shipment: "V0".into(), leg };
+    let has =
+        |leg| ManifestationEvent::LegManifested { shipment: "V0".into(), leg, tracking_number: "n".into() };
+    let cancel = |leg| ManifestationEvent::LegCancelRequested { shipment: "V0".into(), leg };
+    let started = ManifestationEvent::Started { shipment: "V0".into(), legs: 2, documents: vec![] };
+    let over = ManifestationEvent::Failed { shipment: "V0".into(), reason: "cancelled".into() };
+    let history = vec![started, leg(1), leg(2), has(1)];
+    given(&Manifestation, history.clone())
+        .when(&ManifestationCommand::Cancel)
+        .then([cancel(1), over.clone()]);
+    let late = ManifestationCommand::AnswerLeg { leg: 2, answer: Ok("n".into()) };
+    given(&Manifestation, history.into_iter().chain([cancel(1), over])).when(&late).then([has(2), cancel(2)]);
+}
+
+/// Where all processes are can be read without loading one.
+#[test]
+fn where_processes_are_is_a_read_model() {
+    let failed = ProcessEvent::Failed { shipment: "V0".into(), reason: "why".into() };
+    let (overview, failures) = projected(&process::overview(), &begun());
+    assert!(failures.is_empty());
+    assert_eq!(overview["V0"], (Stage::Manifesting, 1, None));
+    let events: Vec<_> = begun().into_iter().chain([failed]).collect();
+    let (overview, _) = projected(&process::overview(), &events);
+    assert_eq!(overview["V0"], (Stage::Failed, 2, Some("why".into())));
 }
 
 /// A running case goes on by another definition, by a decision of its own; what has no place in its stage is refused and changes nothing.

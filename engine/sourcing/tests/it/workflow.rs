@@ -111,8 +111,12 @@ fn events_are_read_by_time_and_by_page() {
     let newest = fresh.store.read(stream().backwards().limit(1)).unwrap().next().unwrap().unwrap();
     assert_eq!(newest.version(), Version::new(29));
     run(async {
-        let (page, total) = open(fresh.store.clone()).await.audit("1", 20, 7).await.unwrap();
+        let workflows = open(fresh.store.clone()).await;
+        let (page, total) = workflows.audit("1", 20, 7).await.unwrap();
         assert_eq!((page.len(), page[0].version, total), (7, Version::new(20), 30));
+        let by_id = workflows.event("1", page[3].id).await.unwrap().unwrap();
+        assert_eq!(by_id.version(), Version::new(23));
+        assert!(workflows.event("1", annals::Uuid::from_u128(7)).await.unwrap().is_none());
     });
 }
 
