@@ -60,6 +60,12 @@ pub enum SourcingError {
         /// Its type.
         event_type: &'static str,
     },
+    /// No queue can have this name.
+    #[error("{name:?} is no name of a queue: it is not empty and has no '-'")]
+    QueueName {
+        /// The name.
+        name: String,
+    },
     /// There is no such thing.
     #[error("{stream:?} has no event")]
     NotFound {

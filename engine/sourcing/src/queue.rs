@@ -107,16 +107,19 @@ const COMPLETED: &str = "JobCompleted";
 
 impl<S: EventStore> Queue<S> {
     /// The queue of this name, made where there is none: the durable subscription `queue.NAME`, to the streams of the category `queue.NAME`. A name
-    /// has no `-`.
+    /// is not empty and has no `-`, which would end the category.
     ///
     /// # Errors
-    /// The store fails, or there is a queue of this name with other settings.
+    /// The name is not one, the store fails, or there is a queue of this name with other settings.
     pub async fn open(
         store: S,
         name: impl Into<String>,
         settings: QueueSettings,
     ) -> Result<Self, SourcingError> {
         let queue = Self { store, name: name.into(), settings };
+        if queue.name.is_empty() || queue.name.contains('-') {
+            return Err(SourcingError::QueueName { name: queue.name });
+        }
         let QueueSettings { handling_timeout, retries_max, pauses, .. } = &queue.settings;
         let subscription = NewSubscription::new(queue.category())
             .query(QueryItem::new().of_type(ENQUEUED).category(queue.category()))

@@ -186,11 +186,9 @@ where
                     stands_by = true;
                     self.watcher.tell(&Happening::StoodBack);
                 }
+                Err(Halt::Ended) => self.pause(&mut failures, "nothing more came").await,
                 Err(Halt::Failed(SourcingError::Store(error))) if is_passing(&error) => {
-                    failures += 1;
-                    let pause = self.pauses.after(failures);
-                    self.watcher.tell(&Happening::Retried { failures, reason: &error.to_string(), pause });
-                    tokio::time::sleep(pause).await;
+                    self.pause(&mut failures, &error.to_string()).await;
                 }
                 Err(Halt::Failed(error)) => {
                     self.watcher.tell(&Happening::Suspended { reason: &error.to_string() });
@@ -198,6 +196,13 @@ where
                 }
             }
         }
+    }
+
+    async fn pause(&self, failures: &mut u32, reason: &str) {
+        *failures += 1;
+        let (failures, pause) = (*failures, self.pauses.after(*failures));
+        self.watcher.tell(&Happening::Retried { failures, reason, pause });
+        tokio::time::sleep(pause).await;
     }
 
     /// Follows from the cursor on, until it must be looked up again.
@@ -219,7 +224,7 @@ where
             let mut caught_up = None;
             let items = ready(&mut following, self.batch_max).await;
             if items.is_empty() {
-                return Err(Halt::Outrun);
+                return Err(Halt::Ended);
             }
             for item in items {
                 match item? {
@@ -415,6 +420,8 @@ impl<T: Clone + Send + Sync + 'static> Batch<T> {
 
 /// Why following ends.
 enum Halt {
+    /// Nothing more comes of it: it is begun anew.
+    Ended,
     /// Another one has moved the cursor.
     Outrun,
     /// It failed.

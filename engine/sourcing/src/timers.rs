@@ -167,7 +167,7 @@ where
                 biased;
                 items = ready(&mut following, 1_000) => items,
                 () = at(due) => {
-                    self.elapse(&mut agenda).await?;
+                    self.elapse(&mut agenda, &follow, next).await?;
                     continue;
                 }
             };
@@ -218,8 +218,19 @@ where
     }
 
     /// Says of all that is due that it is. What another process has said, is not said again.
-    async fn elapse(&self, agenda: &mut Agenda) -> Result<(), SourcingError> {
+    async fn elapse(
+        &self,
+        agenda: &mut Agenda,
+        follow: &Follow<'_>,
+        next: Position,
+    ) -> Result<(), SourcingError> {
         let now = now();
+        // What was cleared in time is in the store by now, whether it has come here yet or not. When it comes, it is noted once more, which changes nothing:
+        // what is said twice is refused.
+        let mut events = self.store.read(&follow.read().from(next)).await?;
+        while let Some(event) = crate::stream::next(&mut events).await {
+            self.note(agenda, &event?)?;
+        }
         while let Some(open) = agenda.first().filter(|open| open.due <= now) {
             let elapsed = TimeoutElapsed { key: open.key.clone(), due: open.due.get() };
             let event_type = TimeoutElapsed::TYPES[0].name;

@@ -2,7 +2,7 @@
 
 use proc_macro::TokenStream;
 use proc_macro2::TokenStream as Tokens;
-use quote::{format_ident, quote};
+use quote::quote;
 use std::collections::HashSet;
 use syn::{
     Attribute, Data, DeriveInput, Error, Fields, FieldsNamed, Ident, LitInt, LitStr, Path, Result, Variant,
@@ -13,8 +13,9 @@ use syn::{
 ///
 /// Each has its stored name, which never changes: `#[event("MoneyDeposited")]`; where its form has changed since, the version of
 /// the form that it has now, and the oldest one that can still be read: `#[event("MoneyDeposited", schema = 3, oldest = 2)]`. On
-/// the whole, `#[events(upcasts = path::to::function)]` names the function that makes its upcasts.
-#[proc_macro_derive(DomainEvent, attributes(event, events))]
+/// the whole, `#[events(upcasts = path::to::function)]` names the function that makes its upcasts. Attributes of serde on variants and fields hold
+/// for the stored form.
+#[proc_macro_derive(DomainEvent, attributes(event, events, serde))]
 pub fn derive_domain_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     expand(&input).unwrap_or_else(Error::into_compile_error).into()
@@ -76,15 +77,15 @@ fn expand(input: &DeriveInput) -> Result<Tokens> {
 
             fn encode<C: ::annals_sourcing::Codec>(
                 &self,
-                codec: &C,
+                __codec: &C,
             ) -> ::core::result::Result<::std::vec::Vec<u8>, ::annals_sourcing::CodecError> {
                 match self { #(#encode),* }
             }
 
             fn decode<C: ::annals_sourcing::Codec>(
                 event_type: &str,
-                data: &[u8],
-                codec: &C,
+                __data: &[u8],
+                __codec: &C,
             ) -> ::core::option::Option<::core::result::Result<Self, ::annals_sourcing::CodecError>> {
                 match event_type {
                     #(#decode,)*
@@ -115,15 +116,15 @@ fn of_variant(variant: &Variant) -> Result<Arm> {
             stored,
             any,
             pattern: quote!(Self::#ident),
-            encode: quote!(codec.encode(&::annals_sourcing::Nothing {})),
-            decode: quote!(codec.decode::<::annals_sourcing::Nothing>(data).map(|_| Self::#ident)),
+            encode: quote!(__codec.encode(&::annals_sourcing::Nothing {})),
+            decode: quote!(__codec.decode::<::annals_sourcing::Nothing>(__data).map(|_| Self::#ident)),
         },
         Fields::Unnamed(fields) if fields.unnamed.len() == 1 => Arm {
             stored,
             any,
-            pattern: quote!(Self::#ident(inner)),
-            encode: quote!(codec.encode(inner)),
-            decode: quote!(codec.decode(data).map(Self::#ident)),
+            pattern: quote!(Self::#ident(__inner)),
+            encode: quote!(__codec.encode(__inner)),
+            decode: quote!(__codec.decode(__data).map(Self::#ident)),
         },
         Fields::Unnamed(fields) => {
             return Err(Error::new_spanned(
@@ -131,12 +132,12 @@ fn of_variant(variant: &Variant) -> Result<Arm> {
                 "name the fields, or put them into a struct: places are no names",
             ));
         }
-        Fields::Named(fields) => with_fields(ident, stored, fields),
+        Fields::Named(fields) => with_fields(ident, &variant.attrs, stored, fields),
     })
 }
 
 /// Its fields go through two structs of their own, one that borrows and one that owns.
-fn with_fields(ident: &Ident, stored: Stored, fields: &FieldsNamed) -> Arm {
+fn with_fields(ident: &Ident, attributes: &[Attribute], stored: Stored, fields: &FieldsNamed) -> Arm {
     let names: Vec<_> = fields.named.iter().filter_map(|field| field.ident.as_ref()).collect();
     let types: Vec<_> = fields.named.iter().map(|field| &field.ty).collect();
     let serde: Vec<Vec<&Attribute>> = fields
@@ -144,18 +145,21 @@ fn with_fields(ident: &Ident, stored: Stored, fields: &FieldsNamed) -> Arm {
         .iter()
         .map(|field| field.attrs.iter().filter(|attribute| attribute.path().is_ident("serde")).collect())
         .collect();
-    let (borrowing, owning) = (format_ident!("{ident}Ref"), format_ident!("{ident}Owned"));
+    let container: Vec<_> =
+        attributes.iter().filter(|attribute| attribute.path().is_ident("serde")).collect();
     let encode = quote! {{
         #[derive(::annals_sourcing::serde::Serialize)]
         #[serde(crate = "::annals_sourcing::serde")]
-        struct #borrowing<'a> { #(#(#serde)* #names: &'a #types),* }
-        codec.encode(&#borrowing { #(#names),* })
+        #(#container)*
+        struct __AnnalsRef<'a> { #(#(#serde)* #names: &'a #types),* }
+        __codec.encode(&__AnnalsRef { #(#names),* })
     }};
     let decode = quote! {{
         #[derive(::annals_sourcing::serde::Deserialize)]
         #[serde(crate = "::annals_sourcing::serde")]
-        struct #owning { #(#(#serde)* #names: #types),* }
-        codec.decode::<#owning>(data).map(|#owning { #(#names),* }| Self::#ident { #(#names),* })
+        #(#container)*
+        struct __AnnalsOwned { #(#(#serde)* #names: #types),* }
+        __codec.decode::<__AnnalsOwned>(__data).map(|__AnnalsOwned { #(#names),* }| Self::#ident { #(#names),* })
     }};
     Arm {
         stored,
@@ -171,8 +175,8 @@ fn of_struct(input: &DeriveInput) -> Result<Arm> {
         stored: stored(&input.attrs, &input.ident)?,
         any: quote!(_),
         pattern: quote!(_),
-        encode: quote!(codec.encode(self)),
-        decode: quote!(codec.decode(data)),
+        encode: quote!(__codec.encode(self)),
+        decode: quote!(__codec.decode(__data)),
     })
 }
 

@@ -80,6 +80,7 @@ async fn arrange<S: EventStore>(store: S, arguments: &Arguments) -> Result<(), B
         let system = Arc::clone(&system);
         async move { system.run().await }
     });
+    eprintln!("running");
     let done = match arguments.workers {
         Some(workers) => load_test(&system, store, workers, arguments).await,
         None => some(&system, store, arguments).await,

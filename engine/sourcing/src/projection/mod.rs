@@ -45,6 +45,8 @@ pub struct Projector<S, R: ReadModel> {
     pauses: Pauses,
     on_failure: OnFailure,
     watcher: Watcher,
+    /// What the model has noted that it has come to, since following began.
+    passed: Option<Position>,
 }
 
 /// Why a projection does not go on.
@@ -89,6 +91,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
             pauses: Pauses { first: Duration::from_millis(50), longest: Duration::from_secs(5) },
             on_failure: OnFailure::default(),
             watcher: Watcher::default(),
+            passed: None,
         })
     }
 
@@ -182,6 +185,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
     pub(crate) async fn begin(&mut self) -> Result<S::Following, ProjectionError> {
         let position = self.model.position().await.map_err(ProjectionError::Model)?;
         self.watcher.tell(&Happening::Started { after: position });
+        self.passed = position;
         let mut follow = Follow::query(self.query.clone());
         if let Some(position) = position {
             follow = follow.after(position);
@@ -196,6 +200,8 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
         let mut next = None;
         let items = ready(following, self.batch_max).await;
         if items.is_empty() {
+            // Nothing more comes of it: it is begun anew, but not in a hurry.
+            tokio::time::sleep(self.pauses.first).await;
             *following = self.begin().await?;
         }
         for item in items {
@@ -211,7 +217,11 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
             if !events.is_empty() {
                 self.watcher.tell(&Happening::Read { events: events.len() });
             }
-            self.apply(&events, last).await?;
+            // Where nothing has come, there is nothing to note either.
+            if self.passed < Some(last) {
+                self.apply(&events, last).await?;
+                self.passed = Some(last);
+            }
             if !events.is_empty() {
                 self.watcher.tell(&Happening::Handled { events: events.len(), last });
             }

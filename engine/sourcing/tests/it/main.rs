@@ -22,6 +22,7 @@ use annals_client::{Client, Options};
 use annals_server::serve::{self, Server};
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// A new store in a directory of its own.
@@ -54,6 +55,25 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap()
         .block_on(future)
+}
+
+/// Waits until this is so, for a time in which it must be on any machine.
+async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    for _ in 0..6_000 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it is not so after half a minute");
+}
+
+/// Runs what never ends by itself until this is done.
+async fn beside<T: std::fmt::Debug>(running: impl Future<Output = T>, done: impl Future<Output = ()>) {
+    tokio::select! {
+        ended = running => panic!("{ended:?}"),
+        () = done => {}
+    }
 }
 
 /// A server on a new directory, and how one becomes its client.

@@ -1,6 +1,6 @@
 //! Jobs that are taken now and done later.
 
-use crate::{Fresh, run};
+use crate::{Fresh, beside, run, until};
 use annals::{Append, NewEvent, ParkedChoice, QueryItem, Read, Store};
 use annals_sourcing::{Context, JobError, Pauses, Queue, QueueSettings};
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,8 +151,13 @@ fn what_becomes_of_a_job_that_fails_depends_on_why() {
                 }
             }
         });
-        let ended = tokio::time::timeout(Duration::from_millis(400), work).await;
-        assert!(ended.is_err(), "{ended:?}");
+        beside(
+            work,
+            until(async || {
+                count(&fresh.store, "JobCompleted") == 2 && queue.parked().await.unwrap().len() == 2
+            }),
+        )
+        .await;
         let expected = [("hopeless", 4), ("permanent", 1), ("recoverable", 2), ("transient", 3)];
         assert_eq!(*tries.lock().unwrap(), expected.map(|(kind, count)| (kind.to_owned(), count)).into());
         let parked = queue.parked().await.unwrap();
@@ -162,8 +167,19 @@ fn what_becomes_of_a_job_that_fails_depends_on_why() {
         is_mended.store(true, Ordering::Relaxed);
         assert_eq!(queue.replay(&ParkedChoice::All).await.unwrap(), 2);
         let work = worker.work(|_| async { Ok(Append::new()) });
-        assert!(tokio::time::timeout(Duration::from_millis(200), work).await.is_err());
+        beside(work, until(async || count(&fresh.store, "JobCompleted") == 4)).await;
         assert!(queue.parked().await.unwrap().is_empty());
         assert_eq!(count(&fresh.store, "JobCompleted"), 4);
+    });
+}
+
+#[test]
+fn a_name_that_would_end_the_category_is_refused() {
+    let fresh = Fresh::new();
+    run(async {
+        for name in ["", "mail-out"] {
+            let error = Queue::open(fresh.store.clone(), name, settings()).await.unwrap_err().to_string();
+            assert!(error.contains("no name of a queue"), "{error}");
+        }
     });
 }

@@ -2,6 +2,7 @@
 
 use crate::{Fresh, run};
 use annals::{Load, NewEvent, NewSnapshot, Read, Version};
+use annals_sourcing::testing::assert_stored_as;
 use annals_sourcing::{
     Context, Decider, DomainEvent, Repository, SnapshotPolicy, Snapshots, UpcastError, Upcasts,
 };
@@ -145,4 +146,32 @@ fn a_snapshot_of_an_older_form_is_used_if_it_can_be() {
         assert_eq!((there.state.len(), there.report.events), (3, 3));
         assert_eq!(there.report.passed_over[0].version, Some(Version::new(2)));
     });
+}
+
+/// What serde is told of variants and fields holds for what is stored, whatever the fields are called.
+#[test]
+fn attributes_and_names_of_fields_hold_for_the_stored_form() {
+    #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct AnyRef(u32);
+
+    #[derive(Clone, Debug, PartialEq, DomainEvent)]
+    enum Odd {
+        #[event("Any")]
+        #[serde(rename_all = "camelCase")]
+        Any {
+            data: u32,
+            codec: u32,
+            inner_value: AnyRef,
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            r#type: Option<String>,
+        },
+        #[event("Wrapped")]
+        Wrapped(AnyRef),
+        #[event("Empty")]
+        Empty,
+    }
+    let any = Odd::Any { data: 1, codec: 2, inner_value: AnyRef(3), r#type: None };
+    assert_stored_as(&any, r#"{"data":1,"codec":2,"innerValue":3}"#);
+    assert_stored_as(&Odd::Wrapped(AnyRef(7)), "7");
+    assert_stored_as(&Odd::Empty, "{}");
 }
