@@ -1,11 +1,11 @@
 //! From records of the store to events of the application.
 
-use crate::codec::Codec;
+use crate::codec::{Codec, Json};
 use crate::context::Metadata;
 use crate::error::SourcingError;
 use crate::event::DomainEvent;
 use crate::upcast::{UpcastError, Upcasts};
-use annals_types::Record;
+use annals_types::{ContentKind, Record};
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
@@ -21,7 +21,7 @@ pub enum UnknownType {
     Raw,
 }
 
-/// Reads events of the application from records.
+/// Reads events of the application from records: those that are said to be JSON as JSON, others by a codec.
 #[derive(Clone, Debug)]
 pub struct Decoding<E, C> {
     pub(crate) codec: C,
@@ -101,7 +101,12 @@ impl<E: DomainEvent, C: Codec> Decoding<E, C> {
             return Err(unreadable(format!("its data have the form of schema {schema}; known is {known}")));
         };
         debug_assert_eq!(now.schema, schema);
-        let decoded = E::decode(name, &data, &self.codec)
+        // What is said to be JSON is, whatever the application writes: events of this layer, and those of others.
+        let decoded = match record.content() {
+            ContentKind::Json => E::decode(name, &data, &Json),
+            ContentKind::Binary => E::decode(name, &data, &self.codec),
+        };
+        let decoded = decoded
             .unwrap_or_else(|| unreachable!("{name} is one of the types of these events"))
             .map_err(|error| unreadable(error.to_string()))?;
         Ok(Decoded::Event { event: decoded, was_upcast })

@@ -61,7 +61,7 @@ impl<C> Order<C> {
 pub struct Reactor<S, T, D: Decider, C, F> {
     name: String,
     repository: Repository<S, D, C>,
-    triggers: Decoding<T, Json>,
+    triggers: Decoding<T, C>,
     query: Query<'static>,
     route: F,
     batch_max: usize,
@@ -118,8 +118,8 @@ where
     ) -> Result<Self, UpcastError> {
         Ok(Self {
             name: name.into(),
+            triggers: Decoding::new(repository.codec().clone())?.unknown(UnknownType::Skip),
             repository,
-            triggers: Decoding::new(Json)?.unknown(UnknownType::Skip),
             query: named(&names::<T>()),
             route,
             batch_max: 256,

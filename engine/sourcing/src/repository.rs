@@ -239,6 +239,10 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         Ok(Some(version))
     }
 
+    pub(crate) fn codec(&self) -> &C {
+        &self.inner.decoding.codec
+    }
+
     pub(crate) fn pauses(&self) -> Pauses {
         self.inner.pauses
     }

@@ -1,7 +1,7 @@
 //! Deadlines: what is due when nothing else happened by then.
 
 use crate::clock::now;
-use crate::codec::Json;
+use crate::codec::{Codec, Json};
 use crate::context::Context;
 use crate::decoding::{Decoded, Decoding, UnknownType};
 use crate::error::SourcingError;
@@ -68,10 +68,10 @@ pub struct TimeoutElapsed {
 /// and however often the process ends; where it was cleared by an event that was durable before its time, to none.
 ///
 /// Its cursor says from where on deadlines may be open. In memory are the open ones.
-pub struct Timers<S, E, F> {
+pub struct Timers<S, E, F, C = Json> {
     name: String,
     store: S,
-    decoding: Decoding<E, Json>,
+    decoding: Decoding<E, C>,
     deadlines: F,
     pauses: Pauses,
     watcher: Watcher,
@@ -104,15 +104,32 @@ where
     F: Fn(&E, &Record) -> O + Send + Sync,
     O: IntoIterator<Item = Deadline>,
 {
-    /// Under this name, which is that of its cursor. `deadlines` says what an event of the types of `E` sets and clears.
+    /// Under this name, which is that of its cursor. `deadlines` says what an event of the types of `E` sets and clears; it is pure.
     ///
     /// # Errors
     /// The upcasts of `E` are not complete.
     pub fn new(name: impl Into<String>, store: S, deadlines: F) -> Result<Self, UpcastError> {
+        Self::in_codec(name, store, deadlines, Json)
+    }
+}
+
+impl<S, E, F, O, C> Timers<S, E, F, C>
+where
+    S: EventStore,
+    E: DomainEvent,
+    F: Fn(&E, &Record) -> O + Send + Sync,
+    O: IntoIterator<Item = Deadline>,
+    C: Codec,
+{
+    /// The same for events in another codec.
+    ///
+    /// # Errors
+    /// The upcasts of `E` are not complete.
+    pub fn in_codec(name: impl Into<String>, store: S, deadlines: F, codec: C) -> Result<Self, UpcastError> {
         Ok(Self {
             name: name.into(),
             store,
-            decoding: Decoding::new(Json)?.unknown(UnknownType::Skip),
+            decoding: Decoding::new(codec)?.unknown(UnknownType::Skip),
             deadlines,
             pauses: Pauses { first: Duration::from_millis(20), longest: Duration::from_secs(5) },
             watcher: Watcher::default(),
@@ -292,7 +309,7 @@ async fn at(due: Option<Timestamp>) {
     }
 }
 
-impl<S, E, F> fmt::Debug for Timers<S, E, F> {
+impl<S, E, F, C> fmt::Debug for Timers<S, E, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Timers").field("name", &self.name).finish_non_exhaustive()
     }

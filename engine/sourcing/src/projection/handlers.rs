@@ -1,6 +1,6 @@
 //! What a projection does with events, by their type.
 
-use crate::codec::Json;
+use crate::codec::{Codec, Json};
 use crate::decoding::{Decoded, Decoding, UnknownType};
 use crate::event::{DomainEvent, named, names};
 use crate::projection::ModelError;
@@ -45,10 +45,20 @@ impl<M: ?Sized + 'static> Handlers<M> {
     /// Does this with each event of these types. Several things may be done with one; they are in the order in which they are said.
     #[must_use]
     pub fn when<E: DomainEvent>(
-        mut self,
+        self,
         handle: impl Fn(&mut M, &E, &Record) -> Result<(), ModelError> + Send + Sync + 'static,
     ) -> Self {
-        match Decoding::<E, Json>::new(Json) {
+        self.when_in(Json, handle)
+    }
+
+    /// The same with events in another codec.
+    #[must_use]
+    pub fn when_in<E: DomainEvent, C: Codec>(
+        mut self,
+        codec: C,
+        handle: impl Fn(&mut M, &E, &Record) -> Result<(), ModelError> + Send + Sync + 'static,
+    ) -> Self {
+        match Decoding::<E, C>::new(codec) {
             Ok(decoding) => {
                 let decoding = decoding.unknown(UnknownType::Skip);
                 let handle: Handle<M> = Arc::new(move |model, record| match decoding.decode(record)? {

@@ -5,11 +5,12 @@ mod enrolment;
 #[path = "../../examples/transfer/model.rs"]
 mod transfer;
 
-use crate::{Fresh, run, with_server};
+use crate::{Fresh, run, with_address, with_server};
 use annals_sourcing::HandleError;
 use annals_sourcing::testing::given;
 use annals_types::EventStore;
 use enrolment::{Enrolment, EnrolmentCommand, EnrolmentError, EnrolmentEvent, School};
+use std::process::Command;
 use std::sync::Arc;
 use transfer::{AccountCommand, AccountError, AccountEvent, Accounts, Bank};
 
@@ -123,4 +124,26 @@ fn a_transfer_is_both_events_or_none() {
     ]);
     given(&Accounts, given_both()).when(&transfer(11)).then_refused(AccountError::NotEnough { cents: 10 });
     given(&Accounts, [opened("a")]).when(&transfer(0)).then_refused(AccountError::IsNotOpen("b".into()));
+}
+
+/// Each example, as a process of its own: in a new store, and on a server.
+#[test]
+fn every_example_runs_on_a_directory_and_on_a_server() {
+    let examples = std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples");
+    let run = |name: &str, arguments: &[&str]| {
+        let done = Command::new(examples.join(name))
+            .args(arguments)
+            .output()
+            .expect("cargo builds the examples with the tests");
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{name}: {said}{}", String::from_utf8_lossy(&done.stderr));
+        assert!(!said.is_empty(), "{name} says nothing");
+    };
+    with_address(|address| {
+        for name in ["enrolment", "transfer", "projects", "trip", "workflow", "shipments"] {
+            run(name, &[]);
+            run(name, &["--server", &address]);
+        }
+        run("shipments", &["--workers", "2", "--shipments", "20", "--server", &address]);
+    });
 }
