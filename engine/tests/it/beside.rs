@@ -1,7 +1,7 @@
 //! What happens beside: readers beside a writer that rolls, a reader beside a creation, frames beside the edges of
 //! memory and of segments.
 
-use crate::support::small;
+use crate::support::{cases, small};
 use annals::testing::{Clock, SimulatedDisk, open_simulated};
 use annals::{Append, DiskChoice, ExpectedVersion, NewEvent, OpenError, Position, Read, Settings, Store};
 use std::path::Path;
@@ -50,7 +50,7 @@ fn readers_that_open_beside_a_rolling_writer_find_no_damage_and_miss_nothing() {
         scope.spawn(|| append_until(&store, &stop, &acknowledged));
         let follower = Store::open_read_only(dir.path()).unwrap();
         let mut reached = 0;
-        for opened in 0..1_000 {
+        for opened in 0..cases(1_000) {
             let reader = Store::open_read_only(dir.path()).unwrap();
             for n in 0..7 {
                 assert!(reader.head(&format!("s-{n}")).unwrap().is_some());

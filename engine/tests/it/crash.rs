@@ -1,7 +1,7 @@
 //! Crashes and failing disks: every operation of a small life of a store is made to be the last, or to fail, and
 //! what is found then must keep the promises.
 //!
-//! `ANNALS_CASES` makes the steps of the sampled tests smaller.
+//! `ANNALS_CASES` makes the steps of the sampled tests smaller, or larger.
 
 use crate::support::{check_prefix, read_all, scored, small, stride, tiny, wait_until, within};
 use annals::testing::{

@@ -1,6 +1,6 @@
 //! Damage: whatever is changed in a store's files, nobody is served a wrong event, and nothing is missing unsaid.
 //!
-//! `ANNALS_CASES` makes the steps between the bits and blocks that are tried smaller.
+//! `ANNALS_CASES` makes the steps between the bits and blocks that are tried smaller, or larger.
 
 use crate::support::{scored, small, stride};
 use annals::testing::{Clock, Model, ModelEvent, SimulatedDisk, open_simulated, open_simulated_read_only};

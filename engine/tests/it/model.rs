@@ -1,6 +1,6 @@
 //! Random operations on a store and on its model, which must agree about everything.
 //!
-//! `ANNALS_CASES` multiplies the number of seeds; `ANNALS_SEED` runs one alone.
+//! `ANNALS_CASES` multiplies the number of seeds, or divides it; `ANNALS_SEED` runs one alone.
 
 use crate::support::{cases, copy_store, scored, small};
 use annals::testing::{

@@ -21,19 +21,23 @@ pub(crate) fn scored(row: &str, survived: usize, tried: usize) {
     println!("scored {row} {survived} {tried}");
 }
 
-/// How many cases to try: `default`, times what the environment variable `ANNALS_CASES` says.
+/// How many cases to try: `default`, times what the environment variable `ANNALS_CASES` says: `3`, or `1/20`.
 pub(crate) fn cases(default: u64) -> u64 {
-    default * scale()
+    let (times, divisor) = scale();
+    (default * times / divisor).max(1)
 }
 
 /// Every how manieth case to try where there are many: `default`, divided by `ANNALS_CASES`.
 pub(crate) fn stride(default: usize) -> usize {
-    let scale = usize::try_from(scale()).unwrap_or(usize::MAX);
-    (default / scale).max(1)
+    let (times, divisor) = scale();
+    usize::try_from(default as u64 * divisor / times).unwrap_or(usize::MAX).max(1)
 }
 
-fn scale() -> u64 {
-    std::env::var("ANNALS_CASES").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1)
+fn scale() -> (u64, u64) {
+    let Ok(text) = std::env::var("ANNALS_CASES") else { return (1, 1) };
+    let (times, divisor) = text.split_once('/').unwrap_or((&text, "1"));
+    let number = |text: &str| text.parse().ok().filter(|&number| number > 0);
+    number(times).zip(number(divisor)).expect("ANNALS_CASES is a number, or one divided by another")
 }
 
 /// Settings with segments so small that a few events fill one.

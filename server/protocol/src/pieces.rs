@@ -71,7 +71,10 @@ mod tests {
 
     #[test]
     fn long_lists_come_in_pieces_and_are_whole_again() {
-        let names: Vec<String> = (0..50_000).map(|number| format!("{number:060}")).collect();
+        // Miri takes minutes for as many as there should be.
+        let (count, length) = if cfg!(miri) { (50, 60_000) } else { (50_000, 60) };
+        let names: Vec<String> =
+            (0..count).map(|number| format!("{number:05}") + &"0".repeat(length - 5)).collect();
         let pieces = Answer::Names(names.clone()).into_pieces();
         assert_eq!(pieces.len(), 3);
         let mut pieces = pieces.into_iter();
