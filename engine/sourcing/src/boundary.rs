@@ -1,6 +1,8 @@
 //! What a decision is about: the events that its state is made of, and that must not have become more when its own are appended.
 
-use annals_types::{Append, ExpectedVersion, Position, Query, QueryItem, Read, Record, Version};
+use annals_types::{
+    Append, ExpectedVersion, NewEvent, Position, Query, QueryItem, Read, Record, Version, category,
+};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -126,6 +128,17 @@ impl Boundary<'_> {
         }
     }
 
+    /// Whether an event to be stored is one of those that the decision is about.
+    pub(crate) fn has(&self, event: &NewEvent<'_>) -> bool {
+        match self {
+            Self::Stream(stream) => *stream == event.stream,
+            Self::Streams(streams) => streams.contains(&event.stream),
+            Self::Query(query) => {
+                query.items.is_empty() || query.items.iter().any(|item| selects(item, event))
+            }
+        }
+    }
+
     /// The one stream, where it is one.
     pub(crate) fn stream(&self) -> Option<&str> {
         match self {
@@ -133,4 +146,13 @@ impl Boundary<'_> {
             Self::Streams(_) | Self::Query(_) => None,
         }
     }
+}
+
+fn selects(item: &QueryItem<'_>, event: &NewEvent<'_>) -> bool {
+    (item.types.is_empty() || item.types.contains(&event.event_type))
+        && item.tags.iter().all(|tag| event.tags.contains(tag))
+        && item.stream.as_ref().is_none_or(|stream| *stream == event.stream)
+        && item.category.as_ref().is_none_or(|wanted| wanted == category(&event.stream))
+        && (item.correlation.is_none() || item.correlation == event.correlation)
+        && (item.causation.is_none() || item.causation == event.causation)
 }

@@ -3,6 +3,7 @@
 use crate::saga::SagaContext;
 use annals_types::{NewEvent, Record};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::borrow::Cow;
 use uuid::Uuid;
 
@@ -138,7 +139,26 @@ impl<'a> Metadata<'a> {
         if event.metadata().is_empty() {
             return Self::default();
         }
-        serde_json::from_slice(event.metadata()).unwrap_or_default()
+        serde_json::from_slice(event.metadata()).unwrap_or_else(|_| Self::field_by_field(event))
+    }
+
+    /// What can be made of metadata that others have written: a field that is of another form says nothing about the rest.
+    fn field_by_field(event: &Record) -> Self {
+        let Ok(Value::Object(mut fields)) = serde_json::from_slice(event.metadata()) else {
+            return Self::default();
+        };
+        let mut text = |name: &str| match fields.remove(name) {
+            Some(Value::String(text)) => Some(Cow::Owned(text)),
+            _ => None,
+        };
+        let (user, source, request) = (text("user"), text("source"), text("request"));
+        // A schema that is no number is none that anybody knows.
+        let schema = fields
+            .remove("schema")
+            .map_or(1, |schema| schema.as_u64().map_or(0, |n| u32::try_from(n).unwrap_or(0)));
+        let sagas =
+            fields.remove("sagas").and_then(|sagas| serde_json::from_value(sagas).ok()).unwrap_or_default();
+        Self { schema, user, source, request, sagas: Cow::Owned(sagas) }
     }
 }
 

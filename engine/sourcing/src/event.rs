@@ -62,6 +62,20 @@ pub trait DomainEvent: Sized + Send + Sync + 'static {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Nothing {}
 
+/// The query of all events of these types, and of those that their upcasts begin with: also what was stored under an older name is found.
+///
+/// ```
+/// # use annals_sourcing::{DomainEvent, query_of};
+/// # #[derive(DomainEvent)]
+/// # enum AccountEvent { #[event("AccountOpened")] Opened }
+/// let all = query_of::<AccountEvent>();
+/// assert_eq!(all.items[0].types, ["AccountOpened"]);
+/// ```
+#[must_use]
+pub fn query_of<E: DomainEvent>() -> Query<'static> {
+    named(&names::<E>())
+}
+
 /// The names under which these events are stored, or were once.
 pub(crate) fn names<E: DomainEvent>() -> BTreeSet<&'static str> {
     E::TYPES.iter().map(|known| known.name).chain(E::upcasts().names()).collect()

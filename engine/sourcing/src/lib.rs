@@ -35,7 +35,7 @@ pub use context::{Context, Metadata};
 pub use decider::{Decider, Place};
 pub use decoding::{Decoded, Decoding, UnknownType};
 pub use error::{HandleError, SourcingError};
-pub use event::{DomainEvent, EventType, Nothing};
+pub use event::{DomainEvent, EventType, Nothing, query_of};
 pub use happening::Happening;
 pub use pause::Pauses;
 #[cfg(feature = "progress")]

@@ -4,11 +4,12 @@ use crate::context::Context;
 use crate::error::SourcingError;
 use crate::happening::{Happening, Watcher};
 use crate::pause::Pauses;
+use crate::reactor::is_passing;
 use crate::stream::next;
 use crate::{Codec, Json};
 use annals_types::{
     Append, AppendError, Delivery, EventStore, Nack, NewEvent, NewSubscription, Parked, ParkedChoice,
-    Position, QueryItem, Read, StoreError, SubscriptionMember,
+    Position, QueryItem, Read, StoreError, SubscriptionError, SubscriptionMember,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -153,7 +154,8 @@ impl<S: EventStore> Queue<S> {
         let tag = format!("job:{}:{key}", self.name);
         let mut new = NewEvent::new(format!("{}-{of}", self.category()), ENQUEUED).tag(tag.clone());
         new.data = data.into();
-        let append = Append::from(context.put(new, 1)).fail_if_matches(QueryItem::new().tag(tag), None);
+        let append = Append::from(context.put(new, 1))
+            .fail_if_matches(QueryItem::new().category(self.category()).tag(tag), None);
         match self.store.append(append).await {
             Ok(appended) => Ok(Enqueued { position: appended.first_position(), repeated: false }),
             Err(StoreError::Append(AppendError::QueryMatched { position, .. })) => {
@@ -186,13 +188,14 @@ impl<S: EventStore> Queue<S> {
     pub async fn worker(&self) -> Result<Worker<S>, SourcingError> {
         let member = self.store.join(&self.category()).await?;
         let (store, settings) = (self.store.clone(), self.settings.clone());
-        Ok(Worker { store, member, settings, watcher: Watcher::default() })
+        Ok(Worker { store, subscription: self.category(), member, settings, watcher: Watcher::default() })
     }
 }
 
 /// Somebody who does jobs. Dropped, it is none any more, and the job that it had goes to another one.
 pub struct Worker<S: EventStore> {
     store: S,
+    subscription: String,
     member: S::Member,
     settings: QueueSettings,
     watcher: Watcher,
@@ -260,7 +263,7 @@ impl<S: EventStore> Worker<S> {
         self
     }
 
-    /// Does jobs, one after the other, until it is dropped. What `work` gives back is appended with the completion of the job; where the job was
+    /// Does jobs, one after the other, until it is dropped; where it loses its place or the store cannot be reached for a while, it comes back. What `work` gives back is appended with the completion of the job; where the job was
     /// completed by what it did, it gives back nothing more than [`Append::new`].
     ///
     /// # Errors
@@ -270,8 +273,25 @@ impl<S: EventStore> Worker<S> {
         F: Fn(Job) -> O + Send + Sync,
         O: Future<Output = Result<Append<'static>, JobError>> + Send,
     {
-        while self.work_once(&work).await? {}
-        Ok(())
+        let mut failures = 0;
+        loop {
+            match self.work_once(&work).await {
+                Ok(true) => failures = 0,
+                Ok(false) => return Ok(()),
+                Err(SourcingError::Store(error)) if is_passing(&error) || has_lost_its_place(&error) => {
+                    failures += 1;
+                    let pause = self.settings.pauses.after(failures);
+                    self.watcher.tell(&Happening::Retried { failures, reason: &error.to_string(), pause });
+                    tokio::time::sleep(pause).await;
+                    match self.store.join(&self.subscription).await {
+                        Ok(member) => self.member = member,
+                        Err(error) if is_passing(&error) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Does one job; `false`: there will be none.
@@ -285,12 +305,27 @@ impl<S: EventStore> Worker<S> {
     {
         let Some(delivery) = self.member.next_delivery().await else { return Ok(false) };
         let job = Job { delivery: delivery? };
-        let (id, position) = (job.delivery.id, job.delivery.event.position());
         // One that was completed is handed out again where its worker ended before it could say so.
         let outcome = match self.is_completed(&job).await? {
             true => Ok(()),
-            false => self.try_it(work, &job).await,
+            false => match self.try_it(work, &job).await {
+                // Another one has completed it meanwhile.
+                Err(_) if self.is_completed(&job).await? => Ok(()),
+                tried => tried,
+            },
         };
+        match self.answer(&job, outcome).await {
+            // It took too long, and another one has it: what completes the job tells the two apart.
+            Err(SourcingError::Store(StoreError::Subscription(SubscriptionError::NotInFlight {
+                ..
+            }))) => Ok(true),
+            Err(error) => Err(error),
+            Ok(()) => Ok(true),
+        }
+    }
+
+    async fn answer(&self, job: &Job, outcome: Result<(), JobError>) -> Result<(), SourcingError> {
+        let (id, position) = (job.delivery.id, job.delivery.event.position());
         match outcome {
             Ok(()) => {
                 self.member.ack(&[id]).await?;
@@ -308,11 +343,11 @@ impl<S: EventStore> Worker<S> {
             Err(JobError::Recoverable(reason)) => {
                 let (failures, pause) = (job.attempt(), self.settings.recovery);
                 self.watcher.tell(&Happening::Retried { failures, reason: &reason, pause });
-                self.hold(pause).await?;
+                self.keeping(tokio::time::sleep(pause)).await;
                 self.member.nack(id, &Nack::retry(reason)).await?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn try_it<F, O>(&self, work: &F, job: &Job) -> Result<(), JobError>
@@ -347,16 +382,17 @@ impl<S: EventStore> Worker<S> {
         }
     }
 
-    async fn hold(&self, pause: Duration) -> Result<(), SourcingError> {
-        self.keeping(tokio::time::sleep(pause)).await;
-        Ok(())
-    }
-
     async fn is_completed(&self, job: &Job) -> Result<bool, SourcingError> {
         let read = Read::query(job.completion()).from(job.delivery.event.position()).limit(1);
         let mut found = self.store.read(&read).await?;
         Ok(next(&mut found).await.transpose()?.is_some())
     }
+}
+
+/// Whether it must join again.
+fn has_lost_its_place(error: &StoreError) -> bool {
+    use SubscriptionError::{Interrupted, Lost};
+    matches!(error, StoreError::Subscription(Lost { .. } | Interrupted { .. }))
 }
 
 impl<S> fmt::Debug for Queue<S> {

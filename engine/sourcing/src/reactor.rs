@@ -9,7 +9,7 @@ use crate::error::SourcingError;
 use crate::event::{DomainEvent, named, names};
 use crate::happening::{Happening, Watcher};
 use crate::pause::Pauses;
-use crate::repository::{Held, Repository};
+use crate::repository::{Held, Repository, is_behind};
 use crate::saga::SagaContext;
 use crate::stream::ready;
 use crate::upcast::UpcastError;
@@ -60,6 +60,7 @@ impl<C> Order<C> {
 /// Several processes may run the same reactor: one works, the others stand by.
 pub struct Reactor<S, T, D: Decider, C, F> {
     name: String,
+    cursor: String,
     repository: Repository<S, D, C>,
     triggers: Decoding<T, C>,
     query: Query<'static>,
@@ -86,6 +87,14 @@ pub struct TriggerRefused {
     pub reason: String,
 }
 
+/// Conflicts of a batch before it is decided in two parts.
+const CONFLICTS_MAX: u32 = 3;
+
+/// Whether an append is refused for its size.
+fn is_too_much(error: &StoreError) -> bool {
+    matches!(error, StoreError::Append(AppendError::Input(_)))
+}
+
 /// How far a run of a reactor goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
@@ -105,7 +114,7 @@ where
     O::IntoIter: Send,
     D::Command: Send,
 {
-    /// Under this name, which is that of its cursor. `route` says what an event leads to; it is pure.
+    /// Under this name; its cursor is `reactor:NAME`. `route` says what an event leads to; it is pure.
     ///
     /// It follows all events of the types of `T`, and of those that its upcasts begin with; see [`query`](Self::query).
     ///
@@ -116,8 +125,10 @@ where
         repository: Repository<S, D, C>,
         route: F,
     ) -> Result<Self, UpcastError> {
+        let name = name.into();
         Ok(Self {
-            name: name.into(),
+            cursor: format!("reactor:{name}"),
+            name,
             triggers: Decoding::new(repository.codec().clone())?.unknown(UnknownType::Skip),
             repository,
             query: named(&names::<T>()),
@@ -174,13 +185,10 @@ where
     }
 
     async fn go(&self, until: Until) -> Result<(), SourcingError> {
-        let store = self.repository.store();
         let mut failures = 0;
         let mut stands_by = false;
         loop {
-            let cursor = store.cursor(&self.name).await?.and_then(|cursor| cursor.position);
-            self.watcher.tell(&Happening::Started { after: cursor });
-            match self.follow(cursor, until, stands_by, &mut failures).await {
+            match self.follow(until, stands_by, &mut failures).await {
                 Ok(()) => return Ok(()),
                 Err(Halt::Outrun) => {
                     stands_by = true;
@@ -198,6 +206,11 @@ where
         }
     }
 
+    /// How far it has come, whoever did it.
+    async fn position(&self) -> Result<Option<Position>, StoreError> {
+        Ok(self.repository.store().cursor(&self.cursor).await?.and_then(|cursor| cursor.position))
+    }
+
     async fn pause(&self, failures: &mut u32, reason: &str) {
         *failures += 1;
         let (failures, pause) = (*failures, self.pauses.after(*failures));
@@ -206,14 +219,10 @@ where
     }
 
     /// Follows from the cursor on, until it must be looked up again.
-    async fn follow(
-        &self,
-        mut cursor: Option<Position>,
-        until: Until,
-        mut stands_by: bool,
-        failures: &mut u32,
-    ) -> Result<(), Halt> {
+    async fn follow(&self, until: Until, mut stands_by: bool, failures: &mut u32) -> Result<(), Halt> {
         let store = self.repository.store();
+        let mut cursor = self.position().await?;
+        self.watcher.tell(&Happening::Started { after: cursor });
         let mut follow = Follow::query(self.query.clone());
         if let Some(position) = cursor {
             follow = follow.after(position);
@@ -235,7 +244,7 @@ where
             }
             if stands_by && !triggers.is_empty() {
                 tokio::time::sleep(self.patience).await;
-                if store.cursor(&self.name).await?.and_then(|cursor| cursor.position) != cursor {
+                if self.position().await? != cursor {
                     return Err(Halt::Outrun);
                 }
                 stands_by = false;
@@ -261,7 +270,7 @@ where
         let mut conflicts = 0;
         loop {
             let Some(last) = triggers.last() else { return Ok(()) };
-            let mut batch = match self.decide(triggers).await {
+            let mut batch = match self.decide(triggers, conflicts > 0).await {
                 Ok(batch) => batch,
                 // What comes before the one that fails is done with first.
                 Err((index, _)) if index > 0 => {
@@ -273,28 +282,27 @@ where
             };
             let append = batch
                 .guarded()
-                .expect_cursor(&*self.name, cursor)
-                .advance(&*self.name, Some(last.position()));
+                .expect_cursor(&*self.cursor, cursor)
+                .advance(&*self.cursor, Some(last.position()));
             match self.repository.store().append(append).await {
                 Ok(appended) => {
                     batch.remember(&self.repository, appended.positions.end);
                     return Ok(());
                 }
                 Err(StoreError::Append(AppendError::WrongCursor { .. })) => return Err(Halt::Outrun),
-                Err(StoreError::Append(AppendError::Input(_))) if triggers.len() > 1 => {
-                    // Together they are too much.
+                // Together they are too much; or somebody else writes to one of so many streams again and again.
+                Err(error) if triggers.len() > 1 && (is_too_much(&error) || conflicts >= CONFLICTS_MAX) => {
+                    batch.forget_what_is_ahead(&error, &self.repository);
                     let (first, rest) = triggers.split_at(triggers.len() / 2);
                     Box::pin(self.handle(first, cursor)).await?;
                     return Box::pin(self.handle(rest, first.last().map(Record::position))).await;
                 }
                 Err(error) => {
-                    for stream in batch.working.keys() {
-                        self.repository.forget(stream);
-                    }
+                    conflicts += 1;
+                    batch.forget_what_is_ahead(&error, &self.repository);
                     if !error.is_conflict() {
                         return Err(SourcingError::from(error).into());
                     }
-                    conflicts += 1;
                     self.repository.pauses().wait(conflicts).await;
                 }
             }
@@ -302,8 +310,13 @@ where
     }
 
     /// What the events lead to; or which of them fails, and why.
-    async fn decide(&self, triggers: &[Record]) -> Result<Batch<D::State>, (usize, SourcingError)> {
-        let mut batch = Batch { append: Append::new(), working: BTreeMap::new() };
+    async fn decide(
+        &self,
+        triggers: &[Record],
+        looks_again: bool,
+    ) -> Result<Batch<D>, (usize, SourcingError)> {
+        let (append, working, elsewhere) = Default::default();
+        let mut batch = Batch { append, working, elsewhere, looks_again };
         for (index, record) in triggers.iter().enumerate() {
             let failed = |error| (index, error);
             let Decoded::Event { event: trigger, .. } = self.triggers.decode(record).map_err(failed)? else {
@@ -318,17 +331,38 @@ where
         Ok(batch)
     }
 
+    /// Loads a stream's state, with what this batch has put into the stream already.
+    async fn take_up(
+        &self,
+        batch: &mut Batch<D>,
+        boundary: &Boundary<'_>,
+        stream: &str,
+    ) -> Result<(), SourcingError> {
+        let mut held = self.repository.begin(boundary).await?;
+        let put = batch.elsewhere.remove(stream).unwrap_or_default();
+        if (batch.looks_again || !put.is_empty()) && !held.is_fresh {
+            self.repository.catch_up(boundary, &mut held).await?;
+            self.repository.remember(boundary, &held);
+        }
+        let seen = held.seen.clone();
+        for event in &put {
+            self.repository.decider().evolve(&mut held.state, event);
+        }
+        let working = Working { seen, held, written: put.len() as u64, has_led: false };
+        batch.working.insert(stream.to_owned(), working);
+        Ok(())
+    }
+
     async fn obey(
         &self,
-        batch: &mut Batch<D::State>,
+        batch: &mut Batch<D>,
         order: &Order<D::Command>,
         context: &Context,
         record: &Record,
     ) -> Result<(), SourcingError> {
         let boundary = Boundary::from(&order.stream);
         if !batch.working.contains_key(&order.stream) {
-            let held = self.repository.begin(&boundary).await?;
-            batch.working.insert(order.stream.clone(), Working { seen: held.seen.clone(), held, written: 0 });
+            self.take_up(batch, &boundary, &order.stream).await?;
         }
         let working = batch.working.get_mut(&order.stream).expect("it was just put there");
         let decider = self.repository.decider();
@@ -343,10 +377,16 @@ where
         }
         match decided {
             Ok(events) => {
-                for event in &events {
-                    let (new, is_here) = self.repository.new_event(&boundary, event, context)?;
-                    decider.evolve(&mut working.held.state, event);
-                    working.written += u64::from(is_here);
+                working.has_led |= !events.is_empty();
+                for event in events {
+                    let new = self.repository.new_event(&boundary, &event, context)?;
+                    match batch.working.get_mut(&*new.stream) {
+                        Some(target) => {
+                            decider.evolve(&mut target.held.state, &event);
+                            target.written += 1;
+                        }
+                        None => batch.elsewhere.entry(new.stream.to_string()).or_default().push(event),
+                    }
                     batch.append.events.push(new);
                 }
             }
@@ -365,6 +405,8 @@ where
                     TriggerRefused::TYPES[0].name,
                 );
                 new.data = data.into();
+                // The step was tried, and has failed.
+                let context = context.clone().sagas(context.sagas.clone().all_failed(&refused.reason));
                 batch.append.events.push(context.put(new, 1));
             }
         }
@@ -373,9 +415,14 @@ where
 }
 
 /// What some events lead to.
-struct Batch<T> {
+struct Batch<D: Decider> {
     append: Append<'static>,
-    working: BTreeMap<String, Working<T>>,
+    /// The streams that are decided about.
+    working: BTreeMap<String, Working<D::State>>,
+    /// What decisions have put into streams that nothing was decided about yet.
+    elsewhere: BTreeMap<String, Vec<D::Event>>,
+    /// Whether what is remembered is compared with the store first, since others were quicker.
+    looks_again: bool,
 }
 
 /// A stream that is decided about.
@@ -384,27 +431,37 @@ struct Working<T> {
     seen: Seen,
     /// Its state, with what this batch appends.
     held: Held<T>,
+    /// Events that this batch puts into it.
     written: u64,
+    /// Whether its state has led to events, here or elsewhere.
+    has_led: bool,
 }
 
-impl<T: Clone + Send + Sync + 'static> Batch<T> {
-    /// On the condition that nothing came to the streams that are written.
+impl<D: Decider> Batch<D> {
+    /// On the condition that nothing came to the streams whose states have led to something.
     fn guarded(&mut self) -> Append<'static> {
         let append = std::mem::take(&mut self.append);
-        let written = self.working.iter().filter(|(_, working)| working.written > 0);
-        written.fold(append, |append, (stream, working)| {
+        let led = self.working.iter().filter(|(_, working)| working.has_led);
+        led.fold(append, |append, (stream, working)| {
             let expected =
                 working.seen.head(stream).map_or(ExpectedVersion::NoStream, ExpectedVersion::Exactly);
             append.expect(stream.clone(), expected)
         })
     }
 
-    fn remember<S: EventStore, D: Decider<State = T>, C: Codec>(
-        self,
+    /// Forgets states of which the store has less: it is another store than the one that they are of.
+    fn forget_what_is_ahead<S: EventStore, C: Codec>(
+        &self,
+        conflict: &StoreError,
         repository: &Repository<S, D, C>,
-        end: Position,
     ) {
-        for (stream, working) in self.working {
+        let ahead = self.working.iter().filter(|(_, working)| is_behind(conflict, &working.seen));
+        ahead.for_each(|(stream, _)| repository.forget(stream));
+    }
+
+    fn remember<S: EventStore, C: Codec>(self, repository: &Repository<S, D, C>, end: Position) {
+        self.elsewhere.keys().for_each(|stream| repository.forget(stream));
+        for (stream, working) in self.working.into_iter().filter(|(_, working)| working.has_led) {
             let head = match working.seen.head(&stream) {
                 Some(head) => head.plus(working.written),
                 None if working.written > 0 => Version::new(working.written - 1),
@@ -442,7 +499,12 @@ impl From<StoreError> for Halt {
 
 /// Whether the same may do later. Where it may have been done all the same, the cursor tells.
 pub(crate) fn is_passing(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable { is_passing: true, .. } | StoreError::Unknown { .. })
+    matches!(
+        error,
+        StoreError::Unavailable { is_passing: true, .. }
+            | StoreError::Unknown { .. }
+            | StoreError::Append(AppendError::DiskFull(_))
+    )
 }
 
 impl<S, T, D: Decider, C, F> fmt::Debug for Reactor<S, T, D, C, F> {

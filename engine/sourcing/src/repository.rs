@@ -13,8 +13,8 @@ use crate::snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};
 use crate::stream::next;
 use crate::upcast::UpcastError;
 use annals_types::{
-    Append, Appended, EventStore, Load, NewEvent, NewSnapshot, PassedOver, Position, Record, StoreError,
-    Version,
+    Append, AppendError, Appended, EventStore, Load, NewEvent, NewSnapshot, PassedOver, Position, Record,
+    StoreError, Version,
 };
 use futures_core::Stream;
 use lru::LruCache;
@@ -81,6 +81,8 @@ pub struct ReplayReport {
     pub unknown: u64,
     /// Snapshots that might have been used and could not be.
     pub passed_over: Vec<PassedOver>,
+    /// Why a snapshot that the policy asked for was not written when the state was loaded.
+    pub snapshot_failure: Option<String>,
     /// How long it took.
     pub duration: Duration,
 }
@@ -181,20 +183,28 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     /// The store fails, or an event cannot be read.
     pub async fn load(&self, boundary: impl Into<Boundary<'_>>) -> Result<Replayed<D::State>, SourcingError> {
         let boundary = boundary.into();
-        let mut held = self.begin(&boundary).await?;
-        if !held.is_fresh {
-            self.catch_up(&boundary, &mut held).await?;
-        }
+        let held = self.now(&boundary).await?;
         self.remember(&boundary, &held);
-        let replayed = held.into_replayed(&boundary);
+        let mut replayed = held.into_replayed(&boundary);
         if let (Some(stream), Some(version), Some(snapshots)) =
             (boundary.stream(), replayed.version, &self.inner.snapshots)
             && let SnapshotPolicy::AfterReplayed(count) = snapshots.policy
             && replayed.report.events > count
         {
-            self.write_snapshot(snapshots, stream, version, &replayed.state).await?;
+            // The state is there all the same: on a store that only reads, or has no room.
+            if let Err(error) = self.write_snapshot(snapshots, stream, version, &replayed.state).await {
+                replayed.report.snapshot_failure = Some(error.to_string());
+            }
         }
         Ok(replayed)
+    }
+
+    async fn now(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
+        let mut held = self.begin(boundary).await?;
+        if !held.is_fresh {
+            self.catch_up(boundary, &mut held).await?;
+        }
+        Ok(held)
     }
 
     /// The state now, of something that there is.
@@ -269,10 +279,11 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         boundary: impl Into<Boundary<'_>>,
         command: &D::Command,
     ) -> Result<Handled<D::Event, D::State>, HandleError<D::Error>> {
-        let replayed = self.load(boundary).await?;
-        let events = self.inner.decider.decide(&replayed.state, command).map_err(HandleError::Refused)?;
-        let state = self.evolved(&replayed.state, &events);
-        Ok(Handled { events, state, appended: None, attempts: 0, report: replayed.report })
+        let boundary = boundary.into();
+        let held = self.now(&boundary).await?;
+        let events = self.inner.decider.decide(&held.state, command).map_err(HandleError::Refused)?;
+        let (_, state) = self.outcome(&boundary, &held.state, &events, &Context::default())?;
+        Ok(Handled { events, state, appended: None, attempts: 0, report: held.report })
     }
 
     /// The same for a decision that is made here: it may be asked for several times.
@@ -325,17 +336,28 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
                 }
                 Err(refusal) => return Err(HandleError::Refused(refusal)),
             };
-            let state = self.evolved(&held.state, &events);
             attempts += 1;
-            match self.append(&boundary, &held, &events, &state, context, &with).await? {
+            let (news, state) = self.outcome(&boundary, &held.state, &events, context)?;
+            match self.append(&boundary, &held, news, &state, &with).await? {
                 Ok((appended, seen)) => {
                     let report = held.report;
-                    self.remember(&boundary, &Held::appended(state.clone(), seen));
+                    match (seen, boundary.stream()) {
+                        (Some(seen), _) => self.remember(&boundary, &Held::appended(state.clone(), seen)),
+                        (None, Some(stream)) => self.forget(stream),
+                        (None, None) => {}
+                    }
                     return Ok(Handled { events, state, appended: Some(appended), attempts, report });
                 }
                 Err(conflict) if attempts < self.inner.attempts_max && is_worth_another_try(&conflict) => {
                     self.inner.pauses.wait(attempts).await;
-                    self.catch_up(&boundary, &mut held).await?;
+                    match boundary.stream().filter(|_| is_behind(&conflict, &held.seen)) {
+                        // It is another store than the one that is remembered: a backup, or one that was made anew.
+                        Some(stream) => {
+                            self.forget(stream);
+                            held = self.begin(&boundary).await?;
+                        }
+                        None => self.catch_up(&boundary, &mut held).await?,
+                    }
                 }
                 Err(last) if is_worth_another_try(&last) => {
                     return Err(HandleError::Conflicts { attempts, last });
@@ -345,27 +367,44 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         }
     }
 
-    /// Appends the events, on the condition that nothing was added to what was seen; what is seen with them.
+    /// The events to be stored, and the state with those of them that the decision is about.
+    fn outcome(
+        &self,
+        boundary: &Boundary<'_>,
+        state: &D::State,
+        events: &[D::Event],
+        context: &Context,
+    ) -> Result<(Vec<NewEvent<'static>>, D::State), SourcingError> {
+        let mut state = state.clone();
+        let mut news = Vec::with_capacity(events.len());
+        for event in events {
+            let new = self.new_event(boundary, event, context)?;
+            if boundary.has(&new) {
+                self.inner.decider.evolve(&mut state, event);
+            }
+            news.push(new);
+        }
+        Ok((news, state))
+    }
+
+    /// Appends the events, on the condition that nothing was added to what was seen; what is seen with them, where that is known.
     async fn append<W>(
         &self,
         boundary: &Boundary<'_>,
         held: &Held<D::State>,
-        events: &[D::Event],
+        events: Vec<NewEvent<'static>>,
         state: &D::State,
-        context: &Context,
         with: &W,
-    ) -> Result<Result<(Appended, Seen), StoreError>, SourcingError>
+    ) -> Result<Result<(Appended, Option<Seen>), StoreError>, SourcingError>
     where
         W: for<'a> Fn(Append<'a>) -> Append<'a> + Send + Sync,
     {
-        let mut append = Append::new();
-        let mut written = 0;
-        for event in events {
-            let (event, is_here) = self.new_event(boundary, event, context)?;
-            written += u64::from(is_here);
-            append = append.event(event);
-        }
-        append = boundary.guard(append, &held.seen);
+        let own = |append: &Append<'_>| {
+            let here = append.events.iter().filter(|event| boundary.stream() == Some(&*event.stream));
+            here.count() as u64
+        };
+        let mut append = boundary.guard(events.into_iter().collect(), &held.seen);
+        let written = own(&append);
         let head = boundary.stream().and_then(|stream| match held.seen.head(stream) {
             Some(head) => Some(head.plus(written)),
             None => written.checked_sub(1).map(Version::new),
@@ -379,26 +418,30 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
                 append = append.snapshot(new_snapshot(snapshots, stream, state)?);
             }
         }
-        Ok(match self.inner.store.append(with(append)).await {
-            Ok(appended) => {
-                let last = Position::new(appended.positions.end.get() - 1);
-                let seen = match (boundary.stream(), head) {
-                    (Some(stream), Some(head)) if written > 0 => Seen::up_to(stream, head, last),
-                    _ => held.seen.clone(),
-                };
-                Ok((appended, seen))
-            }
-            Err(error) => Err(error),
-        })
+        append = with(append);
+        // The caller has more to say about the stream than the decider knows of: then this is not its state.
+        let is_whole = own(&append) == written;
+        if !is_whole {
+            append.snapshot = None;
+        }
+        Ok(self.inner.store.append(append).await.map(|appended| {
+            let last = Position::new(appended.positions.end.get() - 1);
+            let seen = match (boundary.stream(), head) {
+                _ if !is_whole => None,
+                (Some(stream), Some(head)) if written > 0 => Some(Seen::up_to(stream, head, last)),
+                _ => Some(held.seen.clone()),
+            };
+            (appended, seen)
+        }))
     }
 
-    /// The event to be stored, and whether it goes to the stream that the decision is about.
+    /// The event to be stored.
     pub(crate) fn new_event(
         &self,
         boundary: &Boundary<'_>,
         event: &D::Event,
         context: &Context,
-    ) -> Result<(NewEvent<'static>, bool), SourcingError> {
+    ) -> Result<NewEvent<'static>, SourcingError> {
         let event_type = event.event_type();
         let place = self.inner.decider.place(event);
         let own = boundary.stream();
@@ -407,7 +450,6 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             (None, Some(own)) => own.to_owned(),
             (None, None) => return Err(SourcingError::NoPlace { event_type: event_type.name }),
         };
-        let is_here = own == Some(stream.as_str());
         let data = event.encode(&self.inner.decoding.codec).map_err(|error| SourcingError::Unwritable {
             what: format!("an event of type {:?}", event_type.name),
             reason: error.to_string(),
@@ -415,11 +457,10 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         let mut new = NewEvent::new(stream, event_type.name).binary(data);
         new.content = C::CONTENT;
         new.tags = place.tags;
-        let new = match place.sagas {
+        Ok(match place.sagas {
             Some(sagas) => context.clone().sagas(sagas).put(new, event_type.schema),
             None => context.put(new, event_type.schema),
-        };
-        Ok((new, is_here))
+        })
     }
 
     /// What is remembered, or else what the store has.
@@ -533,14 +574,6 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         Held { state, seen: Seen::default(), report: ReplayReport::default(), is_fresh: false }
     }
 
-    fn evolved(&self, state: &D::State, events: &[D::Event]) -> D::State {
-        let mut state = state.clone();
-        for event in events {
-            self.inner.decider.evolve(&mut state, event);
-        }
-        state
-    }
-
     async fn write_snapshot(
         &self,
         snapshots: &Snapshots<D::State>,
@@ -570,10 +603,19 @@ fn new_snapshot<T>(
     })
 }
 
+/// Whether the store has less of a stream than was seen.
+pub(crate) fn is_behind(conflict: &StoreError, seen: &Seen) -> bool {
+    match conflict {
+        StoreError::Append(AppendError::WrongVersion { stream, actual, .. }) => {
+            seen.head(stream).is_some_and(|seen| actual.as_ref().is_none_or(|head| head.version < seen))
+        }
+        _ => false,
+    }
+}
+
 /// Whether the same command may be accepted on what is there now. Not where a cursor is elsewhere: then somebody else has handled what this is about.
 fn is_worth_another_try(error: &StoreError) -> bool {
-    use annals_types::AppendError::WrongCursor;
-    error.is_conflict() && !matches!(error, StoreError::Append(WrongCursor { .. }))
+    error.is_conflict() && !matches!(error, StoreError::Append(AppendError::WrongCursor { .. }))
 }
 
 impl<T> Held<T> {

@@ -104,6 +104,12 @@ impl SagaContext {
         Ok(self)
     }
 
+    /// Says of all the steps that they failed.
+    pub(crate) fn all_failed(mut self, reason: &str) -> Self {
+        self.steps.values_mut().for_each(|step| step.failure = Some(reason.to_owned()));
+        self
+    }
+
     /// The step of a saga.
     #[must_use]
     pub fn get(&self, saga: &str) -> Option<&SagaStep> {

@@ -125,11 +125,14 @@ impl SagaView {
             });
             if is_begun {
                 view.initiated.get_or_insert(event.time());
-            } else if view.processed.is_none() {
-                view.processed = Some(event.time());
-                view.event =
-                    Some((event.position(), event.stream().to_owned(), event.event_type().to_owned()));
-                view.failure.clone_from(&step.failure);
+            } else {
+                // A step that fails later has failed.
+                view.failure = step.failure.clone().or(view.failure.take());
+                if view.processed.is_none() {
+                    view.processed = Some(event.time());
+                    let (stream, event_type) = (event.stream().to_owned(), event.event_type().to_owned());
+                    view.event = Some((event.position(), stream, event_type));
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What comes next of a stream.
 
+use annals_types::Followed;
 use futures_core::Stream;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,13 +11,25 @@ pub(crate) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await
 }
 
-/// What is there already, up to this many; waits for the first. Empty: nothing more comes.
-pub(crate) async fn ready<S: Stream + Unpin>(stream: &mut S, most: usize) -> Vec<S::Item> {
+/// Bytes of events that are taken together, at most; one event may be larger by itself.
+const BYTES_MAX: usize = 16 << 20;
+
+/// What is there already, up to this many and 16 MiB; waits for the first. Empty: nothing more comes.
+pub(crate) async fn ready<S, E>(stream: &mut S, most: usize) -> Vec<S::Item>
+where
+    S: Stream<Item = Result<Followed, E>> + Unpin,
+{
     let mut found = Vec::new();
+    let mut bytes = 0;
     poll_fn(|context| {
-        while found.len() < most {
+        while found.len() < most && bytes < BYTES_MAX {
             match Pin::new(&mut *stream).poll_next(context) {
-                Poll::Ready(Some(item)) => found.push(item),
+                Poll::Ready(Some(item)) => {
+                    if let Ok(Followed::Event(record)) = &item {
+                        bytes += record.data().len() + record.metadata().len();
+                    }
+                    found.push(item);
+                }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending if found.is_empty() => return Poll::Pending,
                 Poll::Pending => return Poll::Ready(()),

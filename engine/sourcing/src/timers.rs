@@ -70,6 +70,7 @@ pub struct TimeoutElapsed {
 /// Its cursor says from where on deadlines may be open. In memory are the open ones.
 pub struct Timers<S, E, F, C = Json> {
     name: String,
+    cursor: String,
     store: S,
     decoding: Decoding<E, C>,
     deadlines: F,
@@ -82,7 +83,8 @@ struct Open {
     key: String,
     stream: String,
     due: Timestamp,
-    event: Uuid,
+    /// Tells this deadline, of this event and these timers, from all others.
+    tag: String,
     position: Position,
     context: Context,
 }
@@ -104,7 +106,7 @@ where
     F: Fn(&E, &Record) -> O + Send + Sync,
     O: IntoIterator<Item = Deadline>,
 {
-    /// Under this name, which is that of its cursor. `deadlines` says what an event of the types of `E` sets and clears; it is pure.
+    /// Under this name; its cursor is `timers:NAME`. `deadlines` says what an event of the types of `E` sets and clears; it is pure.
     ///
     /// # Errors
     /// The upcasts of `E` are not complete.
@@ -126,8 +128,10 @@ where
     /// # Errors
     /// The upcasts of `E` are not complete.
     pub fn in_codec(name: impl Into<String>, store: S, deadlines: F, codec: C) -> Result<Self, UpcastError> {
+        let name = name.into();
         Ok(Self {
-            name: name.into(),
+            cursor: format!("timers:{name}"),
+            name,
             store,
             decoding: Decoding::new(codec)?.unknown(UnknownType::Skip),
             deadlines,
@@ -151,12 +155,9 @@ where
         let mut failures = 0;
         loop {
             match self.follow(&mut failures).await {
-                Ok(()) => {}
+                Ok(()) => self.pause(&mut failures, "nothing more came").await,
                 Err(SourcingError::Store(error)) if is_passing(&error) => {
-                    failures += 1;
-                    let pause = self.pauses.after(failures);
-                    self.watcher.tell(&Happening::Retried { failures, reason: &error.to_string(), pause });
-                    tokio::time::sleep(pause).await;
+                    self.pause(&mut failures, &error.to_string()).await;
                 }
                 Err(error) => {
                     self.watcher.tell(&Happening::Suspended { reason: &error.to_string() });
@@ -166,8 +167,15 @@ where
         }
     }
 
+    async fn pause(&self, failures: &mut u32, reason: &str) {
+        *failures += 1;
+        let (failures, pause) = (*failures, self.pauses.after(*failures));
+        self.watcher.tell(&Happening::Retried { failures, reason, pause });
+        tokio::time::sleep(pause).await;
+    }
+
     async fn follow(&self, failures: &mut u32) -> Result<(), SourcingError> {
-        let cursor = self.store.cursor(&self.name).await?.and_then(|cursor| cursor.position);
+        let cursor = self.store.cursor(&self.cursor).await?.and_then(|cursor| cursor.position);
         self.watcher.tell(&Happening::Started { after: cursor });
         let elapsed = QueryItem::new().of_type(TimeoutElapsed::TYPES[0].name);
         let mut follow = Follow::query(named(&names::<E>()).or(elapsed));
@@ -208,7 +216,7 @@ where
                 noted = next.get();
                 let done = agenda.oldest().unwrap_or(next).get();
                 let position = done.checked_sub(1).map(Position::new);
-                self.store.append(Append::new().advance(&*self.name, position)).await?;
+                self.store.append(Append::new().advance(&*self.cursor, position)).await?;
             }
         }
     }
@@ -217,7 +225,7 @@ where
         if record.event_type() == TimeoutElapsed::TYPES[0].name
             && let Some(Ok(elapsed)) = TimeoutElapsed::decode(record.event_type(), record.data(), &Json)
         {
-            agenda.clear_if(&elapsed.key, |open| Some(open.event) == record.causation());
+            agenda.clear_if(&elapsed.key, |open| record.tags().any(|tag| tag == open.tag));
         }
         let Decoded::Event { event, .. } = self.decoding.decode(record)? else { return Ok(()) };
         for deadline in (self.deadlines)(&event, record) {
@@ -225,8 +233,10 @@ where
                 Deadline::Set { key, stream, at } => {
                     agenda.clear_if(&key, |_| true);
                     let context = Context::caused_by(record).source(self.name.clone());
-                    let (event, position) = (record.id(), record.position());
-                    agenda.set(Open { key, stream, due: at, event, position, context });
+                    let what = format!("{}\0{key}", self.name);
+                    let tag = format!("deadline:{}", Uuid::new_v5(&record.id(), what.as_bytes()));
+                    let position = record.position();
+                    agenda.set(Open { key, stream, due: at, tag, position, context });
                 }
                 Deadline::Clear { key } => agenda.clear_if(&key, |_| true),
             }
@@ -251,9 +261,9 @@ where
         while let Some(open) = agenda.first().filter(|open| open.due <= now) {
             let elapsed = TimeoutElapsed { key: open.key.clone(), due: open.due.get() };
             let event_type = TimeoutElapsed::TYPES[0].name;
-            let mut new = NewEvent::new(open.stream.as_str(), event_type);
+            let mut new = NewEvent::new(open.stream.as_str(), event_type).tag(open.tag.as_str());
             new.data = elapsed.encode(&Json).expect("texts and numbers can be written").into();
-            let said = QueryItem::new().of_type(event_type).causation(open.event);
+            let said = QueryItem::new().of_type(event_type).tag(open.tag.as_str());
             let append = Append::from(open.context.put(new, 1)).fail_if_matches(said, Some(open.position));
             match self.store.append(append).await {
                 Ok(_) => {}

@@ -1,7 +1,7 @@
 //! Why a request has no answer, or not the one that was hoped for.
 
 use annals_protocol::Failure;
-use annals_types::{AppendError, StoreError};
+use annals_types::{AppendError, InputError, StoreError};
 
 /// Why a request has no answer, or not the one that was hoped for.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -92,13 +92,17 @@ pub(crate) fn is_judged(failure: &Failure) -> bool {
 
 impl From<ClientError> for StoreError {
     fn from(error: ClientError) -> Self {
-        let is_passing = error.is_passing();
+        let is_passing = error.is_passing() || matches!(error, ClientError::TooManyUnderWay { .. });
         match error {
             ClientError::Refused(Failure::Append(error)) => Self::Append(error),
             ClientError::Refused(Failure::Read(error)) => Self::Read(error),
             ClientError::Refused(Failure::Subscription(error)) => Self::Subscription(error),
             ClientError::Lost { .. } | ClientError::Late | ClientError::Nonsense(_) => {
                 Self::Unknown { reason: error.to_string() }
+            }
+            // Split, it may do: as what the store itself finds too long.
+            ClientError::TooLong { bytes, bytes_max } => {
+                Self::Append(AppendError::Input(InputError::TooLong { what: "request", bytes, bytes_max }))
             }
             other => Self::Unavailable { reason: other.to_string(), is_passing },
         }

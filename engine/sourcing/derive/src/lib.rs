@@ -117,7 +117,13 @@ fn of_variant(variant: &Variant) -> Result<Arm> {
             any,
             pattern: quote!(Self::#ident),
             encode: quote!(__codec.encode(&::annals_sourcing::Nothing {})),
-            decode: quote!(__codec.decode::<::annals_sourcing::Nothing>(__data).map(|_| Self::#ident)),
+            decode: quote! {
+                if __data.is_empty() {
+                    ::core::result::Result::Ok(Self::#ident)
+                } else {
+                    __codec.decode::<::annals_sourcing::Nothing>(__data).map(|_| Self::#ident)
+                }
+            },
         },
         Fields::Unnamed(fields) if fields.unnamed.len() == 1 => Arm {
             stored,

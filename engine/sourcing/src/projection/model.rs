@@ -104,7 +104,8 @@ pub struct ParkedEvent {
 
 /// A read model in memory: it begins anew with each process. Cheap to clone; all clones are the same model.
 ///
-/// A handler that fails must have changed nothing: memory has no transactions.
+/// Memory has no transactions: a handler that fails must have changed nothing, and of several handlers of one event those before the one that fails have done their
+/// work, and do it again when the event is tried again. Where an event can fail, give it one handler.
 pub struct InMemory<M> {
     shared: Arc<RwLock<Shared<M>>>,
     make: Arc<dyn Fn() -> M + Send + Sync>,
@@ -178,9 +179,10 @@ impl<M: Send + Sync + 'static> ReadModel for InMemory<M> {
     async fn reset(&mut self, to: Option<Position>) -> Result<(), ModelError> {
         let mut shared = self.shared.write();
         shared.position = to;
+        // What is behind comes again.
+        shared.parked.retain(|parked| Some(parked.position) <= to);
         if to.is_none() {
             shared.model = (self.make)();
-            shared.parked.clear();
         }
         Ok(())
     }
@@ -205,8 +207,12 @@ impl<M> fmt::Debug for InMemory<M> {
 pub struct Cursored<S, M> {
     store: S,
     name: String,
+    cursor: String,
     model: M,
+    empty: Option<Empty<M>>,
 }
+
+type Empty<M> = Box<dyn Fn(&mut M) + Send>;
 
 /// An event was set aside by the projection of a name: an event in its stream `parked-NAME`.
 #[derive(
@@ -232,9 +238,17 @@ pub enum Parking {
 }
 
 impl<S: EventStore, M: Send + 'static> Cursored<S, M> {
-    /// Under this name, which is that of its cursor.
+    /// Under this name; its cursor is `projection:NAME`.
     pub fn new(store: S, name: impl Into<String>, model: M) -> Self {
-        Self { store, name: name.into(), model }
+        let name = name.into();
+        Self { store, cursor: format!("projection:{name}"), name, model, empty: None }
+    }
+
+    /// Says how the model is emptied, so that it can be rebuilt.
+    #[must_use]
+    pub fn emptied_by(mut self, empty: impl Fn(&mut M) + Send + 'static) -> Self {
+        self.empty = Some(Box::new(empty));
+        self
     }
 
     /// The model.
@@ -254,7 +268,7 @@ impl<S: EventStore, M: Send + 'static> ReadModel for Cursored<S, M> {
     type Model = M;
 
     async fn position(&mut self) -> Result<Option<Position>, ModelError> {
-        Ok(self.store.cursor(&self.name).await?.and_then(|cursor| cursor.position))
+        Ok(self.store.cursor(&self.cursor).await?.and_then(|cursor| cursor.position))
     }
 
     async fn apply(
@@ -265,7 +279,7 @@ impl<S: EventStore, M: Send + 'static> ReadModel for Cursored<S, M> {
     ) -> Result<Applied, ModelError> {
         let applied = Applied::each(&mut self.model, events, handle);
         if let Some(position) = applied.position(events, last) {
-            self.store.append(Append::new().advance(&*self.name, Some(position))).await?;
+            self.store.append(Append::new().advance(&*self.cursor, Some(position))).await?;
         }
         Ok(applied)
     }
@@ -273,7 +287,7 @@ impl<S: EventStore, M: Send + 'static> ReadModel for Cursored<S, M> {
     async fn park(&mut self, event: &Record, failures: u32, reason: &str) -> Result<(), ModelError> {
         let parking =
             Parking::Parked { position: event.position().get(), failures, reason: reason.to_owned() };
-        let append = self.note(&parking, event)?.advance(self.name.clone(), Some(event.position()));
+        let append = self.note(&parking, event)?.advance(self.cursor.clone(), Some(event.position()));
         self.store.append(append).await?;
         Ok(())
     }
@@ -309,7 +323,24 @@ impl<S: EventStore, M: Send + 'static> ReadModel for Cursored<S, M> {
     }
 
     async fn reset(&mut self, to: Option<Position>) -> Result<(), ModelError> {
-        self.store.append(Append::new().advance(&*self.name, to)).await?;
+        use crate::DomainEvent;
+        let mut append = Append::new().advance(self.cursor.clone(), to);
+        // What is behind comes again, so it is parked no more.
+        for parked in self.parked().await?.iter().filter(|parked| Some(parked.position) > to) {
+            let handled = Parking::Handled { position: parked.position.get() };
+            let mut new =
+                annals_types::NewEvent::new(format!("parked-{}", self.name), handled.event_type().name);
+            new.data = handled.encode(&crate::Json)?.into();
+            append = append.event(new);
+        }
+        if to.is_none() {
+            let empty = self
+                .empty
+                .as_ref()
+                .ok_or("nothing says how this model is emptied: see `Cursored::emptied_by`")?;
+            empty(&mut self.model);
+        }
+        self.store.append(append).await?;
         Ok(())
     }
 }

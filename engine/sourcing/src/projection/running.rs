@@ -74,11 +74,27 @@ impl<S: EventStore, R: ReadModel + 'static> Projector<S, R> {
         let rest = Arc::new(Mutex::new(None));
         let left = Arc::clone(&rest);
         let task = tokio::spawn(async move {
+            let ended = Ended(&tell);
             let model = obey(self, wished, &tell).await;
             *left.lock() = Some(model);
-            tell.send_modify(|status| status.state = ProjectionState::Stopped);
+            drop(ended);
         });
         Running { wishes, status, task, rest }
+    }
+}
+
+/// Tells the end of the task, however it ends.
+struct Ended<'a>(&'a watch::Sender<ProjectionStatus>);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let state = match std::thread::panicking() {
+            true => ProjectionState::Suspended {
+                reason: "a handler has panicked; it cannot be resumed".to_owned(),
+            },
+            false => ProjectionState::Stopped,
+        };
+        self.0.send_modify(|status| status.state = state);
     }
 }
 

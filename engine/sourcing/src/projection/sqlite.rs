@@ -25,12 +25,15 @@ pub struct Schema {
 /// Where a model was made by another schema than it is opened with, it has drifted from what the program expects: it is removed, and made anew from the
 /// log.
 ///
-/// Its work blocks the thread that polls the projection.
+/// Handlers are in a transaction already: for one within it, use a savepoint. Where two processes keep one model, the second one to come is told, and nothing is done
+/// twice. Its work blocks the thread that polls the projection.
 pub struct SqliteModel {
     connection: Connection,
     name: String,
     schema: Schema,
     has_drifted: bool,
+    /// Where it was when it was looked at last.
+    seen: Option<Position>,
 }
 
 const PROGRESS: &str = "
@@ -60,7 +63,7 @@ impl SqliteModel {
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
         connection.execute_batch(PROGRESS)?;
-        let mut model = Self { connection, name, schema, has_drifted: false };
+        let mut model = Self { connection, name, schema, has_drifted: false, seen: None };
         let made: Option<(String, String)> = model
             .connection
             .query_row(
@@ -121,6 +124,21 @@ impl SqliteModel {
         }
     }
 
+    /// An error where the model is not as this process has left it: another one keeps it, too.
+    fn check(&self) -> Result<(), Undo> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT position, made_by FROM annals_progress WHERE projection = ?1")?;
+        let (position, made_by): (Option<i64>, String) =
+            statement.query_row([&self.name], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let position = position.map(|position| Position::new(position.unsigned_abs()));
+        if position == self.seen && made_by == self.schema.create {
+            Ok(())
+        } else {
+            Err(Undo::Another(position))
+        }
+    }
+
     fn note(&self, position: Option<Position>) -> rusqlite::Result<usize> {
         let position = position.map(|position| i64::try_from(position.get()).unwrap_or(i64::MAX));
         let mut statement = self
@@ -134,6 +152,23 @@ impl SqliteModel {
 enum Undo {
     Event(usize, ModelError),
     Database(rusqlite::Error),
+    /// Another one has changed the model: it is there now.
+    Another(Option<Position>),
+}
+
+impl Undo {
+    /// As what keeps the model from being kept.
+    fn into_error(self, name: &str) -> ModelError {
+        match self {
+            Self::Event(_, error) => error,
+            Self::Database(error) => error.into(),
+            Self::Another(position) => {
+                let place =
+                    position.map_or("its beginning".to_owned(), |position| format!("position {position}"));
+                format!("another process keeps {name:?}, too, and has brought it to {place}: end one of the two, then resume").into()
+            }
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Undo {
@@ -149,7 +184,8 @@ impl ReadModel for SqliteModel {
         let mut statement =
             self.connection.prepare_cached("SELECT position FROM annals_progress WHERE projection = ?1")?;
         let position: Option<i64> = statement.query_row([&self.name], |row| row.get(0))?;
-        Ok(position.map(|position| Position::new(position.unsigned_abs())))
+        self.seen = position.map(|position| Position::new(position.unsigned_abs()));
+        Ok(self.seen)
     }
 
     async fn apply(
@@ -165,6 +201,7 @@ impl ReadModel for SqliteModel {
                 return Ok(wanted);
             }
             let done = self.in_transaction(|model| {
+                model.check()?;
                 let applied = Applied::each(&mut model.connection, some, handle);
                 if let Some(failure) = applied.failure {
                     return Err(Undo::Event(applied.events, failure));
@@ -173,17 +210,21 @@ impl ReadModel for SqliteModel {
                 Ok(())
             });
             match done {
-                Ok(()) => return Ok(wanted),
+                Ok(()) => {
+                    self.seen = position;
+                    return Ok(wanted);
+                }
                 // What it left is undone with all the rest; those before it are done once more.
                 Err(Undo::Event(events, failure)) => wanted = Applied { events, failure: Some(failure) },
-                Err(Undo::Database(error)) => return Err(error.into()),
+                Err(other) => return Err(other.into_error(&self.name)),
             }
         }
     }
 
     async fn park(&mut self, event: &Record, failures: u32, reason: &str) -> Result<(), ModelError> {
         let position = i64::try_from(event.position().get())?;
-        self.in_transaction(|model| {
+        let done = self.in_transaction(|model| {
+            model.check()?;
             model.connection.execute(
                 "INSERT OR REPLACE INTO annals_parked VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![
@@ -194,10 +235,11 @@ impl ReadModel for SqliteModel {
                     reason
                 ],
             )?;
-            model.note(Some(event.position()))
-        })
-        .map(drop)
-        .map_err(|error: rusqlite::Error| error.into())
+            Ok(model.note(Some(event.position()))?)
+        });
+        done.map_err(|undo: Undo| undo.into_error(&self.name))?;
+        self.seen = Some(event.position());
+        Ok(())
     }
 
     async fn parked(&mut self) -> Result<Vec<ParkedEvent>, ModelError> {
@@ -223,24 +265,35 @@ impl ReadModel for SqliteModel {
     ) -> Result<Applied, ModelError> {
         let position = i64::try_from(event.position().get())?;
         let done = self.in_transaction(|model| {
-            handle(&mut model.connection, event).map_err(|failure| Undo::Event(0, failure))?;
             let forget = "DELETE FROM annals_parked WHERE projection = ?1 AND position = ?2";
-            Ok(model.connection.execute(forget, params![model.name, position])?)
+            // Where it is not parked any more, another one has handled it.
+            let was_parked = model.connection.execute(forget, params![model.name, position])?;
+            if was_parked > 0 {
+                handle(&mut model.connection, event).map_err(|failure| Undo::Event(0, failure))?;
+            }
+            Ok(was_parked)
         });
         match done {
-            Ok(_) => Ok(Applied::all(1)),
+            Ok(handled) => Ok(Applied::all(handled)),
             Err(Undo::Event(events, failure)) => Ok(Applied { events, failure: Some(failure) }),
-            Err(Undo::Database(error)) => Err(error.into()),
+            Err(other) => Err(other.into_error(&self.name)),
         }
     }
 
     async fn reset(&mut self, to: Option<Position>) -> Result<(), ModelError> {
         self.in_transaction(|model| match to {
             None => model.make(Some(model.schema.drop)),
-            Some(_) => model.note(to),
+            Some(position) => {
+                // What is behind comes again, so it is parked no more.
+                let position = i64::try_from(position.get()).unwrap_or(i64::MAX);
+                let behind = "DELETE FROM annals_parked WHERE projection = ?1 AND position > ?2";
+                model.connection.execute(behind, params![model.name, position])?;
+                model.note(to)
+            }
         })
-        .map(drop)
-        .map_err(|error: rusqlite::Error| error.into())
+        .map_err(|error: rusqlite::Error| ModelError::from(error))?;
+        self.seen = to;
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
 mod codec;
+mod corners;
 mod delays;
 mod examples;
 mod projection;

@@ -177,7 +177,7 @@ fn the_one_that_stands_by_takes_over() {
         // The last event is of another type.
         let last =
             fresh.store.read(Read::all().backwards().limit(2)).unwrap().last().unwrap().unwrap().position();
-        while fresh.store.cursor("points").unwrap().unwrap().position < Some(last) {
+        while fresh.store.cursor("reactor:points").unwrap().unwrap().position < Some(last) {
             tokio::time::sleep(Duration::from_millis(10)).await;
             waited += 1;
             assert!(waited < 500, "nobody took over");

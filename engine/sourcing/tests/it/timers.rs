@@ -121,7 +121,7 @@ fn it_does_not_read_a_long_log_from_its_start() {
         let noted = || {
             fresh
                 .store
-                .cursor("steps")
+                .cursor("timers:steps")
                 .unwrap()
                 .and_then(|cursor| cursor.position)
                 .map_or(0, annals::Position::get)
