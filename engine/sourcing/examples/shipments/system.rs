@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long the carrier may take for the manifestation, before it is cancelled.
-const MANIFESTATION_MAX: Duration = Duration::from_secs(60);
 /// When somebody tries a collection anew that has failed, in this example.
 const BOOK_ANEW_AFTER: Duration = Duration::from_millis(300);
 /// States that are remembered, each some hundred bytes.
@@ -26,6 +24,10 @@ pub struct System<S> {
     collections: Repository<S, Collection>,
     /// Events that were handled, and commands.
     pub messages: Arc<AtomicU64>,
+    /// How long the carrier may take for a manifestation, before it is cancelled.
+    pub manifestation_max: Duration,
+    /// Whether there is a carrier who answers.
+    pub is_answered: bool,
 }
 
 pub fn process(shipment: &str) -> String {
@@ -116,11 +118,11 @@ enum TimedEvent {
     CollectionFailed { shipment: String },
 }
 
-fn deadlines(event: &TimedEvent, record: &Record) -> Option<Deadline> {
+fn deadlines(event: &TimedEvent, record: &Record, manifestation_max: Duration) -> Option<Deadline> {
     match event {
         TimedEvent::ManifestationRequested { shipment } => Some(Deadline::after(
             record,
-            MANIFESTATION_MAX,
+            manifestation_max,
             process(shipment),
             format!("manifestation {shipment}"),
         )),
@@ -141,6 +143,8 @@ impl<S: EventStore> System<S> {
             manifestations: Repository::new(store.clone(), Manifestation)?.cache(REMEMBERED),
             collections: Repository::new(store, Collection)?.cache(REMEMBERED),
             messages: Arc::default(),
+            manifestation_max: Duration::from_secs(60),
+            is_answered: true,
         })
     }
 
@@ -192,8 +196,12 @@ impl<S: EventStore> System<S> {
         let carrier = Reactor::new("shipment-carrier", manifestations, self.counting(carry))?;
         let outbox = self.counting(delegate_collection);
         let collection = Reactor::new("shipment-collection", self.collections.clone(), outbox)?;
-        let timers = Timers::new("shipment-timers", store, deadlines)?;
-        tokio::try_join!(hearing.run(), manifestation.run(), carrier.run(), collection.run(), timers.run())?;
+        let max = self.manifestation_max;
+        let due = move |event: &TimedEvent, record: &Record| deadlines(event, record, max);
+        let timers = Timers::new("shipment-timers", store, due)?;
+        let carrying =
+            async { if self.is_answered { carrier.run().await } else { std::future::pending().await } };
+        tokio::try_join!(hearing.run(), manifestation.run(), carrying, collection.run(), timers.run())?;
         Ok(())
     }
 }

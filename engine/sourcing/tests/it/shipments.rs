@@ -153,6 +153,25 @@ fn a_step_that_takes_too_long_is_undone() {
     given(&Manifestation, history.into_iter().chain([cancel(1), over])).when(&late).then([has(2), cancel(2)]);
 }
 
+/// The same with all parts running: a carrier who says nothing, and the time that passes.
+#[test]
+fn a_carrier_who_does_not_answer_in_time_ends_the_process() {
+    let fresh = Fresh::new();
+    run(async {
+        let mut system = System::new(fresh.store.clone()).unwrap();
+        (system.manifestation_max, system.is_answered) = (Duration::from_millis(50), false);
+        system.start("V0").await.unwrap();
+        let is_over = async || {
+            let over = all(&fresh.store, QueryItem::new().of_type("ManifestationFailed")).await;
+            !over.is_empty()
+                && system.processes.load("V0-Process").await.unwrap().state.stage == Stage::Failed
+        };
+        beside(system.run(), until(is_over)).await;
+        let elapsed = all(&fresh.store, QueryItem::new().of_type("TimeoutElapsed")).await;
+        assert_eq!((elapsed.len(), elapsed[0].stream()), (1, "V0-Process"));
+    });
+}
+
 /// Where all processes are can be read without loading one.
 #[test]
 fn where_processes_are_is_a_read_model() {
