@@ -85,8 +85,15 @@ impl Effects {
         if !json {
             output.write(|out| writeln!(out, "{id}"))?;
         }
-        let mut left: Vec<_> = roots.into_iter().rev().map(|event| (1_usize, event)).collect();
+        // Events that caused each other in a circle have no root: they begin with the first of them.
+        let mut all: Vec<_> = self.by_cause.values().flatten().collect();
+        all.sort_by_key(|event| event.position());
+        let mut left: Vec<_> = roots.into_iter().chain(all).rev().map(|event| (1_usize, event)).collect();
+        let mut printed = BTreeSet::new();
         while let Some((depth, event)) = left.pop() {
+            if !printed.insert(event.position()) {
+                continue;
+            }
             if json {
                 output.write(|out| {
                     write!(out, "{{\"depth\":{depth},\"event\":")?;

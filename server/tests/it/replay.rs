@@ -89,6 +89,14 @@ fn a_trace_is_the_tree_of_a_conversation_or_of_what_an_id_caused() {
     let cut = place.run(&["--json", "trace", &id(100).to_string(), "--limit", "3"]).expect_code(0);
     assert_eq!(cut.json_lines().len(), 3);
     assert!(cut.err.contains("\"cut\""), "{}", cut.err);
+    // Who says that two events caused each other gets them both.
+    let store = Store::open(place.data()).unwrap();
+    for (number, cause) in [(20, 21), (21, 20)] {
+        let event = NewEvent::new("odd-1", "Odd").id(id(number)).causation(id(cause)).correlation(id(200));
+        store.append(event).unwrap().wait().unwrap();
+    }
+    store.close().unwrap();
+    assert_eq!(tree(id(200)), [(1, 7), (2, 8)]);
     let error = place.run(&["--json", "trace", &id(12345).to_string()]).expect_code(1).error();
     assert_eq!(error["error"], json!("nothing_caused"));
     place.run(&["trace", "no-id"]).expect_code(2);

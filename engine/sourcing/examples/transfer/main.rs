@@ -22,15 +22,27 @@ struct Arguments {
     /// How many transfers.
     #[arg(long, default_value_t = 50)]
     transfers: u64,
+
+    /// Only say what a transfer of so many cents from ada to bob would lead to.
+    #[arg(long, value_name = "CENTS")]
+    dry_run: Option<u64>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    with_store!(&arguments.place, store => transfer(store, arguments.transfers))
+    with_store!(&arguments.place, store => transfer(store, &arguments))
 }
 
-async fn transfer<S: EventStore>(store: S, transfers: u64) -> Result<(), Box<dyn Error>> {
+async fn transfer<S: EventStore>(store: S, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let bank = Bank::new(store)?;
+    if let Some(cents) = arguments.dry_run {
+        match bank.would("ada", "bob", cents).await {
+            Ok(would) => println!("{:?} would happen, and the balances be {:?}", would.events, would.state),
+            Err(error) => println!("{error}"),
+        }
+        return Ok(());
+    }
+    let transfers = arguments.transfers;
     for account in ["ada", "bob"] {
         let account = account.to_owned();
         if let Err(error) = bank.tell(AccountCommand::Open { account: account.clone() }).await {

@@ -148,6 +148,13 @@ impl<S: EventStore> Bank<S> {
         }
     }
 
+    /// What a transfer would lead to now. Nothing is appended.
+    pub async fn would(&self, from: &str, to: &str, cents: u64) -> Told {
+        let command = AccountCommand::Transfer { from: from.to_owned(), to: to.to_owned(), cents };
+        let (from, to) = (stream(from), stream(to));
+        self.0.dry_run([from.as_str(), to.as_str()], &command).await
+    }
+
     pub async fn balance(&self, account: &str) -> Result<u64, SourcingError> {
         Ok(self.0.find(&stream(account)).await?.state.get(account).copied().unwrap_or(0))
     }

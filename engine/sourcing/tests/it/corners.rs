@@ -517,7 +517,7 @@ fn a_reactor_comes_on_beside_others_who_write_all_the_time() {
             while stop.load(Ordering::Relaxed) == 0 {
                 store.append(NewEvent::new("w-0", "Noted").json(r#"{"n":1}"#)).unwrap().wait().unwrap();
                 n += 1;
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(Duration::from_millis(25));
             }
             n
         })

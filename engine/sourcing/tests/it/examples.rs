@@ -98,6 +98,8 @@ async fn what_is_sent_is_received<S: EventStore>(store: S) {
             tokio::spawn(async move { bank.tell(command).await })
         })
         .collect();
+    let would = bank.would("a", "b", 1).await;
+    assert!(would.is_ok_and(|would| would.appended.is_none() && would.events.len() == 2));
     for transfer in transfers {
         match transfer.await.unwrap() {
             Ok(_) | Err(HandleError::Refused(AccountError::NotEnough { .. })) => {}
@@ -144,6 +146,7 @@ fn every_example_runs_on_a_directory_and_on_a_server() {
             run(name, &[]);
             run(name, &["--server", &address]);
         }
+        run("transfer", &["--dry-run", "100"]);
         run("shipments", &["--workers", "2", "--shipments", "20", "--server", &address]);
     });
 }
