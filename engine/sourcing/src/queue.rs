@@ -294,7 +294,7 @@ impl<S: EventStore> Worker<S> {
         }
     }
 
-    /// Does one job; `false`: there will be none.
+    /// Does one job; `false`: there will be none. Where this is dropped before it is ready, the job stays with the worker until the time-out, or until the worker is dropped.
     ///
     /// # Errors
     /// The store fails.

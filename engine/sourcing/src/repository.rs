@@ -304,7 +304,8 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
 
     /// The same, with more in the append: conditions, or a cursor that it moves. It is one batch, so all holds or nothing is done.
     ///
-    /// A cursor that is not where it was expected is no conflict that another try would mend, so it is an error at once.
+    /// A cursor that is not where it was expected is no conflict that another try would mend, so it is an error at once. Any other condition of yours that does not
+    /// hold is taken for a conflict: the decision is made again, as often as [`attempts_max`](Self::attempts_max) says.
     ///
     /// # Errors
     /// As those of [`handle`](Self::handle).
