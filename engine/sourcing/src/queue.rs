@@ -31,7 +31,7 @@ pub struct Queue<S> {
 /// How a queue works.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QueueSettings {
-    /// How long a worker may work on a job without a word ([`Job::renew`]) before another one gets it. Default: 30 seconds.
+    /// How long a worker may be silent before another one gets its job. While it works and does not block its thread, it says so by itself. Default: 30 seconds.
     pub handling_timeout: Duration,
     /// How often a job is tried again before it is parked. Default: 10.
     pub retries_max: u32,

@@ -33,7 +33,7 @@ pub enum OnFailure {
 /// Keeps a read model up to date with the log.
 ///
 /// Promise: each event that matters to it is handled in the order of the store, none is left out without a trace, and where the model keeps its progress
-/// with itself ([`InMemory`], [`SqliteModel`]) each is in it exactly once. Of an event that fails, nothing is in the model; it is tried again,
+/// with itself ([`InMemory`], `SqliteModel`) each is in it exactly once. Of an event that fails, nothing is in the model; it is tried again,
 /// and then parked, or everything stands still.
 pub struct Projector<S, R: ReadModel> {
     store: S,
