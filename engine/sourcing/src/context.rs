@@ -162,6 +162,20 @@ impl<'a> Metadata<'a> {
     }
 }
 
+/// The schema of an event's data, without looking at the rest of its metadata: each event that is replayed is asked for it.
+pub(crate) fn schema_of(event: &Record) -> u32 {
+    #[derive(Deserialize)]
+    struct Alone {
+        #[serde(default = "first_schema")]
+        schema: u32,
+    }
+    match event.metadata() {
+        [] => 1,
+        metadata => serde_json::from_slice::<Alone>(metadata)
+            .map_or_else(|_| Metadata::field_by_field(event).schema, |alone| alone.schema),
+    }
+}
+
 fn first_schema() -> u32 {
     1
 }

@@ -1,7 +1,7 @@
 //! From records of the store to events of the application.
 
 use crate::codec::{Codec, Json};
-use crate::context::Metadata;
+use crate::context::schema_of;
 use crate::error::SourcingError;
 use crate::event::DomainEvent;
 use crate::upcast::{UpcastError, Upcasts};
@@ -85,7 +85,7 @@ impl<E: DomainEvent, C: Codec> Decoding<E, C> {
             event_type: event_type.to_owned(),
             reason,
         };
-        let schema = Metadata::of(record).schema;
+        let schema = schema_of(record);
         let (name, schema, data) = match known {
             Some(known) if known.schema == schema => (event_type, schema, Cow::Borrowed(record.data())),
             _ => self

@@ -1,7 +1,11 @@
 //! How long is waited before something is tried again.
 
+use crate::happening::{Happening, Watcher};
 use rand::RngExt;
 use std::time::Duration;
+
+/// Why something is begun anew whose following has ended.
+pub(crate) const ENDED: &str = "nothing more came";
 
 /// Pauses that double from one failure to the next. Of each, between half and all is waited, by chance, so that those who
 /// failed together don't meet again.
@@ -26,6 +30,24 @@ impl Pauses {
             self.first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
         let most = doubled.min(self.longest);
         most.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    /// A store that cannot be reached is looked for often at first, and every few seconds later.
+    pub(crate) const fn outages() -> Self {
+        Self { first: Duration::from_millis(20), longest: Duration::from_secs(5) }
+    }
+
+    /// Counts a failure, tells of it, and waits.
+    pub(crate) async fn rest(&self, watcher: &Watcher, failures: &mut u32, reason: &str) {
+        *failures += 1;
+        self.rest_after(watcher, *failures, reason).await;
+    }
+
+    /// The same after so many failures.
+    pub(crate) async fn rest_after(&self, watcher: &Watcher, failures: u32, reason: &str) {
+        let pause = self.after(failures);
+        watcher.tell(&Happening::Retried { failures, reason, pause });
+        tokio::time::sleep(pause).await;
     }
 
     pub(crate) async fn wait(&self, failures: u32) {

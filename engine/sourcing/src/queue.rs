@@ -31,7 +31,8 @@ pub struct Queue<S> {
 /// How a queue works.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QueueSettings {
-    /// How long a worker may be silent before another one gets its job. While it works and does not block its thread, it says so by itself. Default: 30 seconds.
+    /// How long a worker may be silent before another one gets its job. While it works and does not block its thread, it says so by
+    /// itself. Default: 30 seconds.
     pub handling_timeout: Duration,
     /// How often a job is tried again before it is parked. Default: 10.
     pub retries_max: u32,
@@ -83,7 +84,7 @@ impl JobError {
     }
 }
 
-/// The store fails: it may do later; or the job was done before, and nothing is to be done.
+/// Where the store fails, it may do later; anything else will fail again.
 impl From<SourcingError> for JobError {
     fn from(error: SourcingError) -> Self {
         match error {
@@ -136,7 +137,8 @@ impl<S: EventStore> Queue<S> {
         format!("queue.{}", self.name)
     }
 
-    /// Enqueues a job for something, an execution say: jobs of one are done one after the other. The key makes it one: a job with the key of another one is not added.
+    /// Enqueues a job for something, an execution say: jobs of one are done one after the other. The key makes it one: a job with the key
+    /// of another one is not added.
     ///
     /// # Errors
     /// The store fails, or the job cannot be written as JSON.
@@ -263,8 +265,9 @@ impl<S: EventStore> Worker<S> {
         self
     }
 
-    /// Does jobs, one after the other, until it is dropped; where it loses its place or the store cannot be reached for a while, it comes back. What `work` gives back is appended with the completion of the job; where the job was
-    /// completed by what it did, it gives back nothing more than [`Append::new`].
+    /// Does jobs, one after the other, until it is dropped; where it loses its place, or the store cannot be reached for a while, it comes
+    /// back. What `work` gives back is appended with the completion of the job; where the job was completed by what it did, it gives back
+    /// nothing more than [`Append::new`].
     ///
     /// # Errors
     /// The store fails.
@@ -279,10 +282,7 @@ impl<S: EventStore> Worker<S> {
                 Ok(true) => failures = 0,
                 Ok(false) => return Ok(()),
                 Err(SourcingError::Store(error)) if is_passing(&error) || has_lost_its_place(&error) => {
-                    failures += 1;
-                    let pause = self.settings.pauses.after(failures);
-                    self.watcher.tell(&Happening::Retried { failures, reason: &error.to_string(), pause });
-                    tokio::time::sleep(pause).await;
+                    self.settings.pauses.rest(&self.watcher, &mut failures, &error.to_string()).await;
                     match self.store.join(&self.subscription).await {
                         Ok(member) => self.member = member,
                         Err(error) if is_passing(&error) => {}
@@ -294,7 +294,8 @@ impl<S: EventStore> Worker<S> {
         }
     }
 
-    /// Does one job; `false`: there will be none. Where this is dropped before it is ready, the job stays with the worker until the time-out, or until the worker is dropped.
+    /// Does one job; `false`: there will be none. Where this is dropped before it is ready, the job stays with the worker until the
+    /// time-out, or until the worker is dropped.
     ///
     /// # Errors
     /// The store fails.

@@ -6,9 +6,9 @@ use crate::context::Context;
 use crate::decider::Decider;
 use crate::decoding::{Decoded, Decoding, UnknownType};
 use crate::error::SourcingError;
-use crate::event::{DomainEvent, named, names};
+use crate::event::{DomainEvent, query_of};
 use crate::happening::{Happening, Watcher};
-use crate::pause::Pauses;
+use crate::pause::{ENDED, Pauses};
 use crate::repository::{Held, Repository, is_behind};
 use crate::saga::SagaContext;
 use crate::stream::ready;
@@ -131,11 +131,11 @@ where
             name,
             triggers: Decoding::new(repository.codec().clone())?.unknown(UnknownType::Skip),
             repository,
-            query: named(&names::<T>()),
+            query: query_of::<T>(),
             route,
             batch_max: 256,
             patience: Duration::from_secs(1),
-            pauses: Pauses { first: Duration::from_millis(20), longest: Duration::from_secs(5) },
+            pauses: Pauses::outages(),
             watcher: Watcher::default(),
         })
     }
@@ -194,9 +194,9 @@ where
                     stands_by = true;
                     self.watcher.tell(&Happening::StoodBack);
                 }
-                Err(Halt::Ended) => self.pause(&mut failures, "nothing more came").await,
+                Err(Halt::Ended) => self.pauses.rest(&self.watcher, &mut failures, ENDED).await,
                 Err(Halt::Failed(SourcingError::Store(error))) if is_passing(&error) => {
-                    self.pause(&mut failures, &error.to_string()).await;
+                    self.pauses.rest(&self.watcher, &mut failures, &error.to_string()).await;
                 }
                 Err(Halt::Failed(error)) => {
                     self.watcher.tell(&Happening::Suspended { reason: &error.to_string() });
@@ -209,13 +209,6 @@ where
     /// How far it has come, whoever did it.
     async fn position(&self) -> Result<Option<Position>, StoreError> {
         Ok(self.repository.store().cursor(&self.cursor).await?.and_then(|cursor| cursor.position))
-    }
-
-    async fn pause(&self, failures: &mut u32, reason: &str) {
-        *failures += 1;
-        let (failures, pause) = (*failures, self.pauses.after(*failures));
-        self.watcher.tell(&Happening::Retried { failures, reason, pause });
-        tokio::time::sleep(pause).await;
     }
 
     /// Follows from the cursor on, until it must be looked up again.
@@ -291,7 +284,10 @@ where
                 }
                 Err(StoreError::Append(AppendError::WrongCursor { .. })) => return Err(Halt::Outrun),
                 // Together they are too much; or somebody else writes to one of so many streams again and again.
-                Err(error) if triggers.len() > 1 && (is_too_much(&error) || conflicts >= CONFLICTS_MAX) => {
+                Err(error)
+                    if triggers.len() > 1
+                        && (is_too_much(&error) || (error.is_conflict() && conflicts >= CONFLICTS_MAX)) =>
+                {
                     batch.forget_what_is_ahead(&error, &self.repository);
                     let (first, rest) = triggers.split_at(triggers.len() / 2);
                     Box::pin(self.handle(first, cursor)).await?;

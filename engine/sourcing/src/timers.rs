@@ -5,9 +5,9 @@ use crate::codec::{Codec, Json};
 use crate::context::Context;
 use crate::decoding::{Decoded, Decoding, UnknownType};
 use crate::error::SourcingError;
-use crate::event::{DomainEvent, named, names};
+use crate::event::{DomainEvent, query_of};
 use crate::happening::{Happening, Watcher};
-use crate::pause::Pauses;
+use crate::pause::{ENDED, Pauses};
 use crate::reactor::is_passing;
 use crate::stream::ready;
 use crate::upcast::UpcastError;
@@ -135,7 +135,7 @@ where
             store,
             decoding: Decoding::new(codec)?.unknown(UnknownType::Skip),
             deadlines,
-            pauses: Pauses { first: Duration::from_millis(20), longest: Duration::from_secs(5) },
+            pauses: Pauses::outages(),
             watcher: Watcher::default(),
         })
     }
@@ -155,9 +155,9 @@ where
         let mut failures = 0;
         loop {
             match self.follow(&mut failures).await {
-                Ok(()) => self.pause(&mut failures, "nothing more came").await,
+                Ok(()) => self.pauses.rest(&self.watcher, &mut failures, ENDED).await,
                 Err(SourcingError::Store(error)) if is_passing(&error) => {
-                    self.pause(&mut failures, &error.to_string()).await;
+                    self.pauses.rest(&self.watcher, &mut failures, &error.to_string()).await;
                 }
                 Err(error) => {
                     self.watcher.tell(&Happening::Suspended { reason: &error.to_string() });
@@ -167,18 +167,11 @@ where
         }
     }
 
-    async fn pause(&self, failures: &mut u32, reason: &str) {
-        *failures += 1;
-        let (failures, pause) = (*failures, self.pauses.after(*failures));
-        self.watcher.tell(&Happening::Retried { failures, reason, pause });
-        tokio::time::sleep(pause).await;
-    }
-
     async fn follow(&self, failures: &mut u32) -> Result<(), SourcingError> {
         let cursor = self.store.cursor(&self.cursor).await?.and_then(|cursor| cursor.position);
         self.watcher.tell(&Happening::Started { after: cursor });
         let elapsed = QueryItem::new().of_type(TimeoutElapsed::TYPES[0].name);
-        let mut follow = Follow::query(named(&names::<E>()).or(elapsed));
+        let mut follow = Follow::query(query_of::<E>().or(elapsed));
         if let Some(position) = cursor {
             follow = follow.after(position);
         }

@@ -1,7 +1,7 @@
 //! Why a request has no answer, or not the one that was hoped for.
 
 use annals_protocol::Failure;
-use annals_types::{AppendError, InputError, StoreError};
+use annals_types::{AppendError, StoreError};
 
 /// Why a request has no answer, or not the one that was hoped for.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -99,10 +99,6 @@ impl From<ClientError> for StoreError {
             ClientError::Refused(Failure::Subscription(error)) => Self::Subscription(error),
             ClientError::Lost { .. } | ClientError::Late | ClientError::Nonsense(_) => {
                 Self::Unknown { reason: error.to_string() }
-            }
-            // Split, it may do: as what the store itself finds too long.
-            ClientError::TooLong { bytes, bytes_max } => {
-                Self::Append(AppendError::Input(InputError::TooLong { what: "request", bytes, bytes_max }))
             }
             other => Self::Unavailable { reason: other.to_string(), is_passing },
         }

@@ -1,9 +1,10 @@
 //! A client as any store.
 
-use crate::{Client, Deliveries, Events, Following};
+use crate::{Client, ClientError, Deliveries, Events, Following};
 use annals_types::{
-    Append, Appended, AsStoreStream, Cursor, Delivery, DeliveryId, EventStore, Follow, Head, Load, Loaded,
-    Nack, NewSnapshot, NewSubscription, Parked, ParkedChoice, Read, StoreError, SubscriptionMember, Version,
+    Append, AppendError, Appended, AsStoreStream, Cursor, Delivery, DeliveryId, EventStore, Follow, Head,
+    InputError, Load, Loaded, Nack, NewSnapshot, NewSubscription, Parked, ParkedChoice, Read, StoreError,
+    SubscriptionMember, Version,
 };
 
 impl EventStore for Client {
@@ -12,7 +13,13 @@ impl EventStore for Client {
     type Member = Deliveries;
 
     async fn append(&self, append: Append<'_>) -> Result<Appended, StoreError> {
-        Ok(Self::append(self, append).await?)
+        match Self::append(self, append).await {
+            // In parts it may do: as with a batch that the store itself finds too long.
+            Err(ClientError::TooLong { bytes, bytes_max }) => {
+                Err(AppendError::Input(InputError::TooLong { what: "request", bytes, bytes_max }).into())
+            }
+            appended => Ok(appended?),
+        }
     }
 
     async fn read(&self, read: &Read<'_>) -> Result<Self::Events, StoreError> {

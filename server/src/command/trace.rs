@@ -44,7 +44,7 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
 }
 
 impl Effects {
-    /// Adds what is selected; whether something was new.
+    /// Adds what is selected; the ids of what was new.
     fn add(&mut self, store: &Source, item: QueryItem<'_>, limit: usize) -> Result<Vec<Uuid>, Failure> {
         let mut added = Vec::new();
         for event in store.read(Read::query(item))? {

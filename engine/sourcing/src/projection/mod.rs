@@ -247,9 +247,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
             let reason = failure.to_string();
             let position = event.position();
             if failures <= self.retries_max {
-                let pause = self.pauses.after(failures);
-                self.watcher.tell(&Happening::Retried { failures, reason: &reason, pause });
-                tokio::time::sleep(pause).await;
+                self.pauses.rest_after(&self.watcher, failures, &reason).await;
             } else if self.on_failure == OnFailure::Park {
                 self.model.park(event, failures, &reason).await.map_err(ProjectionError::Model)?;
                 self.watcher.tell(&Happening::Parked { position, reason: &reason });

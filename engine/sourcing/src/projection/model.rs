@@ -333,14 +333,14 @@ impl<S: EventStore, M: Send + 'static> ReadModel for Cursored<S, M> {
             new.data = handled.encode(&crate::Json)?.into();
             append = append.event(new);
         }
-        if to.is_none() {
-            let empty = self
-                .empty
-                .as_ref()
-                .ok_or("nothing says how this model is emptied: see `Cursored::emptied_by`")?;
+        if to.is_none() && self.empty.is_none() {
+            return Err("nothing says how this model is emptied: see `Cursored::emptied_by`".into());
+        }
+        // Not the other way round: a model that is empty behind a cursor that is not would miss events, and nobody would know.
+        self.store.append(append).await?;
+        if let (None, Some(empty)) = (to, &self.empty) {
             empty(&mut self.model);
         }
-        self.store.append(append).await?;
         Ok(())
     }
 }
