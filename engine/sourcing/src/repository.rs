@@ -1,27 +1,27 @@
 //! Load, decide, append, and again where others were quicker.
 
+mod state;
+
+pub(crate) use state::Held;
+pub use state::{ReplayReport, Replayed};
+
 use crate::boundary::{Boundary, Seen};
-use crate::clock::Stopwatch;
 use crate::codec::{Codec, Json};
 use crate::context::Context;
 use crate::decider::Decider;
-use crate::decoding::{Decoded, Decoding, UnknownType};
+use crate::decoding::{Decoding, UnknownType};
 use crate::error::{HandleError, SourcingError};
 use crate::event::DomainEvent;
 use crate::pause::Pauses;
 use crate::snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};
-use crate::stream::next;
 use crate::upcast::UpcastError;
 use annals_types::{
-    Append, AppendError, Appended, EventStore, Load, NewEvent, NewSnapshot, PassedOver, Position, Record,
-    StoreError, Version,
+    Append, AppendError, Appended, EventStore, Load, NewEvent, NewSnapshot, Position, StoreError, Version,
 };
-use futures_core::Stream;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Streams of one kind, or what queries select, and what decides about them. Cheap to clone.
 ///
@@ -42,50 +42,6 @@ struct Inner<S, D: Decider, C> {
 
 /// How often a command is tried where others are quicker, unless said otherwise.
 pub const ATTEMPTS_MAX: u32 = 25;
-
-/// A state, and how far the events that made it were read.
-#[derive(Clone)]
-pub(crate) struct Held<T> {
-    pub(crate) state: T,
-    pub(crate) seen: Seen,
-    report: ReplayReport,
-    /// Whether it was compared with the store since this command came.
-    pub(crate) is_fresh: bool,
-}
-
-/// A state that was put together from events.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Replayed<T> {
-    /// The state.
-    pub state: T,
-    /// The last version of the stream in it; `None`: it has no event, or it is about more than one stream.
-    pub version: Option<Version>,
-    /// Position of the last event in it.
-    pub position: Option<Position>,
-    /// What was done for it.
-    pub report: ReplayReport,
-}
-
-/// What was done for a state.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ReplayReport {
-    /// Version of the snapshot that it began with; `None`: with nothing.
-    pub snapshot: Option<Version>,
-    /// Whether it began with a state that was remembered.
-    pub from_cache: bool,
-    /// Events that were applied.
-    pub events: u64,
-    /// Of those, the ones whose stored form was an older one.
-    pub upcast: u64,
-    /// Events of unknown types that were left out, or given raw.
-    pub unknown: u64,
-    /// Snapshots that might have been used and could not be.
-    pub passed_over: Vec<PassedOver>,
-    /// Why a snapshot that the policy asked for was not written when the state was loaded.
-    pub snapshot_failure: Option<String>,
-    /// How long it took.
-    pub duration: Duration,
-}
 
 /// What a command led to.
 #[derive(Clone, Debug)]
@@ -197,14 +153,6 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             }
         }
         Ok(replayed)
-    }
-
-    async fn now(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
-        let mut held = self.begin(boundary).await?;
-        if !held.is_fresh {
-            self.catch_up(boundary, &mut held).await?;
-        }
-        Ok(held)
     }
 
     /// The state now, of something that there is.
@@ -464,117 +412,6 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         })
     }
 
-    /// What is remembered, or else what the store has.
-    pub(crate) async fn begin(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
-        if let (Some(cache), Some(stream)) = (&self.inner.cache, boundary.stream())
-            && let Some(held) = cache.lock().get(stream)
-        {
-            let report = ReplayReport { from_cache: true, ..ReplayReport::default() };
-            return Ok(Held { report, is_fresh: false, ..held.clone() });
-        }
-        match (boundary, &self.inner.snapshots) {
-            (Boundary::Stream(stream), Some(_)) => self.load_stream(&Load::stream(&**stream)).await,
-            _ => {
-                let mut held = self.nothing();
-                self.catch_up(boundary, &mut held).await?;
-                Ok(held)
-            }
-        }
-    }
-
-    /// Puts a stream's state together, from a snapshot where there is one.
-    async fn load_stream(&self, load: &Load<'_>) -> Result<Held<D::State>, SourcingError> {
-        let begun = Stopwatch::start();
-        let mut load = load.clone();
-        match &self.inner.snapshots {
-            Some(snapshots) => load = load.name(snapshots.name.clone()).schemas(snapshots.schemas()),
-            None => load = load.without_snapshots(),
-        }
-        let mut held = self.nothing();
-        let mut loaded = self.inner.store.load(&load).await?;
-        if let (Some(snapshot), Some(snapshots)) = (&loaded.snapshot, &self.inner.snapshots) {
-            match snapshots.decode(snapshot) {
-                Ok(state) => {
-                    held.state = state;
-                    held.seen = Seen::up_to(&load.stream, snapshot.version, snapshot.position);
-                    held.report.snapshot = Some(snapshot.version);
-                }
-                Err(error) => {
-                    let passed_over =
-                        PassedOver { version: Some(snapshot.version), reason: error.to_string() };
-                    loaded = self.inner.store.load(&load.clone().without_snapshots()).await?;
-                    loaded.passed_over.push(passed_over);
-                }
-            }
-        }
-        held.report.passed_over = loaded.passed_over;
-        self.fold(loaded.events, &mut held).await?;
-        held.report.duration = begun.elapsed();
-        held.is_fresh = true;
-        Ok(held)
-    }
-
-    /// Applies what has come since.
-    pub(crate) async fn catch_up(
-        &self,
-        boundary: &Boundary<'_>,
-        held: &mut Held<D::State>,
-    ) -> Result<(), SourcingError> {
-        let begun = Stopwatch::start();
-        let events = self.inner.store.read(&boundary.read(&held.seen)).await?;
-        self.fold(events, held).await?;
-        held.report.duration += begun.elapsed();
-        held.is_fresh = true;
-        Ok(())
-    }
-
-    async fn fold<R>(&self, mut events: R, held: &mut Held<D::State>) -> Result<(), SourcingError>
-    where
-        R: Stream<Item = Result<Record, StoreError>> + Unpin + Send,
-    {
-        let Inner { decider, decoding, .. } = &*self.inner;
-        while let Some(record) = next(&mut events).await {
-            let record = record?;
-            match decoding.decode(&record)? {
-                Decoded::Event { event, was_upcast } => {
-                    decider.evolve(&mut held.state, &event);
-                    held.report.upcast += u64::from(was_upcast);
-                    held.report.events += 1;
-                }
-                Decoded::Unknown => {
-                    if decoding.unknown == UnknownType::Raw {
-                        decider.evolve_raw(&mut held.state, &record);
-                    }
-                    held.report.unknown += 1;
-                }
-            }
-            held.seen.note(&record);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn remember(&self, boundary: &Boundary<'_>, held: &Held<D::State>) {
-        if let (Some(cache), Some(stream)) = (&self.inner.cache, boundary.stream()) {
-            let mut cache = cache.lock();
-            // Another command may have remembered a later state meanwhile.
-            if cache.peek(stream).is_none_or(|there| there.seen.head(stream) <= held.seen.head(stream)) {
-                cache.put(stream.to_owned(), held.clone());
-            }
-        }
-    }
-
-    /// Forgets what is remembered of a stream.
-    pub(crate) fn forget(&self, stream: &str) {
-        if let Some(cache) = &self.inner.cache {
-            cache.lock().pop(stream);
-        }
-    }
-
-    fn nothing(&self) -> Held<D::State> {
-        let state = self.inner.decider.initial();
-        Held { state, seen: Seen::default(), report: ReplayReport::default(), is_fresh: false }
-    }
-
     async fn write_snapshot(
         &self,
         snapshots: &Snapshots<D::State>,
@@ -617,18 +454,6 @@ pub(crate) fn is_behind(conflict: &StoreError, seen: &Seen) -> bool {
 /// Whether the same command may be accepted on what is there now. Not where a cursor is elsewhere: then somebody else has handled what this is about.
 fn is_worth_another_try(error: &StoreError) -> bool {
     error.is_conflict() && !matches!(error, StoreError::Append(AppendError::WrongCursor { .. }))
-}
-
-impl<T> Held<T> {
-    /// A state that an append was made of.
-    pub(crate) fn appended(state: T, seen: Seen) -> Self {
-        Self { state, seen, report: ReplayReport::default(), is_fresh: true }
-    }
-
-    fn into_replayed(self, boundary: &Boundary<'_>) -> Replayed<T> {
-        let version = boundary.stream().and_then(|stream| self.seen.head(stream));
-        Replayed { state: self.state, version, position: self.seen.last(), report: self.report }
-    }
 }
 
 impl<S, D: Decider, C> Clone for Repository<S, D, C> {

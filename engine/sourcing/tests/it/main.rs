@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests look at the clock")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails it as the test itself would")]
 
+mod background;
 mod codec;
 mod corners;
 mod delays;
