@@ -1,7 +1,9 @@
-//! Where the store of an example is.
+//! Where the store of an example is, and how an example ends.
 
 use clap::Args;
+use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 #[derive(Args, Debug, Default)]
 pub struct Place {
@@ -35,4 +37,15 @@ macro_rules! with_store {
             }
         })
     }};
+}
+
+/// Says what went wrong, in words.
+pub fn end(done: Result<(), Box<dyn Error>>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -5,6 +5,9 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::disallowed_methods)]
 
+#[allow(dead_code, unused_macros)] // it opens its store to read alone
+#[path = "../common/mod.rs"]
+mod common;
 mod model;
 
 use annals_sourcing::{InMemory, Projector, SqliteModel, progress_bar};
@@ -15,6 +18,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::time::Instant;
 
 #[derive(Parser)]
@@ -33,7 +37,11 @@ struct Arguments {
     sqlite: Option<PathBuf>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    common::end(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let sqlite = arguments.sqlite.as_deref();

@@ -12,6 +12,7 @@ use annals_types::EventStore;
 use clap::Parser;
 use model::{EnrolmentCommand, School};
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 #[derive(Parser)]
@@ -29,7 +30,11 @@ struct Arguments {
     students: u32,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    common::end(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     with_store!(&arguments.place, store => enrol(store, &arguments))
 }

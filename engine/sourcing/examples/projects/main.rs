@@ -13,6 +13,7 @@ use annals_types::{EventStore, Position};
 use clap::Parser;
 use model::{ProjectCommand, Projects, UserCommand, Users};
 use std::error::Error;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(about = "Projects with tasks and tags, and users with ways to pay")]
@@ -21,7 +22,11 @@ struct Arguments {
     place: common::Place,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    common::end(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     with_store!(&arguments.place, store => show(store))
 }

@@ -7,6 +7,8 @@
 #![allow(missing_docs, unreachable_pub, clippy::disallowed_methods)]
 
 mod collection;
+#[path = "../common/mod.rs"]
+mod common;
 mod manifestation;
 mod process;
 mod system;
@@ -18,8 +20,8 @@ use futures_core::Stream;
 use process::Stage;
 use std::error::Error;
 use std::future::poll_fn;
-use std::path::PathBuf;
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -36,13 +38,8 @@ struct Arguments {
     #[arg(long, value_name = "NAME")]
     category: Option<String>,
 
-    /// The directory of an embedded store; a new one that is removed afterwards where neither it nor a server is given.
-    #[arg(long, value_name = "DIR", conflicts_with = "server")]
-    data: Option<PathBuf>,
-
-    /// A server's address.
-    #[arg(long, value_name = "ADDR")]
-    server: Option<String>,
+    #[command(flatten)]
+    place: common::Place,
 
     /// Load test: so many who start shipments.
     #[arg(long, value_name = "N")]
@@ -57,21 +54,13 @@ struct Arguments {
     delay_ms: u64,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    common::end(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match (&arguments.server, &arguments.data) {
-        (Some(address), _) => runtime.block_on(async {
-            let client =
-                annals_client::Client::connect(annals_client::Options::new(address.as_str())).await?;
-            arrange(client, &arguments).await
-        }),
-        (None, Some(directory)) => runtime.block_on(arrange(annals::Store::open(directory)?, &arguments)),
-        (None, None) => {
-            let directory = tempfile::tempdir()?;
-            runtime.block_on(arrange(annals::Store::open(directory.path())?, &arguments))
-        }
-    }
+    with_store!(&arguments.place, store => arrange(store, &arguments))
 }
 
 async fn arrange<S: EventStore>(store: S, arguments: &Arguments) -> Result<(), Box<dyn Error>> {

@@ -12,6 +12,7 @@ use annals_types::EventStore;
 use clap::Parser;
 use model::{AccountCommand, Bank};
 use std::error::Error;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(about = "Transfers between two accounts, many at once")]
@@ -28,7 +29,11 @@ struct Arguments {
     dry_run: Option<u64>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    common::end(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     with_store!(&arguments.place, store => transfer(store, &arguments))
 }

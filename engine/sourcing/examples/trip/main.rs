@@ -13,6 +13,7 @@ use annals_types::EventStore;
 use clap::Parser;
 use model::Agency;
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Parser)]
@@ -26,7 +27,11 @@ struct Arguments {
     seats: usize,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    common::end(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     with_store!(&arguments.place, store => travel(store, arguments.seats))
 }

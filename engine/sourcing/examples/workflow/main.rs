@@ -14,6 +14,7 @@ use annals_types::{EventStore, Load};
 use clap::Parser;
 use model::{Move, Workflows};
 use std::error::Error;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(about = "Executions of a workflow, moved at once or by workers later")]
@@ -22,7 +23,11 @@ struct Arguments {
     place: common::Place,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    common::end(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     with_store!(&arguments.place, store => show(store))
 }
