@@ -20,6 +20,9 @@ const DATA_DEFAULT: &str = "./data";
 /// Where a server listens when nothing says where.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4777);
 
+/// About what a client takes from one answer to its next request, both on this machine.
+const LINGER_MICROS_DEFAULT: u64 = 120;
+
 /// The TOML file. Its keys are the names of the flags, with `_` for `-`; those of `serve` alone are in its table `serve`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -150,6 +153,7 @@ impl Config {
             connections_max: Some(limits.connections),
             idle_seconds: Some(limits.idle.as_secs()),
             store_idle_seconds: Some(limits.store_idle.as_secs()),
+            linger_micros: Some(LINGER_MICROS_DEFAULT),
             ..Serving::default()
         };
         let given = Serving { insecure: self.is_insecure, ..given.clone() };
@@ -328,6 +332,7 @@ fn settings(flags: &Tuning, file: &File) -> Settings {
             .or(file.compress_above_bytes)
             .or(default.compress_above_bytes),
         snapshots_kept: flags.snapshots_kept.or(file.snapshots_kept).unwrap_or(default.snapshots_kept),
+        linger: default.linger,
     }
 }
 

@@ -63,6 +63,11 @@ impl Fills {
         &self.0[crate::format::to_usize(group % COUNTERS as u64)]
     }
 
+    /// Places of `group`, which the writer has not taken, that are filled.
+    pub(crate) fn filled(&self, group: u64) -> u32 {
+        self.counter(group).sum()
+    }
+
     /// So many more places of `group` are filled.
     pub(crate) fn add(&self, group: u64, places: u32) {
         let Counter { filled, waiting } = self.counter(group);

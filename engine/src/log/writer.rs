@@ -4,18 +4,22 @@
 use super::group::{Fills, Group};
 use super::unsealed::Unsealed;
 use super::watermark::Watermark;
+use crate::clock::stopwatch;
 use crate::disk::{Piece, Pipelining, Submitter, Write};
 use crate::format::{BLOCK_BYTES, align_down};
 use crate::sync::{Ordering, Word};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread::yield_now;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// After a group of at least this many frames, other threads go first: whoever waited for it is about to append more, and
 /// few large groups take less of the processors than many small ones.
-const CROWD_FRAMES_MIN: u32 = 256;
+const CROWD_FRAMES_MIN: u32 = 16;
+/// So many times, unless the next group is as large as the last one before: where nobody else wants to run, that takes microseconds.
+const CROWD_TURNS_MAX: usize = 16;
 
 /// Wakes the writer thread: from its sleep, or from waiting for writes in flight.
 #[derive(Debug, Default)]
@@ -64,17 +68,18 @@ struct InFlight {
     done: bool,
 }
 
-/// Writes until the feed closes or a write fails.
+/// Writes until the feed closes or a write fails. `linger`: see `Settings`.
 pub(crate) fn run(
     feed: &impl Feed,
     mut submitter: Box<dyn Submitter>,
     fills: &Fills,
     watermark: &Watermark,
     alarm: &Alarm,
+    linger: Duration,
 ) {
     let mut in_flight: VecDeque<InFlight> = VecDeque::new();
     let mut failed: Option<io::Error> = None;
-    let mut last_frames = 0;
+    let mut last_group = (0, 0);
     loop {
         for (token, result) in submitter.completed() {
             match result {
@@ -97,11 +102,11 @@ pub(crate) fn run(
             submitter.wait();
             continue;
         }
-        if publish(&mut in_flight, feed, watermark) && last_frames >= CROWD_FRAMES_MIN {
-            std::thread::yield_now();
+        if publish(&mut in_flight, feed, watermark) {
+            look_for_more(fills, last_group, if in_flight.is_empty() { linger } else { Duration::ZERO });
         }
         if let Some(group) = feed.take(in_flight.len(), submitter.pipelining()) {
-            last_frames = group.frames;
+            last_group = (group.number, group.frames);
             let since = feed.moment();
             match submit(group, submitter.as_mut(), fills, watermark, in_flight.is_empty(), feed) {
                 Ok(group) => in_flight.push_back(InFlight { group, since, done: false }),
@@ -113,6 +118,20 @@ pub(crate) fn run(
             return;
         } else {
             alarm.sleep();
+        }
+    }
+}
+
+/// After a group, of which this is the number and how many frames it had: lets others append where many waited for it; where few did,
+/// looks out for the next append, so that it need wake nobody. Yields all the while.
+fn look_for_more(fills: &Fills, (number, frames): (u64, u32), linger: Duration) {
+    let next = || fills.filled(number + 1);
+    if frames >= CROWD_FRAMES_MIN {
+        (0..CROWD_TURNS_MAX).take_while(|_| next() < frames).for_each(|_| yield_now());
+    } else if !linger.is_zero() {
+        let begun = stopwatch();
+        while next() == 0 && begun.elapsed() < linger {
+            yield_now();
         }
     }
 }

@@ -530,7 +530,8 @@ fn write(core: &Arc<Core>) {
             return;
         }
     };
-    writer::run(core.as_ref(), submitter, &core.fills, &core.watermark, &core.alarm);
+    let linger = core.settings.linger;
+    writer::run(core.as_ref(), submitter, &core.fills, &core.watermark, &core.alarm, linger);
 }
 
 impl Handle {

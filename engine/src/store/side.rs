@@ -325,6 +325,8 @@ impl Side {
             cached_heads: CACHED_HEADS,
             id_window: 0,
             compress_above_bytes: Some(COMPRESSED_BYTES_MIN),
+            // Nobody waits for what is written there as one does for an append.
+            linger: Duration::ZERO,
             ..core.settings.clone()
         };
         Store::open_on(&self.dir(core, generation), settings, Arc::clone(&core.disk), core.clock.clone())

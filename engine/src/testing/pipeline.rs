@@ -85,6 +85,7 @@ impl Pipeline {
             recent_bytes: settings.recent_bytes,
         });
         let of_writer = Arc::clone(&inner);
+        let linger = settings.linger;
         let work = move || match disk.submitter(Arc::clone(&of_writer.alarm.in_flight)) {
             Ok(submitter) => {
                 writer::run(
@@ -93,6 +94,7 @@ impl Pipeline {
                     &of_writer.fills,
                     &of_writer.watermark,
                     &of_writer.alarm,
+                    linger,
                 );
             }
             Err(error) => of_writer.watermark.poison_with(&error.to_string()),

@@ -27,6 +27,9 @@ pub const QUERY_ITEMS_MAX: usize = 128;
 pub const QUERY_TYPES_MAX: usize = 64;
 /// Most conditions on queries in one batch: each is searched for while others wait.
 pub const QUERY_CONDITIONS_MAX: usize = 128;
+/// Longest that a store's writer may look for the next append before it sleeps: longer than a thread takes to wake, many times
+/// over.
+pub const LINGER_MAX: Duration = Duration::from_millis(1);
 /// Longest name of a cursor, in bytes.
 pub const CURSOR_NAME_BYTES_MAX: usize = 256;
 /// Most cursors of a store. They are kept in memory, and written with the list of segments.

@@ -93,6 +93,10 @@ impl PendingAppend {
     /// # Errors
     /// See [`Client::append`].
     pub async fn outcome(self) -> Result<Appended, ClientError> {
+        if self.is_answered() {
+            // Most are, where many are on their way: no clock is needed.
+            return appended(self.asked.answer().await?);
+        }
         let answer = timeout(self.timeout, self.asked.answer()).await;
         appended(answer.map_err(|_| ClientError::Late)??)
     }

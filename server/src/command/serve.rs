@@ -11,7 +11,7 @@ use crate::serve::tls::Certificates;
 use crate::serve::{self, Limits, Server};
 use crate::signals::StopRequest;
 use crate::tokens::Tokens;
-use annals::Store;
+use annals::{Settings, Store};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::io::Write;
@@ -43,7 +43,8 @@ pub(super) fn run(config: &Config, options: &Options) -> Result<(), Failure> {
         None => None,
     };
     let stop = StopRequest::watch()?;
-    let settings = config.settings(&options.tuning);
+    let linger = Duration::from_micros(serving.linger_micros.unwrap_or_default());
+    let settings = Settings { linger, ..config.settings(&options.tuning) };
     settings.validate()?;
     log(serving.log.unwrap_or(LogLevel::Info), config.json);
     let wanted = serving.connections_max.unwrap_or(limits.connections);

@@ -154,6 +154,10 @@ pub(crate) struct Serving {
     /// How long a store stays open that nobody uses [default: 600]
     #[arg(long, value_name = "SECONDS", env = "ANNALS_STORE_IDLE_SECONDS")]
     pub(crate) store_idle_seconds: Option<u64>,
+    /// How long a store's writer looks for the next append before it sleeps: less is less work for the processor, and later answers
+    /// to few clients
+    #[arg(long, value_name = "MICROSECONDS", env = "ANNALS_LINGER_MICROS")]
+    pub(crate) linger_micros: Option<u64>,
     /// See [`Common`](super::Common).
     #[arg(skip)]
     #[serde(skip_serializing_if = "is_false")]
@@ -180,6 +184,7 @@ impl Serving {
             connections_max: self.connections_max.or(other.connections_max),
             idle_seconds: self.idle_seconds.or(other.idle_seconds),
             store_idle_seconds: self.store_idle_seconds.or(other.store_idle_seconds),
+            linger_micros: self.linger_micros.or(other.linger_micros),
             insecure: self.insecure || other.insecure,
         }
     }
