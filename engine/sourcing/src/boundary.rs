@@ -139,6 +139,15 @@ impl Boundary<'_> {
         }
     }
 
+    /// Whether it is about this stream by its name.
+    pub(crate) fn names(&self, stream: &str) -> bool {
+        match self {
+            Self::Stream(own) => own == stream,
+            Self::Streams(streams) => streams.iter().any(|own| own == stream),
+            Self::Query(_) => false,
+        }
+    }
+
     /// The one stream, where it is one.
     pub(crate) fn stream(&self) -> Option<&str> {
         match self {

@@ -2,7 +2,7 @@
 
 use crate::saga::SagaError;
 use crate::upcast::UpcastError;
-use annals_types::{Position, StoreError};
+use annals_types::{Position, StoreError, Version};
 
 /// Why state could not be had, or events not be kept.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -89,6 +89,16 @@ pub enum HandleError<E> {
         /// What the last append was refused with.
         last: StoreError,
     },
+    /// The command was made for a version that is not the last one.
+    #[error("{stream:?} {}, and the command was made for one that {}; load it and see whether it is still wanted", at(.actual), at(.expected))]
+    OutOfDate {
+        /// The stream.
+        stream: String,
+        /// The version that the command was made for; `None`: for a stream without events.
+        expected: Option<Version>,
+        /// The last version that there is; `None`: there is no event.
+        actual: Option<Version>,
+    },
     /// Something else.
     #[error(transparent)]
     Sourcing(#[from] SourcingError),
@@ -98,4 +108,8 @@ impl<E> From<StoreError> for HandleError<E> {
     fn from(error: StoreError) -> Self {
         Self::Sourcing(error.into())
     }
+}
+
+fn at(version: &Option<Version>) -> String {
+    version.map_or_else(|| "has no events".to_owned(), |version| format!("is at version {version}"))
 }

@@ -1,6 +1,9 @@
 //! What follows from events: each is handled exactly once, whatever ends or fails in between.
 
-use crate::boundary::{Boundary, Seen};
+mod batch;
+
+use self::batch::{Batch, Working};
+use crate::boundary::Boundary;
 use crate::codec::{Codec, Json};
 use crate::context::Context;
 use crate::decider::Decider;
@@ -9,15 +12,11 @@ use crate::error::SourcingError;
 use crate::event::{DomainEvent, query_of};
 use crate::happening::{Happening, Watcher};
 use crate::pause::{ENDED, Pauses};
-use crate::repository::{Held, Repository, is_behind};
+use crate::repository::Repository;
 use crate::saga::SagaContext;
 use crate::stream::ready;
 use crate::upcast::UpcastError;
-use annals_types::{
-    Append, AppendError, EventStore, ExpectedVersion, Follow, Followed, Position, Query, Record, StoreError,
-    Version,
-};
-use std::collections::BTreeMap;
+use annals_types::{AppendError, EventStore, Follow, Followed, Position, Query, Record, StoreError};
 use std::fmt;
 use std::time::Duration;
 
@@ -279,6 +278,9 @@ where
                 .advance(&*self.cursor, Some(last.position()));
             match self.repository.store().append(append).await {
                 Ok(appended) => {
+                    for (position, reason) in std::mem::take(&mut batch.refusals) {
+                        self.watcher.tell(&Happening::Refused { position, reason: &reason });
+                    }
                     batch.remember(&self.repository, appended.positions.end);
                     return Ok(());
                 }
@@ -311,8 +313,7 @@ where
         triggers: &[Record],
         looks_again: bool,
     ) -> Result<Batch<D>, (usize, SourcingError)> {
-        let (append, working, elsewhere) = Default::default();
-        let mut batch = Batch { append, working, elsewhere, looks_again };
+        let mut batch = Batch::new(looks_again);
         for (index, record) in triggers.iter().enumerate() {
             let failed = |error| (index, error);
             let Decoded::Event { event: trigger, .. } = self.triggers.decode(record).map_err(failed)? else {
@@ -388,7 +389,7 @@ where
             }
             Err(refusal) => {
                 let reason = refusal.to_string();
-                self.watcher.tell(&Happening::Refused { position: record.position(), reason: &reason });
+                batch.refusals.push((record.position(), reason.clone()));
                 let refused = TriggerRefused {
                     position: record.position().get(),
                     event_type: record.event_type().to_owned(),
@@ -407,67 +408,6 @@ where
             }
         }
         Ok(())
-    }
-}
-
-/// What some events lead to.
-struct Batch<D: Decider> {
-    append: Append<'static>,
-    /// The streams that are decided about.
-    working: BTreeMap<String, Working<D::State>>,
-    /// What decisions have put into streams that nothing was decided about yet.
-    elsewhere: BTreeMap<String, Vec<D::Event>>,
-    /// Whether what is remembered is compared with the store first, since others were quicker.
-    looks_again: bool,
-}
-
-/// A stream that is decided about.
-struct Working<T> {
-    /// How far it was read in the store.
-    seen: Seen,
-    /// Its state, with what this batch appends.
-    held: Held<T>,
-    /// Events that this batch puts into it.
-    written: u64,
-    /// Whether its state has led to events, here or elsewhere.
-    has_led: bool,
-}
-
-impl<D: Decider> Batch<D> {
-    /// On the condition that nothing came to the streams whose states have led to something.
-    fn guarded(&mut self) -> Append<'static> {
-        let append = std::mem::take(&mut self.append);
-        let led = self.working.iter().filter(|(_, working)| working.has_led);
-        led.fold(append, |append, (stream, working)| {
-            let expected =
-                working.seen.head(stream).map_or(ExpectedVersion::NoStream, ExpectedVersion::Exactly);
-            append.expect(stream.clone(), expected)
-        })
-    }
-
-    /// Forgets states of which the store has less: it is another store than the one that they are of.
-    fn forget_what_is_ahead<S: EventStore, C: Codec>(
-        &self,
-        conflict: &StoreError,
-        repository: &Repository<S, D, C>,
-    ) {
-        let ahead = self.working.iter().filter(|(_, working)| is_behind(conflict, &working.seen));
-        ahead.for_each(|(stream, _)| repository.forget(stream));
-    }
-
-    fn remember<S: EventStore, C: Codec>(self, repository: &Repository<S, D, C>, end: Position) {
-        self.elsewhere.keys().for_each(|stream| repository.forget(stream));
-        for (stream, working) in self.working.into_iter().filter(|(_, working)| working.has_led) {
-            let head = match working.seen.head(&stream) {
-                Some(head) => head.plus(working.written),
-                None if working.written > 0 => Version::new(working.written - 1),
-                None => continue,
-            };
-            // A place that is not before its last event, and not behind the batch: nothing else can have come to it in between.
-            let last = if working.written > 0 { Position::new(end.get() - 1) } else { continue };
-            let held = Held::appended(working.held.state, Seen::up_to(&stream, head, last));
-            repository.remember(&Boundary::from(&stream), &held);
-        }
     }
 }
 

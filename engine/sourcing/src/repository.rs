@@ -218,6 +218,22 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         self.transact(boundary, context, |state| self.inner.decider.decide(state, command)).await
     }
 
+    /// The same for a command that was made for one version of a stream, the last one when somebody looked (as HTTP's `If-Match`); `None`: for a stream
+    /// without events. Where the stream is at another version, nothing is decided.
+    ///
+    /// # Errors
+    /// [`HandleError::OutOfDate`] where it is at another one; otherwise as [`handle`](Self::handle).
+    pub async fn handle_at(
+        &self,
+        stream: &str,
+        version: Option<Version>,
+        command: &D::Command,
+        context: &Context,
+    ) -> Result<Handled<D::Event, D::State>, HandleError<D::Error>> {
+        let decide = |state: &D::State| self.inner.decider.decide(state, command);
+        self.attempt(&stream.into(), Some(version), context, decide, |append| append).await
+    }
+
     /// What a command would lead to now. Nothing is appended.
     ///
     /// # Errors
@@ -252,8 +268,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
 
     /// The same, with more in the append: conditions, or a cursor that it moves. It is one batch, so all holds or nothing is done.
     ///
-    /// A cursor that is not where it was expected is no conflict that another try would mend, so it is an error at once. Any other condition of yours that does not
-    /// hold is taken for a conflict: the decision is made again, as often as [`attempts_max`](Self::attempts_max) says.
+    /// A condition of yours that does not hold, or a cursor that is not where it was expected, is no conflict that another decision would mend: it is an error at once.
     ///
     /// # Errors
     /// As those of [`handle`](Self::handle).
@@ -268,15 +283,40 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         F: Fn(&D::State) -> Result<Vec<D::Event>, D::Error> + Send + Sync,
         W: for<'a> Fn(Append<'a>) -> Append<'a> + Send + Sync,
     {
-        let boundary = boundary.into();
-        let mut held = self.begin(&boundary).await?;
+        self.attempt(&boundary.into(), None, context, decide, with).await
+    }
+
+    /// Decides and appends until nobody was quicker. `version`: the only one that it is to be decided on.
+    async fn attempt<F, W>(
+        &self,
+        boundary: &Boundary<'_>,
+        version: Option<Option<Version>>,
+        context: &Context,
+        decide: F,
+        with: W,
+    ) -> Result<Handled<D::Event, D::State>, HandleError<D::Error>>
+    where
+        F: Fn(&D::State) -> Result<Vec<D::Event>, D::Error> + Send + Sync,
+        W: for<'a> Fn(Append<'a>) -> Append<'a> + Send + Sync,
+    {
+        let mut held = self.begin(boundary).await?;
         let mut attempts = 0;
         loop {
+            if let Some((stream, expected)) = boundary.stream().zip(version)
+                && held.seen.head(stream) != expected
+            {
+                if !held.is_fresh {
+                    self.catch_up(boundary, &mut held).await?;
+                    continue;
+                }
+                let actual = held.seen.head(stream);
+                return Err(HandleError::OutOfDate { stream: stream.to_owned(), expected, actual });
+            }
             let events = match decide(&held.state) {
                 Ok(events) if !events.is_empty() => events,
                 // What was remembered may be out of date: nothing is refused, and nothing left undone, because of that.
                 Ok(_) | Err(_) if !held.is_fresh => {
-                    self.catch_up(&boundary, &mut held).await?;
+                    self.catch_up(boundary, &mut held).await?;
                     continue;
                 }
                 Ok(events) => {
@@ -286,29 +326,31 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
                 Err(refusal) => return Err(HandleError::Refused(refusal)),
             };
             attempts += 1;
-            let (news, state) = self.outcome(&boundary, &held.state, &events, context)?;
-            match self.append(&boundary, &held, news, &state, &with).await? {
+            let (news, state) = self.outcome(boundary, &held.state, &events, context)?;
+            match self.append(boundary, &held, news, &state, &with).await? {
                 Ok((appended, seen)) => {
                     let report = held.report;
                     match (seen, boundary.stream()) {
-                        (Some(seen), _) => self.remember(&boundary, &Held::appended(state.clone(), seen)),
+                        (Some(seen), _) => self.remember(boundary, &Held::appended(state.clone(), seen)),
                         (None, Some(stream)) => self.forget(stream),
                         (None, None) => {}
                     }
                     return Ok(Handled { events, state, appended: Some(appended), attempts, report });
                 }
-                Err(conflict) if attempts < self.inner.attempts_max && is_worth_another_try(&conflict) => {
+                Err(conflict)
+                    if attempts < self.inner.attempts_max && is_about(&conflict, boundary, &held.seen) =>
+                {
                     self.inner.pauses.wait(attempts).await;
                     match boundary.stream().filter(|_| is_behind(&conflict, &held.seen)) {
                         // It is another store than the one that is remembered: a backup, or one that was made anew.
                         Some(stream) => {
                             self.forget(stream);
-                            held = self.begin(&boundary).await?;
+                            held = self.begin(boundary).await?;
                         }
-                        None => self.catch_up(&boundary, &mut held).await?,
+                        None => self.catch_up(boundary, &mut held).await?,
                     }
                 }
-                Err(last) if is_worth_another_try(&last) => {
+                Err(last) if is_about(&last, boundary, &held.seen) => {
                     return Err(HandleError::Conflicts { attempts, last });
                 }
                 Err(other) => return Err(other.into()),
@@ -451,9 +493,16 @@ pub(crate) fn is_behind(conflict: &StoreError, seen: &Seen) -> bool {
     }
 }
 
-/// Whether the same command may be accepted on what is there now. Not where a cursor is elsewhere: then somebody else has handled what this is about.
-fn is_worth_another_try(error: &StoreError) -> bool {
-    error.is_conflict() && !matches!(error, StoreError::Append(AppendError::WrongCursor { .. }))
+/// Whether others were quicker with what the decision is about, so that it may be another one on what is there now. Not where a cursor is elsewhere: then
+/// somebody else has handled what this is about; nor where a condition of the caller's does not hold.
+fn is_about(conflict: &StoreError, boundary: &Boundary<'_>, seen: &Seen) -> bool {
+    match conflict {
+        StoreError::Append(AppendError::WrongVersion { stream, .. }) => boundary.names(stream),
+        StoreError::Append(AppendError::QueryMatched { after, .. }) => {
+            matches!(boundary, Boundary::Query(_)) && *after == seen.last()
+        }
+        _ => false,
+    }
 }
 
 impl<S, D: Decider, C> Clone for Repository<S, D, C> {

@@ -177,7 +177,7 @@ impl fmt::Debug for Upcasts {
 #[non_exhaustive]
 pub enum UpcastError {
     /// Two steps begin with one form.
-    #[error("two upcasts begin with {event_type:?}, schema {schema}")]
+    #[error("two upcasts begin with {event_type:?}, schema {schema}; leave one out")]
     Twice {
         /// The type.
         event_type: String,
@@ -185,7 +185,9 @@ pub enum UpcastError {
         schema: u32,
     },
     /// Steps lead back to where they began.
-    #[error("the upcasts from {event_type:?}, schema {schema}, lead in a circle")]
+    #[error(
+        "the upcasts from {event_type:?}, schema {schema}, lead in a circle; let the last one lead to the form of now"
+    )]
     Circle {
         /// The type.
         event_type: String,
@@ -193,7 +195,9 @@ pub enum UpcastError {
         schema: u32,
     },
     /// There is no step from a form that is no form of now.
-    #[error("no upcast begins with {event_type:?}, schema {schema}, and it is no form of now")]
+    #[error(
+        "no upcast begins with {event_type:?}, schema {schema}, and it is no form of now; add one, or say what the oldest schema is that was ever stored (`oldest = ...`)"
+    )]
     Gap {
         /// The type.
         event_type: String,
@@ -201,7 +205,9 @@ pub enum UpcastError {
         schema: u32,
     },
     /// A step leads away from a form of now.
-    #[error("an upcast begins with {event_type:?}, schema {schema}, which is its form now")]
+    #[error(
+        "an upcast begins with {event_type:?}, schema {schema}, which is its form now; raise the schema of the type, or leave the upcast out"
+    )]
     OfNow {
         /// The type.
         event_type: String,

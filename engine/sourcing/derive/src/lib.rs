@@ -14,7 +14,7 @@ use syn::{
 /// Each has its stored name, which never changes: `#[event("MoneyDeposited")]`; where its form has changed since, the version of
 /// the form that it has now, and the oldest one that can still be read: `#[event("MoneyDeposited", schema = 3, oldest = 2)]`. On
 /// the whole, `#[events(upcasts = path::to::function)]` names the function that makes its upcasts. Attributes of serde on variants and fields hold
-/// for the stored form.
+/// for the stored form; those on the enum itself and a variant's `rename` do not: the name is the event's.
 #[proc_macro_derive(DomainEvent, attributes(event, events, serde))]
 pub fn derive_domain_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -1,9 +1,10 @@
 //! The process: what is to be done next for a shipment. Its events are its decisions; it does nothing itself.
 
-use annals_sourcing::{Decider, DomainEvent, Handlers, TimeoutElapsed};
+use annals_sourcing::{Decider, Definitions, DomainEvent, Handlers, TimeoutElapsed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Decisions of the process of a shipment; the stream `ID-Process`.
 #[derive(Clone, PartialEq, Debug, DomainEvent)]
@@ -114,39 +115,34 @@ impl fmt::Display for OutOfPlace {
     }
 }
 
-/// One way in which a process may go: a case goes by that of its category until it is moved to another one.
-struct Definition {
-    category: &'static str,
+/// One way in which a process may go.
+pub struct Definition {
     legs: u32,
     documents: &'static [&'static str],
     /// Whether a collection is booked at the end.
     is_collected: bool,
 }
 
-/// All definitions. Those of running cases stay here until none runs by them.
-const DEFINITIONS: [Definition; 3] = [
-    Definition {
-        category: "domestic-1.0",
-        legs: 1,
-        documents: &["label-1", "label-2", "receipt"],
-        is_collected: true,
-    },
-    Definition { category: "domestic-2.0", legs: 1, documents: &["label-1", "receipt"], is_collected: false },
-    Definition {
-        category: "international-1.0",
-        legs: 2,
-        documents: &["label-1", "label-2", "label-3", "label-4", "customs-invoice", "receipt"],
-        is_collected: true,
-    },
-];
-
-fn definition(category: &str) -> Option<&'static Definition> {
-    DEFINITIONS.iter().find(|definition| definition.category == category)
+/// All of them. Those of running cases stay here until none runs by them.
+fn definitions() -> Definitions<Definition> {
+    let papers = &["label-1", "label-2", "receipt"];
+    let customs = &["label-1", "label-2", "label-3", "label-4", "customs-invoice", "receipt"];
+    Definitions::new("domestic-1.0", Definition { legs: 1, documents: papers, is_collected: true })
+        .with("domestic-2.0", Definition { legs: 1, documents: &["label-1", "receipt"], is_collected: false })
+        .with("international-1.0", Definition { legs: 2, documents: customs, is_collected: true })
 }
 
 /// What decides for one shipment.
 #[derive(Clone)]
-pub struct Process;
+pub struct Process {
+    definitions: Arc<Definitions<Definition>>,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self { definitions: Arc::new(definitions()) }
+    }
+}
 
 impl Decider for Process {
     type State = ProcessState;
@@ -187,10 +183,11 @@ impl Decider for Process {
         command: &ProcessCommand,
     ) -> Result<Vec<ProcessEvent>, OutOfPlace> {
         let category = state.outcome.process_category.clone();
+        let out_of_place = OutOfPlace { stage: state.stage, category: category.clone() };
         match command {
             ProcessCommand::Start { shipment } if state.stage == Stage::None => {
-                let category = if shipment.starts_with('1') { "domestic-1.0" } else { "international-1.0" };
-                let definition = definition(category).expect("it is one of the definitions");
+                let name = if shipment.starts_with('1') { "domestic" } else { "international" };
+                let (category, definition) = self.definitions.current(name).map_err(|_| out_of_place)?;
                 Ok(vec![
                     ProcessEvent::Started { shipment: shipment.clone(), category: category.to_owned() },
                     ProcessEvent::ManifestationRequested {
@@ -205,17 +202,18 @@ impl Decider for Process {
                 ])
             }
             ProcessCommand::ChangeCategory { shipment, category }
-                if state.stage == Stage::Manifesting && definition(category).is_some() =>
+                if state.stage == Stage::Manifesting && self.definitions.get(category).is_ok() =>
             {
                 Ok(vec![ProcessEvent::CategoryChanged {
                     shipment: shipment.clone(),
                     category: category.clone(),
                 }])
             }
-            ProcessCommand::Hear(trigger) => definition(&category)
-                .and_then(|definition| hear(definition, state, trigger))
-                .ok_or(OutOfPlace { stage: state.stage, category }),
-            _ => Err(OutOfPlace { stage: state.stage, category }),
+            ProcessCommand::Hear(trigger) => match self.definitions.get(&category) {
+                Ok(definition) => hear(definition, state, trigger).ok_or(out_of_place),
+                Err(_) => Err(out_of_place),
+            },
+            _ => Err(out_of_place),
         }
     }
 }
@@ -235,7 +233,7 @@ fn hear(
                 documents: documents.clone(),
             };
             let outcome = Outcome {
-                process_category: definition.category.to_owned(),
+                process_category: state.outcome.process_category.clone(),
                 tracking_numbers: tracking_numbers.clone(),
                 documents: documents.clone(),
                 collection_booking_reference: None,

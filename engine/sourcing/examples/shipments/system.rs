@@ -139,7 +139,7 @@ fn deadlines(event: &TimedEvent, record: &Record, manifestation_max: Duration) -
 impl<S: EventStore> System<S> {
     pub fn new(store: S) -> Result<Self, SourcingError> {
         Ok(Self {
-            processes: Repository::new(store.clone(), Process)?.cache(REMEMBERED),
+            processes: Repository::new(store.clone(), Process::default())?.cache(REMEMBERED),
             manifestations: Repository::new(store.clone(), Manifestation)?.cache(REMEMBERED),
             collections: Repository::new(store, Collection)?.cache(REMEMBERED),
             messages: Arc::default(),

@@ -165,13 +165,21 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
         }
     }
 
+    /// The events that are parked, in the order of the store.
+    ///
+    /// # Errors
+    /// The model fails.
+    pub async fn parked(&mut self) -> Result<Vec<ParkedEvent>, ProjectionError> {
+        self.model.parked().await.map_err(ProjectionError::Model)
+    }
+
     /// Has what is parked handled now; how many events could be, and stay parked no more.
     ///
     /// # Errors
     /// The store or the model fails.
     pub async fn replay_parked(&mut self) -> Result<usize, ProjectionError> {
         let mut handled = 0;
-        for parked in self.model.parked().await.map_err(ProjectionError::Model)? {
+        for parked in self.parked().await? {
             let mut event = self.store.read(&Read::all().from(parked.position).limit(1)).await?;
             let Some(event) = next(&mut event).await.transpose()? else { continue };
             let Self { model, handlers, .. } = self;

@@ -1,6 +1,6 @@
 //! A projection that runs by itself, and can be told to pause, go on, begin anew and stop.
 
-use crate::projection::{ProjectionError, Projector, ReadModel};
+use crate::projection::{ParkedEvent, ProjectionError, Projector, ReadModel};
 use crate::stream::next;
 use annals_types::{EventStore, Position, Read, StoreError};
 use parking_lot::Mutex;
@@ -52,6 +52,7 @@ impl ProjectionStatus {
 /// A projection that runs on a task of its own. Dropped, it stops.
 pub struct Running<R> {
     wishes: mpsc::Sender<(Wish, oneshot::Sender<()>)>,
+    questions: mpsc::Sender<Question>,
     status: watch::Receiver<ProjectionStatus>,
     task: JoinHandle<()>,
     rest: Arc<Mutex<Option<R>>>,
@@ -64,22 +65,29 @@ enum Wish {
     Stop,
 }
 
+/// Something about what is parked.
+enum Question {
+    Parked(oneshot::Sender<Result<Vec<ParkedEvent>, ProjectionError>>),
+    Replay(oneshot::Sender<Result<usize, ProjectionError>>),
+}
+
 impl<S: EventStore, R: ReadModel + 'static> Projector<S, R> {
     /// Runs it on a task of its own. It has to be on a runtime.
     #[must_use]
     pub fn spawn(self) -> Running<R> {
         let (wishes, wished) = mpsc::channel(4);
+        let (questions, asked) = mpsc::channel(4);
         let begun = ProjectionStatus { state: ProjectionState::Running, position: None, is_caught_up: false };
         let (tell, status) = watch::channel(begun);
         let rest = Arc::new(Mutex::new(None));
         let left = Arc::clone(&rest);
         let task = tokio::spawn(async move {
             let ended = Ended(&tell);
-            let model = obey(self, wished, &tell).await;
+            let model = obey(self, wished, asked, &tell).await;
             *left.lock() = Some(model);
             drop(ended);
         });
-        Running { wishes, status, task, rest }
+        Running { wishes, questions, status, task, rest }
     }
 }
 
@@ -102,6 +110,7 @@ impl Drop for Ended<'_> {
 async fn obey<S: EventStore, R: ReadModel>(
     mut projector: Projector<S, R>,
     mut wished: mpsc::Receiver<(Wish, oneshot::Sender<()>)>,
+    mut asked: mpsc::Receiver<Question>,
     tell: &watch::Sender<ProjectionStatus>,
 ) -> R {
     let mut following = None;
@@ -110,6 +119,12 @@ async fn obey<S: EventStore, R: ReadModel>(
         let happened = tokio::select! {
             biased;
             wish = wished.recv() => Err(wish),
+            Some(question) = asked.recv() => {
+                answer(&mut projector, question).await;
+                // What was being handled was given up for this.
+                following = None;
+                continue;
+            }
             stepped = step(&mut projector, &mut following), if runs => Ok(stepped),
         };
         match happened {
@@ -148,6 +163,14 @@ async fn obey<S: EventStore, R: ReadModel>(
     }
 }
 
+/// Whoever asked may have gone.
+async fn answer<S: EventStore, R: ReadModel>(projector: &mut Projector<S, R>, question: Question) {
+    match question {
+        Question::Parked(to) => drop(to.send(projector.parked().await)),
+        Question::Replay(to) => drop(to.send(projector.replay_parked().await)),
+    }
+}
+
 async fn step<S: EventStore, R: ReadModel>(
     projector: &mut Projector<S, R>,
     following: &mut Option<S::Following>,
@@ -181,6 +204,22 @@ impl<R> Running<R> {
         self.wish(Wish::Reset(to)).await;
     }
 
+    /// The events that are parked. `None`: the projection has stopped.
+    ///
+    /// # Errors
+    /// The model fails.
+    pub async fn parked(&self) -> Result<Option<Vec<ParkedEvent>>, ProjectionError> {
+        self.ask(Question::Parked).await
+    }
+
+    /// Has what is parked handled now; how many events could be, and stay parked no more. `None`: the projection has stopped.
+    ///
+    /// # Errors
+    /// The store or the model fails.
+    pub async fn replay_parked(&self) -> Result<Option<usize>, ProjectionError> {
+        self.ask(Question::Replay).await
+    }
+
     /// Waits until the event at this position is handled or passed; `false`: the projection has stopped or is suspended.
     pub async fn reached(&mut self, position: Position) -> bool {
         let is_over = |status: &ProjectionStatus| {
@@ -208,6 +247,17 @@ impl<R> Running<R> {
         // A panic of a handler has been told by the runtime.
         let _ = (&mut self.task).await;
         self.rest.lock().take()
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, ProjectionError>>) -> Question,
+    ) -> Result<Option<T>, ProjectionError> {
+        let (to, answered) = oneshot::channel();
+        if self.questions.send(question(to)).await.is_err() {
+            return Ok(None);
+        }
+        answered.await.ok().transpose()
     }
 
     async fn wish(&self, wish: Wish) {

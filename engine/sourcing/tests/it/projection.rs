@@ -160,6 +160,33 @@ async fn park_and_replay<R: ReadModel>(
     projector
 }
 
+/// It need not be stopped for that, and what comes meanwhile is handled once.
+#[test]
+fn what_is_parked_can_be_seen_and_replayed_while_it_runs() {
+    let fresh = Fresh::new();
+    append(&fresh.store, "TagCreated", "red");
+    let failing = append(&fresh.store, "TagAssigned", "blue");
+    run(async {
+        let projector = Projector::new(fresh.store.clone(), InMemory::default(), counting()).unwrap();
+        let mut running = projector.retries(0, quick()).batch_max(3).spawn();
+        assert!(running.reached(failing).await);
+        let parked = running.parked().await.unwrap().unwrap();
+        assert_eq!((parked.len(), parked[0].position), (1, failing));
+        assert_eq!(running.replay_parked().await.unwrap(), Some(0), "it still fails");
+        let mut last = append(&fresh.store, "TagCreated", "blue");
+        for number in 0..200 {
+            last = append(&fresh.store, "TagAssigned", "red");
+            if number % 20 == 0 {
+                running.parked().await.unwrap();
+            }
+        }
+        assert!(running.reached(last).await);
+        assert_eq!(running.replay_parked().await.unwrap(), Some(1));
+        let model = running.stop().await.unwrap();
+        assert_eq!(model.with(Clone::clone), Uses::from([("blue".into(), 1), ("red".into(), 200)]));
+    });
+}
+
 /// Progress and model are one: whatever fails in a batch, each event is in the tables once.
 #[test]
 fn sqlite_has_each_event_once_whatever_fails() {

@@ -112,6 +112,39 @@ fn what_follows_is_there_once_and_what_is_refused_is_told() {
     }
 }
 
+/// A batch is decided again where somebody was quicker; what it refuses is told when that is in the store, once.
+#[test]
+fn a_refusal_is_told_once_however_often_it_is_decided() {
+    let fresh = Fresh::new();
+    place(&fresh.store, 0..26);
+    run(async {
+        let told = Arc::new(AtomicU32::new(0));
+        let decided = Arc::new(AtomicU32::new(0));
+        let disturbing = {
+            let (store, decided) = (fresh.store.clone(), Arc::clone(&decided));
+            move |heard: &Trigger, record: &Record| {
+                // Somebody else comes to the same stream, between the decision and the append, twice.
+                if decided.fetch_add(1, Ordering::Relaxed) < 52 && record.position().get() == 25 {
+                    let granted =
+                        NewEvent::new("customer-0", "PointsGranted").json(r#"{"order":1000,"total":1}"#);
+                    store.append(granted).unwrap().wait().unwrap();
+                }
+                route(heard, record)
+            }
+        };
+        let reactor = Reactor::new("points", customers(&fresh.store), disturbing).unwrap().watch({
+            let told = Arc::clone(&told);
+            move |happening| {
+                told.fetch_add(u32::from(matches!(happening, Happening::Refused { .. })), Ordering::Relaxed);
+            }
+        });
+        reactor.catch_up().await.unwrap();
+        assert!(decided.load(Ordering::Relaxed) >= 3 * 26, "it was decided {decided:?} times");
+        assert_eq!(told.load(Ordering::Relaxed), 2);
+        assert_eq!(fresh.store.read(Read::stream("refused-points")).unwrap().count(), 2);
+    });
+}
+
 /// Wherever it is dropped, and however many do it at once: once.
 #[test]
 fn it_is_once_with_three_at_once_that_are_dropped_anywhere() {

@@ -300,6 +300,86 @@ fn an_event_of_an_unknown_type_is_what_was_asked_for() {
     });
 }
 
+/// As a form that somebody filled in on what they saw: whatever came since, also where it would be allowed, is told and not decided on.
+#[test]
+fn a_command_for_one_version_is_not_decided_on_another() {
+    for cached in [false, true] {
+        let fresh = Fresh::new();
+        let mut tasks = Repository::new(fresh.store.clone(), Task).unwrap();
+        if cached {
+            tasks = tasks.cache(NonZeroUsize::new(10).unwrap());
+        }
+        let context = Context::new();
+        run(async {
+            let create = TaskCommand::Create("one");
+            tasks.handle_at("task-1", None, &create, &context).await.unwrap();
+            let seen = tasks.load("task-1").await.unwrap().version;
+            // Somebody else, past what is remembered here.
+            let other = Repository::new(fresh.store.clone(), Task).unwrap();
+            other.handle_at("task-1", seen, &TaskCommand::Note(1, 2), &context).await.unwrap();
+            for (stream, version, command) in [
+                ("task-1", seen, TaskCommand::Finish),
+                ("task-1", None, TaskCommand::Finish),
+                ("task-2", seen, create),
+            ] {
+                let told = tasks.handle_at(stream, version, &command, &context).await.unwrap_err();
+                let actual = (stream == "task-1").then(|| Version::new(2));
+                let HandleError::OutOfDate { expected, actual: there, .. } = &told else { panic!("{told:?}") };
+                assert_eq!((*expected, *there), (version, actual));
+            }
+            let last = tasks.load("task-1").await.unwrap().version;
+            tasks.handle_at("task-1", last, &TaskCommand::Finish, &context).await.unwrap();
+            // Of many who saw the same, one is in time.
+            let last = tasks.load("task-1").await.unwrap().version;
+            let racers = (0..10).map(|by| {
+                let tasks = tasks.clone();
+                let note = TaskCommand::Note(by, 1);
+                tokio::spawn(
+                    async move { tasks.handle_at("task-1", last, &note, &Context::new()).await.is_ok() },
+                )
+            });
+            let mut in_time = 0;
+            for racer in racers.collect::<Vec<_>>() {
+                in_time += u32::from(racer.await.unwrap());
+            }
+            assert_eq!(in_time, 1);
+        });
+    }
+}
+
+/// Another decision would not mend a condition that the caller has added: it is told at once.
+#[test]
+fn a_condition_of_the_callers_that_does_not_hold_is_not_tried_again() {
+    let fresh = Fresh::new();
+    let tasks = Repository::new(fresh.store.clone(), Task).unwrap();
+    run(async {
+        tasks.handle("task-1", &TaskCommand::Create("one"), &Context::new()).await.unwrap();
+        let decided = std::sync::atomic::AtomicU32::new(0);
+        let decide = |_: &TaskState| {
+            decided.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(vec![TaskEvent::Done])
+        };
+        let told = tasks
+            .transact_with("task-2", &Context::new(), decide, |append| {
+                append.expect("task-1", ExpectedVersion::NoStream)
+            })
+            .await
+            .unwrap_err();
+        let query = || QueryItem::new().stream("task-1");
+        let queried = tasks
+            .transact_with("task-2", &Context::new(), decide, |append| append.fail_if_matches(query(), None))
+            .await
+            .unwrap_err();
+        for error in [told, queried] {
+            assert!(
+                matches!(&error, HandleError::Sourcing(SourcingError::Store(store)) if store.is_conflict()),
+                "{error:?}"
+            );
+        }
+        assert_eq!(decided.into_inner(), 2);
+    });
+}
+
 #[test]
 fn a_dry_run_says_what_would_happen_and_nothing_does() {
     let fresh = Fresh::new();

@@ -120,7 +120,8 @@ fn begun() -> Vec<ProcessEvent> {
 #[test]
 fn a_trigger_that_is_out_of_place_is_refused() {
     let booked = ProcessTrigger::CollectionBooked { shipment: "V0".into(), reference: "r".into() };
-    let decided = Process.decide(given(&Process, begun()).state(), &ProcessCommand::Hear(booked));
+    let decided =
+        Process::default().decide(given(&Process::default(), begun()).state(), &ProcessCommand::Hear(booked));
     let refused = decided.unwrap_err().to_string();
     assert!(refused.contains("international-1.0") && refused.contains("Manifesting"), "{refused}");
 }
@@ -134,10 +135,12 @@ fn a_step_that_takes_too_long_is_undone() {
     };
     let reason = "the carrier has not answered in time".to_owned();
     let failed = ProcessEvent::Failed { shipment: "V0".into(), reason };
-    given(&Process, begun())
+    given(&Process::default(), begun())
         .when(&elapsed("manifestation"))
         .then([ProcessEvent::ManifestationCancelRequested { shipment: "V0".into() }, failed.clone()]);
-    given(&Process, begun().into_iter().chain([failed])).when(&elapsed("manifestation")).then_nothing();
+    given(&Process::default(), begun().into_iter().chain([failed]))
+        .when(&elapsed("manifestation"))
+        .then_nothing();
     // The decision becomes a command, and that undoes the leg that was had; the answer that comes late, too.
     let leg = |leg| ManifestationEvent::LegRequested { shipment: "V0".into(), leg };
     let has =
