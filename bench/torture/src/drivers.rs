@@ -2,9 +2,12 @@
 //! they have; fuzz targets; and clients that misbehave. What they print of themselves is put into the scorecard's rows.
 
 use crate::cycle::{Failure, Score};
+use crate::journal::now;
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// What the names of some drivers begin with, the rows that they are of, and how many times more than usual they try, in a short run
 /// and in a long one.
@@ -24,6 +27,9 @@ const DRIVERS: [Drivers; 4] = [
     Drivers { names: "crash::", rows: &["R8", "R9"], short: ALL, long: ALL },
     Drivers { names: "model::a_store_on_the_simulated", rows: &["R11"], short: 27, long: 2_700 },
 ];
+
+/// How often it is told how far a row is.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(30);
 
 /// How long each fuzz target runs, in a short run and in a long one.
 const FUZZ_SECONDS: (&str, &str) = ("30", "600");
@@ -100,22 +106,38 @@ fn told(command: &mut Command, survived: &str, failed: &str) -> Result<Told, Fai
 
 fn run_some(source: &Path, drivers: &Drivers, times: u32) -> Result<BTreeMap<&'static str, Score>, Failure> {
     let mut command = test(source, "annals");
-    let output =
-        command.args(["--", "--nocapture", drivers.names]).env("ANNALS_CASES", times.to_string()).output()?;
-    let printed = String::from_utf8_lossy(&output.stdout);
+    command.args(["--", "--nocapture", drivers.names]).env("ANNALS_CASES", times.to_string());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (printed, errors) = (child.stdout.take(), child.stderr.take());
+    let said = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        errors.map(|mut errors| errors.read_to_end(&mut said)).transpose().map(|_| said)
+    });
     let mut scores: BTreeMap<&str, Score> = drivers.rows.iter().map(|row| (*row, Score::default())).collect();
-    // In the middle of a line, too, where something else was printed first.
-    for scored in printed.split("scored ").skip(1) {
-        let mut words = scored.split_whitespace();
-        let row = words.next().and_then(|row| scores.get_mut(row));
-        if let (Some(score), Some(survived), Some(tried)) = (row, words.next(), words.next()) {
-            score.survived += survived.parse::<u64>()?;
-            score.tried += tried.parse::<u64>()?;
+    let mut told = now();
+    for line in BufReader::new(printed.ok_or("its output is gone")?).split(b'\n') {
+        let line = line?;
+        // In the middle of a line, too, where something else was printed first.
+        for scored in String::from_utf8_lossy(&line).split("scored ").skip(1) {
+            let mut words = scored.split_whitespace();
+            let row = words.next().and_then(|row| scores.get_mut(row));
+            if let (Some(score), Some(survived), Some(tried)) = (row, words.next(), words.next()) {
+                score.survived += survived.parse::<u64>()?;
+                score.tried += tried.parse::<u64>()?;
+            }
+        }
+        if told.elapsed() >= PROGRESS_PERIOD {
+            told = now();
+            for (row, score) in &scores {
+                eprintln!("{row}: {} of {} so far", score.survived, score.tried);
+            }
         }
     }
+    let status = child.wait()?;
+    let said = said.join().map_err(|_| "what it said could not be read")??;
     let is_something_not_tried = scores.values().any(|score| score.tried == 0);
-    if is_something_not_tried || !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+    if is_something_not_tried || !status.success() {
+        let said = String::from_utf8_lossy(&said);
         let wrong = said
             .lines()
             .find(|line| line.contains("panicked"))

@@ -223,7 +223,7 @@ impl Journal {
 
 /// A time to measure from.
 #[expect(clippy::disallowed_methods, reason = "what is measured is how long something took")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 

@@ -7,6 +7,7 @@ mod background;
 mod codec;
 mod corners;
 mod delays;
+mod documents;
 mod examples;
 mod projection;
 mod projects;

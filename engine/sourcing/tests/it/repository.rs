@@ -324,7 +324,9 @@ fn a_command_for_one_version_is_not_decided_on_another() {
             ] {
                 let told = tasks.handle_at(stream, version, &command, &context).await.unwrap_err();
                 let actual = (stream == "task-1").then(|| Version::new(2));
-                let HandleError::OutOfDate { expected, actual: there, .. } = &told else { panic!("{told:?}") };
+                let HandleError::OutOfDate { expected, actual: there, .. } = &told else {
+                    panic!("{told:?}")
+                };
                 assert_eq!((*expected, *there), (version, actual));
             }
             let last = tasks.load("task-1").await.unwrap().version;
