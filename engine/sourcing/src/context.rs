@@ -25,6 +25,8 @@ pub struct Context {
     pub request: Option<String>,
     /// The steps of sagas that it is.
     pub sagas: SagaContext,
+    /// The key of a command that is to be done once. Not carried on to what follows.
+    pub once: Option<String>,
 }
 
 impl Context {
@@ -69,6 +71,21 @@ impl Context {
     pub fn request(mut self, request: impl Into<String>) -> Self {
         self.request = Some(request.into());
         self
+    }
+
+    /// Has the command done once: where one with this key was done in this store, by whatever repository, it is not done again, and
+    /// [`Handled::repeated`](crate::Handled::repeated) says where it was. So a request that was perhaps answered, and perhaps not, can be
+    /// sent again. The first of its events has the tag `once:KEY`; a key has at most 251 bytes. A command that led to nothing, or was
+    /// refused, was not done.
+    #[must_use]
+    pub fn once(mut self, key: impl Into<String>) -> Self {
+        self.once = Some(key.into());
+        self
+    }
+
+    /// The tag by which a command that is to be done once is known.
+    pub(crate) fn once_tag(&self) -> Option<String> {
+        self.once.as_ref().map(|key| format!("once:{key}"))
     }
 
     /// Sets the conversation.

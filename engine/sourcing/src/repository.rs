@@ -14,9 +14,11 @@ use crate::error::{HandleError, SourcingError};
 use crate::event::DomainEvent;
 use crate::pause::Pauses;
 use crate::snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};
+use crate::stream::next;
 use crate::upcast::UpcastError;
 use annals_types::{
-    Append, AppendError, Appended, EventStore, Load, NewEvent, NewSnapshot, Position, StoreError, Version,
+    Append, AppendError, Appended, EventStore, Load, NewEvent, NewSnapshot, Position, QueryItem, Read,
+    StoreError, Version,
 };
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -52,6 +54,9 @@ pub struct Handled<E, T> {
     pub state: T,
     /// What the append became; `None`: there were no events.
     pub appended: Option<Appended>,
+    /// Where the first event is that the same command led to before, where it is done only once ([`Context::once`]): then this is no event, and
+    /// the state is that of now.
+    pub repeated: Option<Position>,
     /// How often it was tried.
     pub attempts: u32,
     /// What was replayed for the state that was decided on.
@@ -247,7 +252,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         let held = self.now(&boundary).await?;
         let events = self.inner.decider.decide(&held.state, command).map_err(HandleError::Refused)?;
         let (_, state) = self.outcome(&boundary, &held.state, &events, &Context::default())?;
-        Ok(Handled { events, state, appended: None, attempts: 0, report: held.report })
+        Ok(Handled { events, state, appended: None, repeated: None, attempts: 0, report: held.report })
     }
 
     /// The same for a decision that is made here: it may be asked for several times.
@@ -309,6 +314,9 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
                     self.catch_up(boundary, &mut held).await?;
                     continue;
                 }
+                if let Some(position) = self.done_before(context).await? {
+                    return Ok(held.repeated(position, attempts));
+                }
                 let actual = held.seen.head(stream);
                 return Err(HandleError::OutOfDate { stream: stream.to_owned(), expected, actual });
             }
@@ -319,23 +327,31 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
                     self.catch_up(boundary, &mut held).await?;
                     continue;
                 }
-                Ok(events) => {
+                // Perhaps because it was done before.
+                decided => {
+                    if let Some(position) = self.done_before(context).await? {
+                        return Ok(held.repeated(position, attempts));
+                    }
+                    let events = decided.map_err(HandleError::Refused)?;
                     let Held { state, report, .. } = held;
-                    return Ok(Handled { events, state, appended: None, attempts, report });
+                    return Ok(Handled { events, state, appended: None, repeated: None, attempts, report });
                 }
-                Err(refusal) => return Err(HandleError::Refused(refusal)),
             };
             attempts += 1;
             let (news, state) = self.outcome(boundary, &held.state, &events, context)?;
-            match self.append(boundary, &held, news, &state, &with).await? {
+            let appended = self.append(boundary, &held, news, (&state, context), &with).await?;
+            if appended.as_ref().is_err_and(StoreError::is_conflict)
+                && let Some(position) = self.done_before(context).await?
+            {
+                self.catch_up(boundary, &mut held).await?;
+                return Ok(held.repeated(position, attempts));
+            }
+            match appended {
                 Ok((appended, seen)) => {
                     let report = held.report;
-                    match (seen, boundary.stream()) {
-                        (Some(seen), _) => self.remember(boundary, &Held::appended(state.clone(), seen)),
-                        (None, Some(stream)) => self.forget(stream),
-                        (None, None) => {}
-                    }
-                    return Ok(Handled { events, state, appended: Some(appended), attempts, report });
+                    self.remember_appended(boundary, &state, seen);
+                    let appended = Some(appended);
+                    return Ok(Handled { events, state, appended, repeated: None, attempts, report });
                 }
                 Err(conflict)
                     if attempts < self.inner.attempts_max && is_about(&conflict, boundary, &held.seen) =>
@@ -358,6 +374,14 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         }
     }
 
+    /// Where the first event of a command is that is to be done once, if it was done.
+    async fn done_before(&self, context: &Context) -> Result<Option<Position>, SourcingError> {
+        let Some(tag) = context.once_tag() else { return Ok(None) };
+        let read = Read::query(QueryItem::new().tag(tag)).limit(1);
+        let mut first = self.inner.store.read(&read).await?;
+        Ok(next(&mut first).await.transpose()?.map(|event| event.position()))
+    }
+
     /// The events to be stored, and the state with those of them that the decision is about.
     fn outcome(
         &self,
@@ -369,7 +393,10 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         let mut state = state.clone();
         let mut news = Vec::with_capacity(events.len());
         for event in events {
-            let new = self.new_event(boundary, event, context)?;
+            let mut new = self.new_event(boundary, event, context)?;
+            if news.is_empty() {
+                new.tags.extend(context.once_tag().map(Into::into));
+            }
             if boundary.has(&new) {
                 self.inner.decider.evolve(&mut state, event);
             }
@@ -384,7 +411,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         boundary: &Boundary<'_>,
         held: &Held<D::State>,
         events: Vec<NewEvent<'static>>,
-        state: &D::State,
+        (state, context): (&D::State, &Context),
         with: &W,
     ) -> Result<Result<(Appended, Option<Seen>), StoreError>, SourcingError>
     where
@@ -410,6 +437,9 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             }
         }
         append = with(append);
+        if let Some(tag) = context.once_tag() {
+            append = append.fail_if_matches(QueryItem::new().tag(tag), None);
+        }
         // The caller has more to say about the stream than the decider knows of: then this is not its state.
         let is_whole = own(&append) == written;
         if !is_whole {

@@ -4,7 +4,6 @@
 use super::group::{Fills, Group};
 use super::unsealed::Unsealed;
 use super::watermark::Watermark;
-use crate::clock::stopwatch;
 use crate::disk::{Piece, Pipelining, Submitter, Write};
 use crate::format::{BLOCK_BYTES, align_down};
 use crate::sync::{Ordering, Word};
@@ -103,7 +102,8 @@ pub(crate) fn run(
             continue;
         }
         if publish(&mut in_flight, feed, watermark) {
-            look_for_more(fills, last_group, if in_flight.is_empty() { linger } else { Duration::ZERO });
+            let linger = if in_flight.is_empty() { linger } else { Duration::ZERO };
+            look_for_more(feed, fills, last_group, linger);
         }
         if let Some(group) = feed.take(in_flight.len(), submitter.pipelining()) {
             last_group = (group.number, group.frames);
@@ -124,13 +124,13 @@ pub(crate) fn run(
 
 /// After a group, of which this is the number and how many frames it had: lets others append where many waited for it; where few did,
 /// looks out for the next append, so that it need wake nobody. Yields all the while.
-fn look_for_more(fills: &Fills, (number, frames): (u64, u32), linger: Duration) {
+fn look_for_more(feed: &impl Feed, fills: &Fills, (number, frames): (u64, u32), linger: Duration) {
     let next = || fills.filled(number + 1);
     if frames >= CROWD_FRAMES_MIN {
         (0..CROWD_TURNS_MAX).take_while(|_| next() < frames).for_each(|_| yield_now());
     } else if !linger.is_zero() {
-        let begun = stopwatch();
-        while next() == 0 && begun.elapsed() < linger {
+        let begun = feed.moment();
+        while next() == 0 && feed.moment().saturating_duration_since(begun) < linger {
             yield_now();
         }
     }

@@ -1,6 +1,6 @@
 //! How a state is had: from what is remembered, from a snapshot, and from events.
 
-use super::{Inner, Repository};
+use super::{Handled, Inner, Repository};
 use crate::boundary::{Boundary, Seen};
 use crate::clock::Stopwatch;
 use crate::codec::Codec;
@@ -165,6 +165,15 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         }
     }
 
+    /// Remembers a state that was just appended to; what is not known to be whole is forgotten.
+    pub(super) fn remember_appended(&self, boundary: &Boundary<'_>, state: &D::State, seen: Option<Seen>) {
+        match (seen, boundary.stream()) {
+            (Some(seen), _) => self.remember(boundary, &Held::appended(state.clone(), seen)),
+            (None, Some(stream)) => self.forget(stream),
+            (None, None) => {}
+        }
+    }
+
     /// Forgets what is remembered of a stream.
     pub(crate) fn forget(&self, stream: &str) {
         if let Some(cache) = &self.inner.cache {
@@ -182,6 +191,12 @@ impl<T> Held<T> {
     /// A state that an append was made of.
     pub(crate) fn appended(state: T, seen: Seen) -> Self {
         Self { state, seen, report: ReplayReport::default(), is_fresh: true }
+    }
+
+    /// What a command led to that was done before.
+    pub(super) fn repeated<E>(self, position: Position, attempts: u32) -> Handled<E, T> {
+        let Self { state, report, .. } = self;
+        Handled { events: Vec::new(), state, appended: None, repeated: Some(position), attempts, report }
     }
 
     pub(super) fn into_replayed(self, boundary: &Boundary<'_>) -> Replayed<T> {

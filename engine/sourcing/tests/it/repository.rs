@@ -349,6 +349,52 @@ fn a_command_for_one_version_is_not_decided_on_another() {
     }
 }
 
+/// As a request that was perhaps answered and is sent again, by whoever and how often.
+#[test]
+fn a_command_with_a_key_is_done_once() {
+    for cached in [false, true] {
+        let fresh = Fresh::new();
+        let mut tasks = Repository::new(fresh.store.clone(), Task).unwrap();
+        if cached {
+            tasks = tasks.cache(NonZeroUsize::new(10).unwrap());
+        }
+        let once = |key: &str| Context::new().once(key);
+        run(async {
+            let create = TaskCommand::Create("one");
+            let created = tasks.handle("task-1", &create, &once("r-1")).await.unwrap();
+            let position = created.appended.unwrap().first_position();
+            // It would be refused now, and was allowed then.
+            let again = tasks.handle("task-1", &create, &once("r-1")).await.unwrap();
+            assert_eq!((again.repeated, again.events.len(), again.appended), (Some(position), 0, None));
+            assert_eq!(again.state.title.as_deref(), Some("one"));
+            assert!(tasks.handle("task-1", &create, &once("r-2")).await.is_err());
+            let at = tasks.handle_at("task-1", None, &create, &once("r-1")).await.unwrap();
+            assert_eq!(at.repeated, Some(position));
+            // It would be allowed again; many ask at once.
+            let racers = (0..10).map(|_| {
+                let tasks = tasks.clone();
+                tokio::spawn(async move {
+                    tasks
+                        .handle("task-1", &TaskCommand::Note(7, 3), &Context::new().once("r-3"))
+                        .await
+                        .unwrap()
+                })
+            });
+            let mut done = Vec::new();
+            for racer in racers.collect::<Vec<_>>() {
+                done.push(racer.await.unwrap());
+            }
+            assert_eq!(done.iter().filter(|handled| handled.repeated.is_none()).count(), 1);
+            assert!(done.iter().all(|handled| handled.state.notes.len() == 3));
+            // The key of a command that was refused is free.
+            tasks.handle("task-1", &TaskCommand::Note(8, 1), &once("r-2")).await.unwrap();
+            assert_eq!(tasks.load("task-1").await.unwrap().state.notes.len(), 4);
+        });
+        let tagged = fresh.store.read(Read::query(QueryItem::new().tag("once:r-3"))).unwrap().count();
+        assert_eq!(tagged, 1, "the first of three events");
+    }
+}
+
 /// Another decision would not mend a condition that the caller has added: it is told at once.
 #[test]
 fn a_condition_of_the_callers_that_does_not_hold_is_not_tried_again() {
