@@ -58,6 +58,7 @@ pub use saga_view::{SagaRun, SagaStepInitiated, SagaView, StepView};
 #[doc(hidden)]
 pub use serde;
 pub use snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};
+pub use stream::next;
 pub use timers::{Deadline, TimeoutElapsed, Timers};
 pub use upcast::{UpcastError, Upcasts};
 

@@ -63,6 +63,15 @@ pub struct Handled<E, T> {
     pub report: ReplayReport,
 }
 
+impl<E, T> Handled<E, T> {
+    /// The position of the last of its events: whoever wants to read them in a read model waits until that has come so far. `None`: there are none.
+    #[must_use]
+    pub fn last_position(&self) -> Option<Position> {
+        let appended = self.appended.as_ref()?;
+        appended.positions.end.get().checked_sub(1).map(Position::new)
+    }
+}
+
 impl<S: EventStore, D: Decider> Repository<S, D> {
     /// Of this store and decider, events in JSON.
     ///
@@ -96,7 +105,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         self
     }
 
-    /// Keeps snapshots of states.
+    /// Keeps snapshots of states, each of one stream: what is decided about several streams or a query has none.
     ///
     /// # Panics
     /// As all settings: when the repository was cloned before.
@@ -105,7 +114,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         self.set(|inner| inner.snapshots = Some(snapshots))
     }
 
-    /// Remembers the states of this many streams, the ones used last. Commands are decided on them without a look at the store: what has come since
+    /// Remembers the states of this many streams, the ones used last; of decisions about several streams or a query, nothing. Commands are decided on them without a look at the store: what has come since
     /// makes the append be refused, and the decision be made again. A refusal is never given on a remembered state alone.
     #[must_use]
     pub fn cache(self, streams: NonZeroUsize) -> Self {

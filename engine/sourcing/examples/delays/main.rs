@@ -10,14 +10,11 @@
 mod common;
 mod model;
 
-use annals_sourcing::{InMemory, Projector, SqliteModel, progress_bar};
+use annals_sourcing::{InMemory, Projector, SqliteModel, next, progress_bar};
 use annals_types::{EventStore, Read};
 use clap::Parser;
-use futures_core::Stream;
 use std::error::Error;
-use std::future::poll_fn;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -61,7 +58,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 async fn project<S: EventStore>(store: S, sqlite: Option<&Path>) -> Result<Vec<model::Row>, Box<dyn Error>> {
     let mut newest = store.read(&Read::all().backwards().limit(1)).await?;
-    let newest = poll_fn(|context| Pin::new(&mut newest).poll_next(context)).await.transpose()?;
+    let newest = next(&mut newest).await.transpose()?;
     let events = newest.map_or(0, |event| event.position().get() + 1);
     let bar = progress_bar("delays", events.into());
     let begun = Instant::now();

@@ -49,7 +49,7 @@ async fn show<S: EventStore>(store: S) -> Result<(), Box<dyn Error>> {
     let mut last = Position::ZERO;
     for command in commands {
         match projects.handle("project-house", &command, &Context::new().user("ada")).await {
-            Ok(handled) => last = handled.appended.map_or(last, |appended| appended.first_position()),
+            Ok(handled) => last = handled.last_position().unwrap_or(last),
             Err(error) => println!("{command:?}: {error}"),
         }
     }
@@ -64,7 +64,7 @@ async fn show<S: EventStore>(store: S) -> Result<(), Box<dyn Error>> {
     ];
     for command in commands {
         match users.handle("user-ada", &command, &Context::new().user("ada")).await {
-            Ok(handled) => last = handled.appended.map_or(last, |appended| appended.first_position()),
+            Ok(handled) => last = handled.last_position().unwrap_or(last),
             Err(error) => println!("{command:?}: {error}"),
         }
     }

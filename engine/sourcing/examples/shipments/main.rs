@@ -13,14 +13,11 @@ mod manifestation;
 mod process;
 mod system;
 
-use annals_sourcing::{InMemory, Projector};
+use annals_sourcing::{InMemory, Projector, next};
 use annals_types::{EventStore, Follow, Followed, QueryItem, Read};
 use clap::Parser;
-use futures_core::Stream;
 use process::Stage;
 use std::error::Error;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -99,7 +96,8 @@ async fn some<S: EventStore>(
         }
     }
     let overview = InMemory::default();
-    let watching = Projector::new(store.clone(), overview.clone(), process::overview())?.spawn();
+    let mut watching = Projector::new(store.clone(), overview.clone(), process::overview())?.spawn();
+    let mut newest = None;
     for id in &arguments.ids {
         let mut following = store.follow(&Follow::stream(system::process(id))).await?;
         // What ends with 3 fails before it is completed.
@@ -108,22 +106,31 @@ async fn some<S: EventStore>(
         } else {
             &["ProcessCompleted", "ProcessFailed"]
         };
-        while let Some(followed) = poll_fn(|context| Pin::new(&mut following).poll_next(context)).await {
+        while let Some(followed) = next(&mut following).await {
             if let Followed::Event(event) = followed?
                 && last.contains(&event.event_type())
             {
                 break;
             }
         }
-        let there = system.processes.load(&system::process(id)).await?.state;
-        println!(
-            "{id}: {:?}{}",
-            there.stage,
-            there.failure.map(|why| format!(" ({why})")).unwrap_or_default()
-        );
+        let loaded = system.processes.load(&system::process(id)).await?;
+        newest = newest.max(loaded.position);
+        let there = loaded.state;
+        let why = match there.failure {
+            Some(why) if there.stage == Stage::Completed => format!(" (at first: {why})"),
+            Some(why) => format!(" ({why})"),
+            None => String::new(),
+        };
+        println!("{id}: {:?}{why}", there.stage);
         if there.stage == Stage::Completed {
             println!("{}", serde_json::to_string_pretty(&there.outcome)?);
         }
+    }
+    // The read model follows: it is waited for before it is read.
+    if let Some(newest) = newest
+        && !watching.reached(newest).await
+    {
+        return Err("the overview does not go on".into());
     }
     let mut by_stage = std::collections::BTreeMap::<_, u32>::new();
     overview.with(|overview| {
@@ -172,7 +179,7 @@ async fn load_test<S: EventStore>(
     let mut finished = std::collections::HashMap::new();
     let (mut completed, mut at_end) = (0, 0);
     while at_end < total {
-        let Some(followed) = poll_fn(|context| Pin::new(&mut following).poll_next(context)).await else {
+        let Some(followed) = next(&mut following).await else {
             break;
         };
         let Followed::Event(event) = followed? else { continue };
@@ -190,7 +197,7 @@ async fn load_test<S: EventStore>(
     }
     let elapsed = begun.elapsed();
     let mut newest = store.read(&Read::all().backwards().limit(1)).await?;
-    let events = match poll_fn(|context| Pin::new(&mut newest).poll_next(context)).await {
+    let events = match next(&mut newest).await {
         Some(event) => event?.position().get() + 1,
         None => 0,
     };

@@ -2,15 +2,12 @@
 
 use annals_sourcing::{
     Context, Decider, Decoded, Decoding, DomainEvent, Enqueued, HandleError, Handled, Job, JobError, Json,
-    Metadata, Queue, QueueSettings, Repository, SnapshotPolicy, Snapshots, SourcingError,
+    Metadata, Queue, QueueSettings, Repository, SnapshotPolicy, Snapshots, SourcingError, next,
 };
 use annals_types::{EventStore, Read, Record, Timestamp, Version};
-use futures_core::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::Pin;
 use uuid::Uuid;
 
 /// An execution has gone from one state to another: the stream `execution-ID`. Who asked for it is in the event's metadata, when in its time.
@@ -175,7 +172,7 @@ impl<S: EventStore> Workflows<S> {
     pub async fn event(&self, execution: &str, id: Uuid) -> Result<Option<Record>, SourcingError> {
         let stream = stream(execution);
         let mut events = self.executions.store().read(&Read::stream(&*stream).backwards()).await?;
-        while let Some(event) = poll_fn(|context| Pin::new(&mut events).poll_next(context)).await {
+        while let Some(event) = next(&mut events).await {
             let event = event?;
             if event.id() == id {
                 return Ok(Some(event));
@@ -198,7 +195,7 @@ impl<S: EventStore> Workflows<S> {
         let mut events = store.read(&read).await?;
         let decoding = Decoding::<Moved, Json>::new(Json)?;
         let mut lines = Vec::new();
-        while let Some(event) = poll_fn(|context| Pin::new(&mut events).poll_next(context)).await {
+        while let Some(event) = next(&mut events).await {
             let event = event?;
             if let Decoded::Event { event: moved, .. } = decoding.decode(&event)? {
                 lines.push(line(&event, moved));
