@@ -31,6 +31,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How much is told to the pace of [`Disk::preallocate`] at once, as the real disks do.
@@ -111,6 +112,20 @@ impl SimulatedDisk {
         self.state().depth = Some(depth);
     }
 
+    /// From now on each operation takes its time where chance says so, up to `most` at a step: what other threads do meanwhile comes in between,
+    /// and sees a write half done. Zero: none does.
+    pub fn set_slowness(&self, most: Duration) {
+        self.state().slowest = most;
+    }
+
+    /// Lets an operation take its time, before it does anything.
+    fn dawdle(&self) {
+        let pause = self.state().pause();
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+    }
+
     /// The most writes that were in flight at a time, since the disk was made.
     #[must_use]
     pub fn most_in_flight(&self) -> usize {
@@ -121,7 +136,7 @@ impl SimulatedDisk {
     /// in flight any subset got through, of each directory's unsynced changes any first part. Each of them is
     /// likely to be lost or kept as a whole. The same seed finds the same on the same disk.
     ///
-    /// The result has this disk's capacity and depth, and neither locks, faults, lies nor operations.
+    /// The result has this disk's capacity, depth and slowness, and neither locks, faults, lies nor operations.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
         let mut state = self.state().clone();
@@ -136,7 +151,7 @@ impl SimulatedDisk {
     /// still unsynced, so that a later [`SimulatedDisk::crash`] may lose it. Writes in flight happened or not, and
     /// those that did are durable or not.
     ///
-    /// The result has this disk's capacity and depth, and neither locks, faults, lies nor operations.
+    /// The result has this disk's capacity, depth and slowness, and neither locks, faults, lies nor operations.
     #[must_use]
     pub fn kill(&self) -> Self {
         let mut state = self.state().clone();
@@ -166,6 +181,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn create_dirs(&self, dir: &Path) -> io::Result<()> {
+        self.dawdle();
         self.state().create_dirs(dir)
     }
 
@@ -180,10 +196,12 @@ impl Disk for SimulatedDisk {
     }
 
     fn write_new(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.dawdle();
         self.state().create(path, content.to_vec())
     }
 
     fn preallocate(&self, path: &Path, len: u64, zeroed: &mut dyn FnMut(u64) -> bool) -> io::Result<()> {
+        self.dawdle();
         self.state().preallocate(path, len)?;
         // The lock is free by now, for the pace may take its time or use this disk.
         let mut at = 0;
@@ -202,18 +220,22 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.dawdle();
         self.state().change_names(|tree| tree.rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.dawdle();
         self.state().change_names(|tree| tree.remove(path))
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.dawdle();
         self.state().change_names(|tree| tree.remove_dir(dir))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.dawdle();
         self.state().sync_dir(dir)
     }
 

@@ -10,6 +10,7 @@ use annals::testing::{
 use annals::{AppendError, DiskChoice, OpenError, Settings, Store, Timestamp};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const CLOCK_START: u64 = 1_700_000_000_000_000_000;
 const OPERATIONS: u64 = 150;
@@ -124,6 +125,9 @@ fn on_simulated(name: &str, depth: Option<usize>) {
         let disk = SimulatedDisk::new(seed);
         if let Some(depth) = depth {
             disk.set_depth(depth);
+        }
+        if seed % 5 == 2 {
+            disk.set_slowness(Duration::from_micros(200));
         }
         run(name, seed, SimulatedPlace::new(disk), settings(DiskChoice::Auto, seed)).unwrap();
         scored("R11", 1, 1);

@@ -73,10 +73,12 @@ impl File for SimulatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.dawdle();
         self.disk.state().sync(self.id)
     }
 
     fn punch_from(&self, offset: u64) -> io::Result<()> {
+        self.disk.dawdle();
         self.disk.state().punch_from(self.for_writing()?, offset)
     }
 
@@ -118,6 +120,7 @@ pub(super) fn complete_in_flight(disk: &SimulatedDisk, id: InFlightId) -> io::Re
 /// Each step takes the lock anew, so that others can see a write half done, or the machine stop in between.
 fn carry_out(disk: &SimulatedDisk, write: &DurableWrite) -> io::Result<()> {
     for step in write.steps() {
+        disk.dawdle();
         disk.state().land(write, step.clone())?;
     }
     write.result()
@@ -172,7 +175,11 @@ impl SharedMap for SimulatedSharedMap {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.writable { self.disk.state().sync(self.id) } else { Ok(()) }
+        if !self.writable {
+            return Ok(());
+        }
+        self.disk.dawdle();
+        self.disk.state().sync(self.id)
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A disk and the processes that use it. A copy of it is another disk.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub(super) struct State {
     pub(super) frozen: bool,
     pub(super) lies: bool,
     pub(super) depth: Option<usize>,
+    /// The longest that a step of an operation waits; zero: none does.
+    pub(super) slowest: Duration,
     pub(super) random: Random,
     in_flight: BTreeMap<InFlightId, DurableWrite>,
     in_flight_next: u64,
@@ -60,6 +63,7 @@ impl State {
             frozen: false,
             lies: false,
             depth: None,
+            slowest: Duration::ZERO,
             random,
             in_flight: BTreeMap::new(),
             in_flight_next: 0,
@@ -67,6 +71,15 @@ impl State {
             locks: BTreeMap::new(),
             writers: BTreeMap::new(),
         }
+    }
+
+    /// How long the next step of an operation waits: one of four does.
+    pub(super) fn pause(&mut self) -> Duration {
+        if self.slowest.is_zero() || self.random.below(4) > 0 {
+            return Duration::ZERO;
+        }
+        let thousandths = u32::try_from(self.random.below(1_001)).expect("it is small");
+        self.slowest * thousandths / 1_000
     }
 
     pub(super) fn content(&self, file: FileId) -> &Content {

@@ -2,6 +2,8 @@
 
 use super::*;
 use std::io::ErrorKind;
+use std::thread;
+use std::time::Duration;
 
 #[test]
 fn every_change_and_sync_is_an_operation() {
@@ -41,6 +43,33 @@ fn a_fault_strikes_its_operation_once_or_for_good() {
     disk.fail_at(8, Fault::ENOSPC, Repeat::Once);
     assert_eq!(disk.remove(path("/s/log")).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(disk.paths(), [path("/s/log")]);
+}
+
+/// What others do meanwhile is not held up, and sees what is half done.
+#[test]
+fn a_slow_disk_does_the_same_later() {
+    let disk = disk_with_log(3, 2);
+    disk.set_slowness(Duration::from_millis(20));
+    disk.fail_at(1, Fault::Short, Repeat::ForGood);
+    let writer = {
+        let file = open_log(&disk);
+        thread::spawn(move || {
+            for filled in 1..=40 {
+                write_blocks(&*file, 0, &[filled; 2 * BLOCK]).unwrap();
+            }
+        })
+    };
+    let (mut halves, mut looks) = (0, 0);
+    while !writer.is_finished() {
+        let seen = latest(&disk, "/s/log");
+        halves += u32::from(seen[0] != seen[2 * BLOCK - 1]);
+        looks += 1;
+    }
+    writer.join().unwrap();
+    assert!(looks > 40, "nobody waits for another's operation: {looks} looks");
+    assert!(halves > 0, "no write was seen half done in {looks} looks");
+    assert_eq!(device(&disk, "/s/log"), [40; 2 * BLOCK]);
+    assert_eq!(latest(&disk.crash(1), "/s/log"), [40; 2 * BLOCK]);
 }
 
 #[test]
