@@ -114,13 +114,11 @@ impl Boundary<'_> {
 
     /// The append, on the condition that nothing came since.
     pub(crate) fn guard<'a>(&'a self, mut append: Append<'a>, seen: &Seen) -> Append<'a> {
-        let expected =
-            |stream: &str| seen.head(stream).map_or(ExpectedVersion::NoStream, ExpectedVersion::Exactly);
         match self {
-            Self::Stream(stream) => append.expect(&**stream, expected(stream)),
-            Self::Streams(streams) => {
-                for stream in streams {
-                    append = append.expect(&**stream, expected(stream));
+            Self::Stream(_) | Self::Streams(_) => {
+                for stream in self.streams() {
+                    let expected = self.expected(stream, seen).expect("it is about this stream");
+                    append = append.expect(&**stream, expected);
                 }
                 append
             }
@@ -139,12 +137,22 @@ impl Boundary<'_> {
         }
     }
 
-    /// Whether it is about this stream by its name.
-    pub(crate) fn names(&self, stream: &str) -> bool {
-        match self {
+    /// What is expected of a stream that it is about by its name.
+    pub(crate) fn expected(&self, stream: &str, seen: &Seen) -> Option<ExpectedVersion> {
+        let is_named = match self {
             Self::Stream(own) => own == stream,
             Self::Streams(streams) => streams.iter().any(|own| own == stream),
             Self::Query(_) => false,
+        };
+        is_named.then(|| seen.head(stream).map_or(ExpectedVersion::NoStream, ExpectedVersion::Exactly))
+    }
+
+    /// The streams that it is about by their names.
+    fn streams(&self) -> &[Cow<'_, str>] {
+        match self {
+            Self::Stream(stream) => std::slice::from_ref(stream),
+            Self::Streams(streams) => streams,
+            Self::Query(_) => &[],
         }
     }
 

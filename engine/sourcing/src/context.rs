@@ -75,8 +75,11 @@ impl Context {
 
     /// Has the command done once: where one with this key was done in this store, by whatever repository, it is not done again, and
     /// [`Handled::repeated`](crate::Handled::repeated) says where it was. So a request that was perhaps answered, and perhaps not, can be
-    /// sent again. The first of its events has the tag `once:KEY`; a key has at most 251 bytes. A command that led to nothing, or was
-    /// refused, was not done.
+    /// sent again. A command that led to nothing, or was refused, was not done.
+    ///
+    /// The key is all that tells it: another command with the same key is taken for the same one, whoever gives it, so let it have the user or kind of
+    /// request in it where those come from outside. It has at most 251 bytes and no control characters; the first of its events has the
+    /// tag `once:KEY`. Jobs of a [`Queue`](crate::Queue) have keys of their own.
     #[must_use]
     pub fn once(mut self, key: impl Into<String>) -> Self {
         self.once = Some(key.into());

@@ -70,6 +70,14 @@ pub trait Decider: Send + Sync + 'static {
     /// The application's own.
     fn decide(&self, state: &Self::State, command: &Self::Command) -> Result<Vec<Self::Event>, Self::Error>;
 
+    /// Whether a refusal is no answer to the command but says that the program cannot judge it, as where a definition was taken out that a case
+    /// goes by. A reactor then stands still at the event, until a program that can goes on from there. Default: it is an answer, and the
+    /// reactor goes on.
+    fn cannot_judge(&self, refusal: &Self::Error) -> bool {
+        let _ = refusal;
+        false
+    }
+
     /// Where an event goes. Default: to the one stream that the decision is about, without tags.
     fn place(&self, event: &Self::Event) -> Place {
         let _ = event;

@@ -7,7 +7,8 @@ use thiserror::Error;
 /// Definitions, each under a key of a name and a version: `domestic-1.0`.
 ///
 /// A case keeps the key in its events, never the definition: so a running case goes on as it began, whatever new ones begin by. A
-/// definition stays as long as a case goes by it.
+/// definition stays as long as a case goes by it. Where one is missing all the same, let [`Decider::cannot_judge`](crate::Decider::cannot_judge) say so of the
+/// refusal, and what the case hears waits until it is back.
 ///
 /// ```
 /// use annals_sourcing::Definitions;
@@ -55,7 +56,7 @@ impl<D> Definitions<D> {
     /// One more. New cases begin by the first one of their name.
     ///
     /// # Panics
-    /// The key is no name and version with a `-` between them, or was given before: a mistake of the program that it shows as soon as it
+    /// The key is no name and version with a `-` between them, where the version begins with a digit, or was given before: a mistake of the program that it shows as soon as it
     /// starts.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, definition: D) -> Self {
@@ -107,11 +108,11 @@ impl<D> Definitions<D> {
     }
 }
 
-/// What stands before the version.
+/// What stands before the version, which begins with a digit behind a `-`.
 fn name_of(key: &str) -> Option<&str> {
-    key.rsplit_once('-')
-        .filter(|(name, version)| !name.is_empty() && !version.is_empty())
-        .map(|(name, _)| name)
+    let begins = |at: &usize| key[at + 1..].starts_with(|first: char| first.is_ascii_digit());
+    let at = key.match_indices('-').map(|(at, _)| at).find(begins)?;
+    (at > 0).then(|| &key[..at])
 }
 
 #[cfg(test)]
@@ -120,11 +121,11 @@ mod tests {
 
     #[test]
     fn new_cases_begin_by_the_one_that_is_said_and_others_stay() {
-        let both = Definitions::new("by-sea-1.0", 1).with("by-sea-1.1", 2);
+        let both = Definitions::new("by-sea-1.0", 1).with("by-sea-1.1-beta", 2);
         assert_eq!(both.current("by-sea"), Ok(("by-sea-1.0", &1)));
-        let moved = both.beginning_by("by-sea-1.1");
-        assert_eq!((moved.current("by-sea"), moved.get("by-sea-1.0")), (Ok(("by-sea-1.1", &2)), Ok(&1)));
-        assert_eq!(moved.keys().collect::<Vec<_>>(), ["by-sea-1.0", "by-sea-1.1"]);
+        let moved = both.beginning_by("by-sea-1.1-beta");
+        assert_eq!((moved.current("by-sea"), moved.get("by-sea-1.0")), (Ok(("by-sea-1.1-beta", &2)), Ok(&1)));
+        assert_eq!(moved.keys().collect::<Vec<_>>(), ["by-sea-1.0", "by-sea-1.1-beta"]);
     }
 
     #[test]

@@ -60,6 +60,20 @@ pub enum SourcingError {
         /// Its type.
         event_type: &'static str,
     },
+    /// An event cannot be judged: see [`Decider::cannot_judge`](crate::Decider::cannot_judge).
+    #[error(
+        "the event at position {position}, of type {event_type:?}, asks for something of {stream:?} that cannot be judged: {reason}; it is handled once that is mended"
+    )]
+    CannotJudge {
+        /// The event.
+        position: Position,
+        /// Its type.
+        event_type: String,
+        /// The stream that was to decide.
+        stream: String,
+        /// What the decider says.
+        reason: String,
+    },
     /// No queue can have this name.
     #[error("{name:?} is no name of a queue: it is not empty and has no '-'")]
     QueueName {

@@ -40,7 +40,7 @@ pub enum Happening<'a> {
         /// How long is waited.
         pause: Duration,
     },
-    /// What an event asked for is refused, and it is done with.
+    /// What an event asked for is refused, and it is done with. Told once, or never where the host ends just then: what the stream `refused-NAME` has is whole.
     Refused {
         /// The event.
         position: Position,

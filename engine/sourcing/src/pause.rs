@@ -1,6 +1,7 @@
 //! How long is waited before something is tried again.
 
 use crate::happening::{Happening, Watcher};
+use annals_types::{AppendError, StoreError};
 use rand::RngExt;
 use std::time::Duration;
 
@@ -53,6 +54,16 @@ impl Pauses {
     pub(crate) async fn wait(&self, failures: u32) {
         tokio::time::sleep(self.after(failures)).await;
     }
+}
+
+/// Whether the same may do later. Where it may have been done all the same, the cursor tells.
+pub(crate) fn is_passing(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Unavailable { is_passing: true, .. }
+            | StoreError::Unknown { .. }
+            | StoreError::Append(AppendError::DiskFull(_))
+    )
 }
 
 #[cfg(test)]

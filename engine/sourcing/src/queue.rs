@@ -1,12 +1,11 @@
 //! Work queues: jobs that are taken now and done later, by whoever is free.
 
+use crate::codec::{Codec, Json};
 use crate::context::Context;
-use crate::error::SourcingError;
+use crate::error::{HandleError, SourcingError};
 use crate::happening::{Happening, Watcher};
-use crate::pause::Pauses;
-use crate::reactor::is_passing;
+use crate::pause::{ENDED, Pauses, is_passing};
 use crate::stream::next;
-use crate::{Codec, Json};
 use annals_types::{
     Append, AppendError, Delivery, EventStore, Nack, NewEvent, NewSubscription, Parked, ParkedChoice,
     Position, QueryItem, Read, StoreError, SubscriptionError, SubscriptionMember,
@@ -28,7 +27,7 @@ pub struct Queue<S> {
     settings: QueueSettings,
 }
 
-/// How a queue works.
+/// How a queue works: said when it is made, and so from then on. A queue that is to work in another way has another name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QueueSettings {
     /// How long a worker may be silent before another one gets its job. While it works and does not block its thread, it says so by
@@ -84,12 +83,25 @@ impl JobError {
     }
 }
 
-/// Where the store fails, it may do later; anything else will fail again.
+/// Where the store cannot be reached, or others were quicker, it may succeed later; anything else will fail again.
 impl From<SourcingError> for JobError {
     fn from(error: SourcingError) -> Self {
         match error {
-            SourcingError::Store(error) => Self::transient(error),
+            SourcingError::Store(error) if is_passing(&error) || error.is_conflict() => {
+                Self::transient(error)
+            }
             other => Self::permanent(other),
+        }
+    }
+}
+
+/// What is refused is refused again; the rest as for a [`SourcingError`].
+impl<E: fmt::Display> From<HandleError<E>> for JobError {
+    fn from(error: HandleError<E>) -> Self {
+        match error {
+            HandleError::Conflicts { .. } => Self::transient(error),
+            HandleError::Sourcing(error) => error.into(),
+            refused => Self::permanent(refused),
         }
     }
 }
@@ -278,18 +290,25 @@ impl<S: EventStore> Worker<S> {
     {
         let mut failures = 0;
         loop {
-            match self.work_once(&work).await {
-                Ok(true) => failures = 0,
-                Ok(false) => return Ok(()),
+            let mut reason = match self.work_once(&work).await {
+                Ok(true) => {
+                    failures = 0;
+                    continue;
+                }
+                Ok(false) => ENDED.to_owned(),
                 Err(SourcingError::Store(error)) if is_passing(&error) || has_lost_its_place(&error) => {
-                    self.settings.pauses.rest(&self.watcher, &mut failures, &error.to_string()).await;
-                    match self.store.join(&self.subscription).await {
-                        Ok(member) => self.member = member,
-                        Err(error) if is_passing(&error) => {}
-                        Err(error) => return Err(error.into()),
-                    }
+                    error.to_string()
                 }
                 Err(error) => return Err(error),
+            };
+            // Its place is gone: it takes another one, as soon as there is one to be had.
+            loop {
+                self.settings.pauses.rest(&self.watcher, &mut failures, &reason).await;
+                match self.store.join(&self.subscription).await {
+                    Ok(member) => break self.member = member,
+                    Err(error) if is_passing(&error) => reason = error.to_string(),
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
     }
@@ -392,8 +411,9 @@ impl<S: EventStore> Worker<S> {
 
 /// Whether it must join again.
 fn has_lost_its_place(error: &StoreError) -> bool {
-    use SubscriptionError::{Interrupted, Lost};
-    matches!(error, StoreError::Subscription(Lost { .. } | Interrupted { .. }))
+    use SubscriptionError::{Closed, Interrupted, Lost};
+    // A server that stops says that it is closed, and comes back; a store in this process that is closed lets nobody join.
+    matches!(error, StoreError::Subscription(Closed | Lost { .. } | Interrupted { .. }))
 }
 
 impl<S> fmt::Debug for Queue<S> {

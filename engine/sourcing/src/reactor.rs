@@ -11,7 +11,7 @@ use crate::decoding::{Decoded, Decoding, UnknownType};
 use crate::error::SourcingError;
 use crate::event::{DomainEvent, query_of};
 use crate::happening::{Happening, Watcher};
-use crate::pause::{ENDED, Pauses};
+use crate::pause::{ENDED, Pauses, is_passing};
 use crate::repository::Repository;
 use crate::saga::SagaContext;
 use crate::stream::ready;
@@ -387,6 +387,14 @@ where
                     batch.append.events.push(new);
                 }
             }
+            Err(refusal) if decider.cannot_judge(&refusal) => {
+                return Err(SourcingError::CannotJudge {
+                    position: record.position(),
+                    event_type: record.event_type().to_owned(),
+                    stream: order.stream.clone(),
+                    reason: refusal.to_string(),
+                });
+            }
             Err(refusal) => {
                 let reason = refusal.to_string();
                 batch.refusals.push((record.position(), reason.clone()));
@@ -431,16 +439,6 @@ impl From<StoreError> for Halt {
     fn from(error: StoreError) -> Self {
         Self::Failed(error.into())
     }
-}
-
-/// Whether the same may do later. Where it may have been done all the same, the cursor tells.
-pub(crate) fn is_passing(error: &StoreError) -> bool {
-    matches!(
-        error,
-        StoreError::Unavailable { is_passing: true, .. }
-            | StoreError::Unknown { .. }
-            | StoreError::Append(AppendError::DiskFull(_))
-    )
 }
 
 impl<S, T, D: Decider, C, F> fmt::Debug for Reactor<S, T, D, C, F> {

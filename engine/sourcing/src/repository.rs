@@ -1,11 +1,13 @@
 //! Load, decide, append, and again where others were quicker.
 
+mod attempt;
 mod state;
 
+pub(crate) use attempt::is_behind;
 pub(crate) use state::Held;
 pub use state::{ReplayReport, Replayed};
 
-use crate::boundary::{Boundary, Seen};
+use crate::boundary::Boundary;
 use crate::codec::{Codec, Json};
 use crate::context::Context;
 use crate::decider::Decider;
@@ -13,13 +15,9 @@ use crate::decoding::{Decoding, UnknownType};
 use crate::error::{HandleError, SourcingError};
 use crate::event::DomainEvent;
 use crate::pause::Pauses;
-use crate::snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};
-use crate::stream::next;
+use crate::snapshots::{SnapshotPolicy, Snapshots};
 use crate::upcast::UpcastError;
-use annals_types::{
-    Append, AppendError, Appended, EventStore, Load, NewEvent, NewSnapshot, Position, QueryItem, Read,
-    StoreError, Version,
-};
+use annals_types::{Append, Appended, EventStore, Load, NewEvent, NewSnapshot, Position, Version};
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
@@ -67,7 +65,7 @@ impl<E, T> Handled<E, T> {
     /// The position of the last of its events: whoever wants to read them in a read model waits until that has come so far. `None`: there are none.
     #[must_use]
     pub fn last_position(&self) -> Option<Position> {
-        let appended = self.appended.as_ref()?;
+        let appended = self.appended.as_ref().filter(|_| !self.events.is_empty())?;
         appended.positions.end.get().checked_sub(1).map(Position::new)
     }
 }
@@ -233,7 +231,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     }
 
     /// The same for a command that was made for one version of a stream, the last one when somebody looked (as HTTP's `If-Match`); `None`: for a stream
-    /// without events. Where the stream is at another version, nothing is decided.
+    /// without events. Where the stream is at another version, nothing is done.
     ///
     /// # Errors
     /// [`HandleError::OutOfDate`] where it is at another one; otherwise as [`handle`](Self::handle).
@@ -283,6 +281,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     /// The same, with more in the append: conditions, or a cursor that it moves. It is one batch, so all holds or nothing is done.
     ///
     /// A condition of yours that does not hold, or a cursor that is not where it was expected, is no conflict that another decision would mend: it is an error at once.
+    /// What you add is appended where the decision leads to no event, too.
     ///
     /// # Errors
     /// As those of [`handle`](Self::handle).
@@ -298,171 +297,6 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         W: for<'a> Fn(Append<'a>) -> Append<'a> + Send + Sync,
     {
         self.attempt(&boundary.into(), None, context, decide, with).await
-    }
-
-    /// Decides and appends until nobody was quicker. `version`: the only one that it is to be decided on.
-    async fn attempt<F, W>(
-        &self,
-        boundary: &Boundary<'_>,
-        version: Option<Option<Version>>,
-        context: &Context,
-        decide: F,
-        with: W,
-    ) -> Result<Handled<D::Event, D::State>, HandleError<D::Error>>
-    where
-        F: Fn(&D::State) -> Result<Vec<D::Event>, D::Error> + Send + Sync,
-        W: for<'a> Fn(Append<'a>) -> Append<'a> + Send + Sync,
-    {
-        let mut held = self.begin(boundary).await?;
-        let mut attempts = 0;
-        loop {
-            if let Some((stream, expected)) = boundary.stream().zip(version)
-                && held.seen.head(stream) != expected
-            {
-                if !held.is_fresh {
-                    self.catch_up(boundary, &mut held).await?;
-                    continue;
-                }
-                if let Some(position) = self.done_before(context).await? {
-                    return Ok(held.repeated(position, attempts));
-                }
-                let actual = held.seen.head(stream);
-                return Err(HandleError::OutOfDate { stream: stream.to_owned(), expected, actual });
-            }
-            let events = match decide(&held.state) {
-                Ok(events) if !events.is_empty() => events,
-                // What was remembered may be out of date: nothing is refused, and nothing left undone, because of that.
-                Ok(_) | Err(_) if !held.is_fresh => {
-                    self.catch_up(boundary, &mut held).await?;
-                    continue;
-                }
-                // Perhaps because it was done before.
-                decided => {
-                    if let Some(position) = self.done_before(context).await? {
-                        return Ok(held.repeated(position, attempts));
-                    }
-                    let events = decided.map_err(HandleError::Refused)?;
-                    let Held { state, report, .. } = held;
-                    return Ok(Handled { events, state, appended: None, repeated: None, attempts, report });
-                }
-            };
-            attempts += 1;
-            let (news, state) = self.outcome(boundary, &held.state, &events, context)?;
-            let appended = self.append(boundary, &held, news, (&state, context), &with).await?;
-            if appended.as_ref().is_err_and(StoreError::is_conflict)
-                && let Some(position) = self.done_before(context).await?
-            {
-                self.catch_up(boundary, &mut held).await?;
-                return Ok(held.repeated(position, attempts));
-            }
-            match appended {
-                Ok((appended, seen)) => {
-                    let report = held.report;
-                    self.remember_appended(boundary, &state, seen);
-                    let appended = Some(appended);
-                    return Ok(Handled { events, state, appended, repeated: None, attempts, report });
-                }
-                Err(conflict)
-                    if attempts < self.inner.attempts_max && is_about(&conflict, boundary, &held.seen) =>
-                {
-                    self.inner.pauses.wait(attempts).await;
-                    match boundary.stream().filter(|_| is_behind(&conflict, &held.seen)) {
-                        // It is another store than the one that is remembered: a backup, or one that was made anew.
-                        Some(stream) => {
-                            self.forget(stream);
-                            held = self.begin(boundary).await?;
-                        }
-                        None => self.catch_up(boundary, &mut held).await?,
-                    }
-                }
-                Err(last) if is_about(&last, boundary, &held.seen) => {
-                    return Err(HandleError::Conflicts { attempts, last });
-                }
-                Err(other) => return Err(other.into()),
-            }
-        }
-    }
-
-    /// Where the first event of a command is that is to be done once, if it was done.
-    async fn done_before(&self, context: &Context) -> Result<Option<Position>, SourcingError> {
-        let Some(tag) = context.once_tag() else { return Ok(None) };
-        let read = Read::query(QueryItem::new().tag(tag)).limit(1);
-        let mut first = self.inner.store.read(&read).await?;
-        Ok(next(&mut first).await.transpose()?.map(|event| event.position()))
-    }
-
-    /// The events to be stored, and the state with those of them that the decision is about.
-    fn outcome(
-        &self,
-        boundary: &Boundary<'_>,
-        state: &D::State,
-        events: &[D::Event],
-        context: &Context,
-    ) -> Result<(Vec<NewEvent<'static>>, D::State), SourcingError> {
-        let mut state = state.clone();
-        let mut news = Vec::with_capacity(events.len());
-        for event in events {
-            let mut new = self.new_event(boundary, event, context)?;
-            if news.is_empty() {
-                new.tags.extend(context.once_tag().map(Into::into));
-            }
-            if boundary.has(&new) {
-                self.inner.decider.evolve(&mut state, event);
-            }
-            news.push(new);
-        }
-        Ok((news, state))
-    }
-
-    /// Appends the events, on the condition that nothing was added to what was seen; what is seen with them, where that is known.
-    async fn append<W>(
-        &self,
-        boundary: &Boundary<'_>,
-        held: &Held<D::State>,
-        events: Vec<NewEvent<'static>>,
-        (state, context): (&D::State, &Context),
-        with: &W,
-    ) -> Result<Result<(Appended, Option<Seen>), StoreError>, SourcingError>
-    where
-        W: for<'a> Fn(Append<'a>) -> Append<'a> + Send + Sync,
-    {
-        let own = |append: &Append<'_>| {
-            let here = append.events.iter().filter(|event| boundary.stream() == Some(&*event.stream));
-            here.count() as u64
-        };
-        let mut append = boundary.guard(events.into_iter().collect(), &held.seen);
-        let written = own(&append);
-        let head = boundary.stream().and_then(|stream| match held.seen.head(stream) {
-            Some(head) => Some(head.plus(written)),
-            None => written.checked_sub(1).map(Version::new),
-        });
-        if let (Some(stream), Some(snapshots), Some(version)) =
-            (boundary.stream(), &self.inner.snapshots, head)
-        {
-            let question =
-                SnapshotQuestion { state, version, appended: written, replayed: held.report.events };
-            if written > 0 && snapshots.policy.says(&question) {
-                append = append.snapshot(new_snapshot(snapshots, stream, state)?);
-            }
-        }
-        append = with(append);
-        if let Some(tag) = context.once_tag() {
-            append = append.fail_if_matches(QueryItem::new().tag(tag), None);
-        }
-        // The caller has more to say about the stream than the decider knows of: then this is not its state.
-        let is_whole = own(&append) == written;
-        if !is_whole {
-            append.snapshot = None;
-        }
-        Ok(self.inner.store.append(append).await.map(|appended| {
-            let last = Position::new(appended.positions.end.get() - 1);
-            let seen = match (boundary.stream(), head) {
-                _ if !is_whole => None,
-                (Some(stream), Some(head)) if written > 0 => Some(Seen::up_to(stream, head, last)),
-                _ => Some(held.seen.clone()),
-            };
-            (appended, seen)
-        }))
     }
 
     /// The event to be stored.
@@ -520,28 +354,6 @@ fn new_snapshot<T>(
         schema: snapshots.schema,
         data: data.into(),
     })
-}
-
-/// Whether the store has less of a stream than was seen.
-pub(crate) fn is_behind(conflict: &StoreError, seen: &Seen) -> bool {
-    match conflict {
-        StoreError::Append(AppendError::WrongVersion { stream, actual, .. }) => {
-            seen.head(stream).is_some_and(|seen| actual.as_ref().is_none_or(|head| head.version < seen))
-        }
-        _ => false,
-    }
-}
-
-/// Whether others were quicker with what the decision is about, so that it may be another one on what is there now. Not where a cursor is elsewhere: then
-/// somebody else has handled what this is about; nor where a condition of the caller's does not hold.
-fn is_about(conflict: &StoreError, boundary: &Boundary<'_>, seen: &Seen) -> bool {
-    match conflict {
-        StoreError::Append(AppendError::WrongVersion { stream, .. }) => boundary.names(stream),
-        StoreError::Append(AppendError::QueryMatched { after, .. }) => {
-            matches!(boundary, Boundary::Query(_)) && *after == seen.last()
-        }
-        _ => false,
-    }
 }
 
 impl<S, D: Decider, C> Clone for Repository<S, D, C> {

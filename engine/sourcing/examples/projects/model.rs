@@ -200,6 +200,7 @@ impl Decider for Users {
             (Some(user), UserCommand::AddAddress { address }) => {
                 Ok(vec![UserEvent::AddressAdded { user, address }])
             }
+            (Some(_), UserCommand::AddMethod { method }) if state.methods.contains(&method) => Ok(vec![]),
             (Some(user), UserCommand::AddMethod { method }) => {
                 let added =
                     UserEvent::MethodAdded(PaymentMethodAdded { user: user.clone(), method: method.clone() });

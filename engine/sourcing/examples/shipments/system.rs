@@ -2,7 +2,7 @@
 
 use super::collection::{Collection, CollectionCommand};
 use super::manifestation::{Manifestation, ManifestationCommand, ManifestationEvent};
-use super::process::{OutOfPlace, Process, ProcessCommand, ProcessEvent, ProcessTrigger};
+use super::process::{Process, ProcessCommand, ProcessEvent, ProcessTrigger, Refusal};
 use annals_sourcing::{
     Context, Deadline, DomainEvent, HandleError, Order, Reactor, Repository, SourcingError, TimeoutElapsed,
     Timers,
@@ -149,7 +149,7 @@ impl<S: EventStore> System<S> {
     }
 
     /// Has a shipment arranged.
-    pub async fn start(&self, shipment: &str) -> Result<(), HandleError<OutOfPlace>> {
+    pub async fn start(&self, shipment: &str) -> Result<(), HandleError<Refusal>> {
         let command = ProcessCommand::Start { shipment: shipment.to_owned() };
         self.messages.fetch_add(1, Ordering::Relaxed);
         self.processes
@@ -159,11 +159,7 @@ impl<S: EventStore> System<S> {
     }
 
     /// Has a shipment that is being arranged go on by another definition.
-    pub async fn change_category(
-        &self,
-        shipment: &str,
-        category: &str,
-    ) -> Result<(), HandleError<OutOfPlace>> {
+    pub async fn change_category(&self, shipment: &str, category: &str) -> Result<(), HandleError<Refusal>> {
         let command =
             ProcessCommand::ChangeCategory { shipment: shipment.to_owned(), category: category.to_owned() };
         let context = Context::new().source("shipments");

@@ -163,8 +163,7 @@ impl<S: EventStore> Workflows<S> {
         match self.executions.transact_with(stream, &context, decide, |append| job.completed_by(append)).await
         {
             Ok(_) => Ok(annals_types::Append::new()),
-            Err(HandleError::Refused(no_way)) => Err(JobError::permanent(no_way)),
-            Err(other) => Err(JobError::transient(other)),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod handlers;
 mod model;
+mod question;
 mod running;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -12,6 +13,7 @@ pub use running::{ProjectionState, ProjectionStatus, Running};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Schema, SqliteModel};
 
+use self::question::{Question, asked};
 use crate::happening::{Happening, Watcher};
 use crate::pause::Pauses;
 use crate::stream::{next, ready};
@@ -19,6 +21,7 @@ use crate::upcast::UpcastError;
 use annals_types::{EventStore, Follow, Followed, Position, Query, Read, Record, StoreError};
 use std::fmt;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// What becomes of an event whose handler keeps failing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -47,6 +50,8 @@ pub struct Projector<S, R: ReadModel> {
     watcher: Watcher,
     /// What the model has noted that it has come to, since following began.
     passed: Option<Position>,
+    /// What is asked of it while it runs.
+    questions: Option<mpsc::Receiver<Question>>,
 }
 
 /// Why a projection does not go on.
@@ -92,6 +97,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
             on_failure: OnFailure::default(),
             watcher: Watcher::default(),
             passed: None,
+            questions: None,
         })
     }
 
@@ -206,7 +212,14 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
         let mut events = Vec::new();
         let mut caught_up = None;
         let mut next = None;
-        let items = ready(following, self.batch_max).await;
+        let items = loop {
+            // Nothing that has come is lost where a question comes first.
+            tokio::select! {
+                biased;
+                question = asked(&mut self.questions) => self.answer(question).await,
+                items = ready(following, self.batch_max) => break items,
+            }
+        };
         if items.is_empty() {
             // Nothing more comes of it: it is begun anew, but not in a hurry.
             tokio::time::sleep(self.pauses.first).await;
@@ -255,7 +268,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
             let reason = failure.to_string();
             let position = event.position();
             if failures <= self.retries_max {
-                self.pauses.rest_after(&self.watcher, failures, &reason).await;
+                self.rest(self.pauses, failures, &reason).await;
             } else if self.on_failure == OnFailure::Park {
                 self.model.park(event, failures, &reason).await.map_err(ProjectionError::Model)?;
                 self.watcher.tell(&Happening::Parked { position, reason: &reason });

@@ -1,5 +1,7 @@
 //! A projection that runs by itself, and can be told to pause, go on, begin anew and stop.
 
+use crate::pause::{Pauses, is_passing};
+use crate::projection::question::{Question, asked};
 use crate::projection::{ParkedEvent, ProjectionError, Projector, ReadModel};
 use crate::stream::next;
 use annals_types::{EventStore, Position, Read, StoreError};
@@ -65,16 +67,10 @@ enum Wish {
     Stop,
 }
 
-/// Something about what is parked.
-enum Question {
-    Parked(oneshot::Sender<Result<Vec<ParkedEvent>, ProjectionError>>),
-    Replay(oneshot::Sender<Result<usize, ProjectionError>>),
-}
-
 impl<S: EventStore, R: ReadModel + 'static> Projector<S, R> {
     /// Runs it on a task of its own. It has to be on a runtime.
     #[must_use]
-    pub fn spawn(self) -> Running<R> {
+    pub fn spawn(mut self) -> Running<R> {
         let (wishes, wished) = mpsc::channel(4);
         let (questions, asked) = mpsc::channel(4);
         let begun = ProjectionStatus { state: ProjectionState::Running, position: None, is_caught_up: false };
@@ -83,7 +79,8 @@ impl<S: EventStore, R: ReadModel + 'static> Projector<S, R> {
         let left = Arc::clone(&rest);
         let task = tokio::spawn(async move {
             let ended = Ended(&tell);
-            let model = obey(self, wished, asked, &tell).await;
+            self.questions = Some(asked);
+            let model = obey(self, wished, &tell).await;
             *left.lock() = Some(model);
             drop(ended);
         });
@@ -106,29 +103,36 @@ impl Drop for Ended<'_> {
     }
 }
 
+enum Happened {
+    Stepped(Result<bool, ProjectionError>),
+    Asked(Question),
+    Wished(Option<(Wish, oneshot::Sender<()>)>),
+}
+
 /// Does what is wished until that is to stop.
 async fn obey<S: EventStore, R: ReadModel>(
     mut projector: Projector<S, R>,
     mut wished: mpsc::Receiver<(Wish, oneshot::Sender<()>)>,
-    mut asked: mpsc::Receiver<Question>,
     tell: &watch::Sender<ProjectionStatus>,
 ) -> R {
     let mut following = None;
     let mut runs = true;
     loop {
+        let going_on = async {
+            match runs {
+                true => Happened::Stepped(step(&mut projector, &mut following).await),
+                // While it runs, it looks for questions by itself.
+                false => Happened::Asked(asked(&mut projector.questions).await),
+            }
+        };
         let happened = tokio::select! {
             biased;
-            wish = wished.recv() => Err(wish),
-            Some(question) = asked.recv() => {
-                answer(&mut projector, question).await;
-                // What was being handled was given up for this.
-                following = None;
-                continue;
-            }
-            stepped = step(&mut projector, &mut following), if runs => Ok(stepped),
+            wish = wished.recv() => Happened::Wished(wish),
+            happened = going_on => happened,
         };
         match happened {
-            Ok(stepped) => {
+            Happened::Asked(question) => projector.answer(question).await,
+            Happened::Stepped(stepped) => {
                 let position = projector.model.position().await.unwrap_or_default();
                 tell.send_modify(|status| {
                     status.position = position;
@@ -141,8 +145,8 @@ async fn obey<S: EventStore, R: ReadModel>(
                     }
                 });
             }
-            Err(None) => return projector.model,
-            Err(Some((wish, done))) => {
+            Happened::Wished(None) => return projector.model,
+            Happened::Wished(Some((wish, done))) => {
                 following = None;
                 let state = match wish {
                     Wish::Stop => return projector.model,
@@ -163,23 +167,28 @@ async fn obey<S: EventStore, R: ReadModel>(
     }
 }
 
-/// Whoever asked may have gone.
-async fn answer<S: EventStore, R: ReadModel>(projector: &mut Projector<S, R>, question: Question) {
-    match question {
-        Question::Parked(to) => drop(to.send(projector.parked().await)),
-        Question::Replay(to) => drop(to.send(projector.replay_parked().await)),
-    }
-}
-
+/// Handles what there is; where the store cannot be reached for a while, it is tried again.
 async fn step<S: EventStore, R: ReadModel>(
     projector: &mut Projector<S, R>,
     following: &mut Option<S::Following>,
 ) -> Result<bool, ProjectionError> {
-    if following.is_none() {
-        *following = Some(projector.begin().await?);
+    let mut failures = 0;
+    loop {
+        let stepped = match following {
+            None => projector.begin().await.map(|begun| *following = Some(begun)).map(|()| None),
+            Some(following) => projector.step(following).await.map(Some),
+        };
+        match stepped {
+            Ok(Some(is_caught_up)) => return Ok(is_caught_up),
+            Ok(None) => {}
+            Err(ProjectionError::Store(error)) if is_passing(&error) => {
+                *following = None;
+                failures += 1;
+                projector.rest(Pauses::outages(), failures, &error.to_string()).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    let following = following.as_mut().expect("it was just put there");
-    projector.step(following).await
 }
 
 impl<R> Running<R> {

@@ -124,7 +124,16 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     ) -> Result<(), SourcingError> {
         let begun = Stopwatch::start();
         let events = self.inner.store.read(&boundary.read(&held.seen)).await?;
+        let (was_fresh, last) = (held.is_fresh, held.seen.last());
         self.fold(events, held).await?;
+        // What is remembered, and behind which nothing is, may be of another store: a backup, or one that was made anew.
+        if let Some(stream) =
+            boundary.stream().filter(|_| !was_fresh && last.is_some() && held.seen.last() == last)
+            && self.inner.store.head(stream).await?.map(|head| head.version) < held.seen.head(stream)
+        {
+            self.forget(stream);
+            *held = Box::pin(self.begin(boundary)).await?;
+        }
         held.report.duration += begun.elapsed();
         held.is_fresh = true;
         Ok(())

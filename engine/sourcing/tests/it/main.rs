@@ -9,6 +9,8 @@ mod corners;
 mod delays;
 mod documents;
 mod examples;
+mod exchanged;
+mod outages;
 mod projection;
 mod projects;
 mod queue;

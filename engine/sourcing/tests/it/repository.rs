@@ -1,7 +1,8 @@
 //! Load, decide, append, again; states as they were; snapshots.
 
+use crate::exchanged::Exchanged;
 use crate::{Fresh, run};
-use annals::{Load, NewEvent, QueryItem, Read, Settings, Timestamp, Version};
+use annals::{Load, NewEvent, Position, QueryItem, Read, Settings, Timestamp, Version};
 use annals_sourcing::{
     Context, Decider, DomainEvent, HandleError, Place, Repository, SnapshotPolicy, Snapshots, SourcingError,
     UnknownType,
@@ -37,6 +38,12 @@ pub(crate) enum TaskCommand {
 pub(crate) enum TaskError {
     ThereIsOne,
     ThereIsNone,
+}
+
+impl std::fmt::Display for TaskError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
 }
 
 #[derive(Clone)]
@@ -413,18 +420,115 @@ fn a_condition_of_the_callers_that_does_not_hold_is_not_tried_again() {
             })
             .await
             .unwrap_err();
+        let own = tasks
+            .transact_with("task-1", &Context::new(), decide, |append| {
+                append.expect("task-1", ExpectedVersion::Exactly(Version::new(7)))
+            })
+            .await
+            .unwrap_err();
         let query = || QueryItem::new().stream("task-1");
         let queried = tasks
             .transact_with("task-2", &Context::new(), decide, |append| append.fail_if_matches(query(), None))
             .await
             .unwrap_err();
-        for error in [told, queried] {
+        for error in [told, own, queried] {
             assert!(
                 matches!(&error, HandleError::Sourcing(SourcingError::Store(store)) if store.is_conflict()),
                 "{error:?}"
             );
         }
-        assert_eq!(decided.into_inner(), 2);
+        assert_eq!(decided.into_inner(), 3);
+    });
+}
+
+/// A query that selects nothing yet has the same condition as the caller's: what matched tells them apart.
+#[test]
+fn a_condition_of_the_callers_is_told_from_that_of_an_empty_query() {
+    let fresh = Fresh::new();
+    let seats = Repository::new(fresh.store.clone(), Enrolment).unwrap();
+    fresh.store.append(NewEvent::new("other-1", "Other").tag("other")).unwrap().wait().unwrap();
+    run(async {
+        let decided = std::sync::atomic::AtomicU32::new(0);
+        let error = seats
+            .transact_with(
+                QueryItem::new().tag("course:none"),
+                &Context::new(),
+                |_| {
+                    decided.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    Ok(vec![EnrolmentEvent::Enrolled { course: "none".into(), student: 1 }])
+                },
+                |append| append.fail_if_matches(QueryItem::new().tag("other"), None),
+            )
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, HandleError::Sourcing(SourcingError::Store(store)) if store.is_conflict()),
+            "{error:?}"
+        );
+        assert_eq!(decided.into_inner(), 1);
+    });
+}
+
+/// What the caller adds is there whether the decision leads to events or not.
+#[test]
+fn what_is_added_to_a_decision_without_events_is_appended() {
+    let fresh = Fresh::new();
+    let tasks = Repository::new(fresh.store.clone(), Task).unwrap();
+    run(async {
+        tasks.handle("task-1", &TaskCommand::Create("one"), &Context::new()).await.unwrap();
+        let nothing = |_: &TaskState| Ok(vec![]);
+        let handled = tasks
+            .transact_with("task-1", &Context::new(), nothing, |append| {
+                append.advance("inbox", Some(Position::ZERO))
+            })
+            .await
+            .unwrap();
+        assert!(handled.events.is_empty() && handled.last_position().is_none());
+        assert_eq!(fresh.store.cursor("inbox").unwrap().unwrap().position, Some(Position::ZERO));
+        let plain = tasks.transact("task-1", &Context::new(), nothing).await.unwrap();
+        assert_eq!(plain.appended, None);
+    });
+}
+
+/// As where a backup was put back below a program that remembers.
+#[test]
+fn what_is_remembered_of_another_store_is_not_believed() {
+    let (fresh, other) = (Fresh::new(), Fresh::new());
+    run(async {
+        let tasks = Repository::new(Exchanged::new(&fresh.store), Task)
+            .unwrap()
+            .cache(NonZeroUsize::new(10).unwrap());
+        let create = TaskCommand::Create("one");
+        tasks.handle("task-1", &create, &Context::new()).await.unwrap();
+        tasks.handle("task-1", &TaskCommand::Note(1, 5), &Context::new()).await.unwrap();
+        *tasks.store().now.lock() = other.store.clone();
+        let there = tasks.load("task-1").await.unwrap();
+        assert_eq!((there.version, there.state), (None, TaskState::default()));
+        *tasks.store().now.lock() = fresh.store.clone();
+        tasks.load("task-1").await.unwrap();
+        *tasks.store().now.lock() = other.store.clone();
+        tasks.handle_at("task-1", None, &create, &Context::new()).await.unwrap();
+        tasks.handle("task-1", &TaskCommand::Finish, &Context::new()).await.unwrap();
+    });
+}
+
+#[test]
+fn one_attempt_is_enough_to_see_that_a_command_is_out_of_date() {
+    let fresh = Fresh::new();
+    let tasks = Repository::new(fresh.store.clone(), Task)
+        .unwrap()
+        .cache(NonZeroUsize::new(10).unwrap())
+        .attempts_max(1);
+    run(async {
+        tasks.handle("task-1", &TaskCommand::Create("one"), &Context::new()).await.unwrap();
+        let other = Repository::new(fresh.store.clone(), Task).unwrap();
+        other.handle("task-1", &TaskCommand::Note(1, 1), &Context::new()).await.unwrap();
+        let told =
+            tasks.handle_at("task-1", Some(Version::ZERO), &TaskCommand::Finish, &Context::new()).await;
+        assert!(
+            matches!(&told, Err(HandleError::OutOfDate { actual: Some(actual), .. }) if actual.get() == 1),
+            "{told:?}"
+        );
     });
 }
 

@@ -11,16 +11,13 @@ mod system;
 
 use crate::{Fresh, beside, run, until, with_server};
 use annals_sourcing::testing::{given, projected};
-use annals_sourcing::{Decider, HandleError, TimeoutElapsed};
-use annals_types::{EventStore, Query, QueryItem, Read, Record};
-use futures_core::Stream;
+use annals_sourcing::{Decider, HandleError, Order, Reactor, Repository, TimeoutElapsed, next};
+use annals_types::{EventStore, NewEvent, Query, QueryItem, Read, Record};
 use manifestation::{Manifestation, ManifestationCommand, ManifestationEvent};
 use process::{Process, ProcessCommand, ProcessEvent, ProcessTrigger, Stage};
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use system::System;
@@ -28,7 +25,7 @@ use system::System;
 async fn all<S: EventStore>(store: &S, query: impl Into<Query<'_>>) -> Vec<Record> {
     let mut events = store.read(&Read::query(query)).await.unwrap();
     let mut found = Vec::new();
-    while let Some(event) = poll_fn(|context| Pin::new(&mut events).poll_next(context)).await {
+    while let Some(event) = next(&mut events).await {
         found.push(event.unwrap());
     }
     found
@@ -215,6 +212,37 @@ fn a_running_case_moves_to_another_definition() {
             matches!(&again, Err(HandleError::Refused(why)) if why.to_string().contains("Completed")),
             "{again:?}"
         );
+    });
+}
+
+/// A definition was taken out that a case goes by: what the case hears is not lost, and the case goes on once the definition is back.
+#[test]
+fn what_a_case_hears_waits_until_its_definition_is_back() {
+    let fresh = Fresh::new();
+    run(async {
+        let gone = NewEvent::new("1X0-Process", "ProcessStarted")
+            .json(r#"{"shipment":"1X0","category":"domestic-0.9"}"#);
+        let asked = NewEvent::new("1X0-Process", "ManifestationRequested")
+            .json(r#"{"shipment":"1X0","legs":1,"documents":[]}"#);
+        let heard = NewEvent::new("1X0-Shipment", "ManifestationFailed")
+            .json(r#"{"shipment":"1X0","reason":"no way"}"#);
+        for event in [gone, asked, heard] {
+            fresh.store.append(event).unwrap().await.unwrap();
+        }
+        let hear = |trigger: &ProcessTrigger, _: &Record| {
+            let shipment = trigger.shipment();
+            Some(Order::new(system::process(shipment), ProcessCommand::Hear(trigger.clone())))
+        };
+        let reactor = |process| {
+            let processes = Repository::new(fresh.store.clone(), process).unwrap();
+            Reactor::new("shipment-process", processes, hear).unwrap()
+        };
+        let stands = reactor(Process::default()).catch_up().await.unwrap_err().to_string();
+        assert!(stands.contains("domestic-0.9") && stands.contains("1X0-Process"), "{stands}");
+        assert_eq!(fresh.store.read(Read::stream("refused-shipment-process")).unwrap().count(), 0);
+        reactor(Process::with("domestic-0.9")).catch_up().await.unwrap();
+        let processes = Repository::new(fresh.store.clone(), Process::default()).unwrap();
+        assert_eq!(processes.load("1X0-Process").await.unwrap().state.stage, Stage::Failed);
     });
 }
 
