@@ -61,8 +61,3 @@ pub use snapshots::{SnapshotPolicy, SnapshotQuestion, Snapshots};
 pub use stream::next;
 pub use timers::{Deadline, TimeoutElapsed, Timers};
 pub use upcast::{UpcastError, Upcasts};
-
-/// The pieces of code of the guide compile, and do what it says.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/guide.md")]
-struct Guide;
