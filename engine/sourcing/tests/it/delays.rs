@@ -3,6 +3,7 @@
 #[path = "../../examples/delays/model.rs"]
 mod model;
 
+use crate::outages::server_at;
 use crate::{Fresh, run};
 use annals::{Append, NewEvent, Store};
 use annals_sourcing::{InMemory, Projector, SqliteModel};
@@ -12,6 +13,7 @@ use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
 fn lines(file: &Path) -> impl Iterator<Item = Value> {
@@ -82,6 +84,37 @@ fn compare(file: &Path) {
 #[test]
 fn delays_of_the_sample_are_those_of_the_file() {
     compare(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/data/flights-sample.jsonl.gz"));
+}
+
+/// The program says the same of a directory, of a server over it, and of its SQLite database, again and again.
+#[test]
+fn the_example_says_the_same_of_a_directory_and_of_a_server() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/data/flights-sample.jsonl.gz");
+    let fresh = Fresh::new();
+    import(&fresh.store, &file);
+    fresh.store.close().unwrap();
+    let line = |(carrier, route, flights, minutes): &Row| {
+        format!("{carrier}\t{route}\t{flights}\t{:.2}\n", minutes / f64::from(*flights))
+    };
+    let expected: String = expected(&file).iter().map(line).collect();
+    let examples = std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples");
+    let say = |arguments: &[&str]| {
+        let done = Command::new(examples.join("delays")).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let data = fresh.directory.path();
+    let sqlite = tempfile::tempdir().unwrap();
+    let sqlite = sqlite.path().join("delays.sqlite");
+    let sqlite = sqlite.to_str().unwrap();
+    assert_eq!(say(&["--data", data.to_str().unwrap()]), expected);
+    let server = server_at(data, ([127, 0, 0, 1], 0).into());
+    let address = server.address().to_string();
+    assert_eq!(say(&["--server", &address]), expected);
+    for _ in 0..2 {
+        assert_eq!(say(&["--server", &address, "--sqlite", sqlite]), expected);
+    }
+    server.stop();
 }
 
 #[test]

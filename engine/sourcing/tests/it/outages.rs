@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::task::block_in_place;
 
-fn server_at(data: &Path, listen: SocketAddr) -> Server {
+/// A server on this directory of a store, or of stores.
+pub(crate) fn server_at(data: &Path, listen: SocketAddr) -> Server {
     let (settings, limits) = (Settings::default(), serve::Limits::default());
     let options = serve::Options { admin: None, data: data.to_owned(), listen, settings, limits };
     Server::start(options).unwrap()
