@@ -56,7 +56,7 @@ impl<D> Definitions<D> {
     /// One more. New cases begin by the first one of their name.
     ///
     /// # Panics
-    /// The key is no name and version with a `-` between them, where the version begins with a digit, or was given before: a mistake of the program that it shows as soon as it
+    /// The key is no name and version with a `-` between them, the first one that a digit follows, or was given before: a mistake of the program that it shows as soon as it
     /// starts.
     #[must_use]
     pub fn with(mut self, key: impl Into<String>, definition: D) -> Self {

@@ -1,7 +1,7 @@
 //! How long is waited before something is tried again.
 
 use crate::happening::{Happening, Watcher};
-use annals_types::{AppendError, StoreError};
+use annals_types::{AppendError, StoreError, SubscriptionError};
 use rand::RngExt;
 use std::time::Duration;
 
@@ -63,6 +63,7 @@ pub(crate) fn is_passing(error: &StoreError) -> bool {
         StoreError::Unavailable { is_passing: true, .. }
             | StoreError::Unknown { .. }
             | StoreError::Append(AppendError::DiskFull(_))
+            | StoreError::Subscription(SubscriptionError::Append(AppendError::DiskFull(_)))
     )
 }
 

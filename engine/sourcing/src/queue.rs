@@ -1,5 +1,6 @@
 //! Work queues: jobs that are taken now and done later, by whoever is free.
 
+use crate::clock::Stopwatch;
 use crate::codec::{Codec, Json};
 use crate::context::Context;
 use crate::error::{HandleError, SourcingError};
@@ -83,13 +84,16 @@ impl JobError {
     }
 }
 
-/// Where the store cannot be reached, or others were quicker, it may succeed later; anything else will fail again.
+/// What the store refuses because of what it was given will be refused again, and so will what cannot be read or written; where the store fails in another way, or
+/// others were quicker, it may succeed later.
 impl From<SourcingError> for JobError {
     fn from(error: SourcingError) -> Self {
+        use AppendError::{IdConflict, Input, QueryTooBroad};
         match error {
-            SourcingError::Store(error) if is_passing(&error) || error.is_conflict() => {
-                Self::transient(error)
-            }
+            SourcingError::Store(StoreError::Append(
+                error @ (Input(_) | IdConflict { .. } | QueryTooBroad { .. }),
+            )) => Self::permanent(error),
+            SourcingError::Store(error) => Self::transient(error),
             other => Self::permanent(other),
         }
     }
@@ -99,7 +103,7 @@ impl From<SourcingError> for JobError {
 impl<E: fmt::Display> From<HandleError<E>> for JobError {
     fn from(error: HandleError<E>) -> Self {
         match error {
-            HandleError::Conflicts { .. } => Self::transient(error),
+            HandleError::Conflicts { .. } | HandleError::OutOfDate { .. } => Self::transient(error),
             HandleError::Sourcing(error) => error.into(),
             refused => Self::permanent(refused),
         }
@@ -288,7 +292,8 @@ impl<S: EventStore> Worker<S> {
         F: Fn(Job) -> O + Send + Sync,
         O: Future<Output = Result<Append<'static>, JobError>> + Send,
     {
-        let mut failures = 0;
+        let (mut failures, mut joined) = (0, Stopwatch::start());
+        let pauses = Pauses::outages();
         loop {
             let mut reason = match self.work_once(&work).await {
                 Ok(true) => {
@@ -301,12 +306,24 @@ impl<S: EventStore> Worker<S> {
                 }
                 Err(error) => return Err(error),
             };
+            if joined.elapsed() > pauses.longest {
+                failures = 0;
+            }
             // Its place is gone: it takes another one, as soon as there is one to be had.
             loop {
-                self.settings.pauses.rest(&self.watcher, &mut failures, &reason).await;
+                pauses.rest(&self.watcher, &mut failures, &reason).await;
                 match self.store.join(&self.subscription).await {
-                    Ok(member) => break self.member = member,
-                    Err(error) if is_passing(&error) => reason = error.to_string(),
+                    Ok(member) => {
+                        (self.member, joined) = (member, Stopwatch::start());
+                        break;
+                    }
+                    // A store of this process that is closed stays so.
+                    Err(error @ StoreError::Subscription(SubscriptionError::Closed)) => {
+                        return Err(error.into());
+                    }
+                    Err(error) if is_passing(&error) || has_lost_its_place(&error) => {
+                        reason = error.to_string()
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }

@@ -270,6 +270,11 @@ where
                     Box::pin(self.handle(done, cursor)).await?;
                     return Box::pin(self.handle(rest, done.last().map(Record::position))).await;
                 }
+                // Perhaps only on what is remembered.
+                Err((_, SourcingError::CannotJudge { .. })) if conflicts == 0 => {
+                    conflicts = 1;
+                    continue;
+                }
                 Err((_, error)) => return Err(error.into()),
             };
             let append = batch

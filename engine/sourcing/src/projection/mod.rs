@@ -15,7 +15,7 @@ pub use sqlite::{Schema, SqliteModel};
 
 use self::question::{Question, asked};
 use crate::happening::{Happening, Watcher};
-use crate::pause::Pauses;
+use crate::pause::{ENDED, Pauses};
 use crate::stream::{next, ready};
 use crate::upcast::UpcastError;
 use annals_types::{EventStore, Follow, Followed, Position, Query, Read, Record, StoreError};
@@ -52,6 +52,8 @@ pub struct Projector<S, R: ReadModel> {
     passed: Option<Position>,
     /// What is asked of it while it runs.
     questions: Option<mpsc::Receiver<Question>>,
+    /// How often following has ended, one time after the other.
+    ended: u32,
 }
 
 /// Why a projection does not go on.
@@ -79,6 +81,14 @@ pub enum ProjectionError {
     Upcast(#[from] UpcastError),
 }
 
+/// A model that is kept in a store fails as that does.
+fn of_model(error: ModelError) -> ProjectionError {
+    match error.downcast::<StoreError>() {
+        Ok(error) => ProjectionError::Store(*error),
+        Err(error) => ProjectionError::Model(error),
+    }
+}
+
 impl<S: EventStore, R: ReadModel> Projector<S, R> {
     /// Keeps this model up to date, by these handlers.
     ///
@@ -98,6 +108,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
             watcher: Watcher::default(),
             passed: None,
             questions: None,
+            ended: 0,
         })
     }
 
@@ -156,7 +167,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
     /// # Errors
     /// As those of [`catch_up`](Self::catch_up).
     pub async fn rebuild(&mut self) -> Result<(), ProjectionError> {
-        self.model.reset(None).await.map_err(ProjectionError::Model)?;
+        self.model.reset(None).await.map_err(of_model)?;
         self.catch_up().await
     }
 
@@ -176,7 +187,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
     /// # Errors
     /// The model fails.
     pub async fn parked(&mut self) -> Result<Vec<ParkedEvent>, ProjectionError> {
-        self.model.parked().await.map_err(ProjectionError::Model)
+        self.model.parked().await.map_err(of_model)
     }
 
     /// Has what is parked handled now; how many events could be, and stay parked no more.
@@ -190,14 +201,14 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
             let Some(event) = next(&mut event).await.transpose()? else { continue };
             let Self { model, handlers, .. } = self;
             let handle = |model: &mut R::Model, record: &Record| handlers.handle(model, record);
-            let applied = model.apply_parked(&event, &handle).await.map_err(ProjectionError::Model)?;
+            let applied = model.apply_parked(&event, &handle).await.map_err(of_model)?;
             handled += applied.events;
         }
         Ok(handled)
     }
 
     pub(crate) async fn begin(&mut self) -> Result<S::Following, ProjectionError> {
-        let position = self.model.position().await.map_err(ProjectionError::Model)?;
+        let position = self.model.position().await.map_err(of_model)?;
         self.watcher.tell(&Happening::Started { after: position });
         self.passed = position;
         let mut follow = Follow::query(self.query.clone());
@@ -215,15 +226,17 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
         let items = loop {
             // Nothing that has come is lost where a question comes first.
             tokio::select! {
-                biased;
                 question = asked(&mut self.questions) => self.answer(question).await,
                 items = ready(following, self.batch_max) => break items,
             }
         };
         if items.is_empty() {
             // Nothing more comes of it: it is begun anew, but not in a hurry.
-            tokio::time::sleep(self.pauses.first).await;
+            self.ended += 1;
+            self.rest(Pauses::outages(), self.ended, ENDED).await;
             *following = self.begin().await?;
+        } else {
+            self.ended = 0;
         }
         for item in items {
             let item = item?;
@@ -258,8 +271,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
         loop {
             let Self { model, handlers, .. } = self;
             let handle = |model: &mut R::Model, record: &Record| handlers.handle(model, record);
-            let applied =
-                model.apply(&events[done..], last, &handle).await.map_err(ProjectionError::Model)?;
+            let applied = model.apply(&events[done..], last, &handle).await.map_err(of_model)?;
             if applied.events > 0 {
                 (done, failures) = (done + applied.events, 0);
             }
@@ -270,7 +282,7 @@ impl<S: EventStore, R: ReadModel> Projector<S, R> {
             if failures <= self.retries_max {
                 self.rest(self.pauses, failures, &reason).await;
             } else if self.on_failure == OnFailure::Park {
-                self.model.park(event, failures, &reason).await.map_err(ProjectionError::Model)?;
+                self.model.park(event, failures, &reason).await.map_err(of_model)?;
                 self.watcher.tell(&Happening::Parked { position, reason: &reason });
                 (done, failures) = (done + 1, 0);
             } else {

@@ -133,9 +133,11 @@ async fn obey<S: EventStore, R: ReadModel>(
         match happened {
             Happened::Asked(question) => projector.answer(question).await,
             Happened::Stepped(stepped) => {
-                let position = projector.model.position().await.unwrap_or_default();
+                let position = projector.model.position().await;
                 tell.send_modify(|status| {
-                    status.position = position;
+                    if let Ok(position) = position {
+                        status.position = position;
+                    }
                     match stepped {
                         Ok(is_caught_up) => status.is_caught_up |= is_caught_up,
                         Err(error) => {
@@ -260,13 +262,18 @@ impl<R> Running<R> {
 
     async fn ask<T>(
         &self,
-        question: impl FnOnce(oneshot::Sender<Result<T, ProjectionError>>) -> Question,
+        question: impl Fn(oneshot::Sender<Result<T, ProjectionError>>) -> Question,
     ) -> Result<Option<T>, ProjectionError> {
-        let (to, answered) = oneshot::channel();
-        if self.questions.send(question(to)).await.is_err() {
-            return Ok(None);
+        loop {
+            let (to, answered) = oneshot::channel();
+            if self.questions.send(question(to)).await.is_err() {
+                return Ok(None);
+            }
+            // Where it was told to do something else just then, it is asked again.
+            if let Ok(answer) = answered.await {
+                return answer.map(Some);
+            }
         }
-        answered.await.ok().transpose()
     }
 
     async fn wish(&self, wish: Wish) {

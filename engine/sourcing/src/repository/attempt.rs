@@ -94,9 +94,6 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         {
             return Err(HandleError::OutOfDate { stream: stream.to_owned(), expected, actual });
         }
-        if attempts >= self.inner.attempts_max {
-            return Err(HandleError::Conflicts { attempts, last: conflict });
-        }
         let matched = match &conflict {
             StoreError::Append(AppendError::QueryMatched { position, .. }) => Some(*position),
             _ => None,
@@ -106,7 +103,10 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             Some(position) => self.is_there(position).await?,
             None => false,
         };
-        self.inner.pauses.wait(attempts).await;
+        let is_last = attempts >= self.inner.attempts_max;
+        if !is_last {
+            self.inner.pauses.wait(attempts).await;
+        }
         match boundary.stream().filter(|_| is_behind(&conflict, &held.seen)) {
             // It is another store than the one that is remembered: a backup, or one that was made anew.
             Some(stream) => {
@@ -118,6 +118,9 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
         if is_there && held.seen.last() < matched {
             // It is none of them: a condition of the caller's was about it.
             return Err(conflict.into());
+        }
+        if is_last {
+            return Err(HandleError::Conflicts { attempts, last: conflict });
         }
         Ok(held)
     }

@@ -74,6 +74,11 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             let report = ReplayReport { from_cache: true, ..ReplayReport::default() };
             return Ok(Held { report, is_fresh: false, ..held.clone() });
         }
+        self.stored(boundary).await
+    }
+
+    /// What the store has.
+    async fn stored(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
         match (boundary, &self.inner.snapshots) {
             (Boundary::Stream(stream), Some(_)) => self.load_stream(&Load::stream(&**stream)).await,
             _ => {
@@ -132,7 +137,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             && self.inner.store.head(stream).await?.map(|head| head.version) < held.seen.head(stream)
         {
             self.forget(stream);
-            *held = Box::pin(self.begin(boundary)).await?;
+            *held = Box::pin(self.stored(boundary)).await?;
         }
         held.report.duration += begun.elapsed();
         held.is_fresh = true;

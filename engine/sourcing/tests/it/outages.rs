@@ -78,12 +78,16 @@ fn a_server_that_comes_back_finds_all_of_them_at_work() {
         let calls = Arc::default();
         let mut running =
             Projector::new(client.clone(), InMemory::<Log>::default(), logging(&calls)).unwrap().spawn();
+        // One whose progress is on the server, too.
+        let model = Cursored::new(client.clone(), "log", Log::new());
+        let mut cursored = Projector::new(client.clone(), model, logging(&calls)).unwrap().spawn();
         queue.enqueue("ada", "k1", &1, &Context::new()).await.unwrap();
         until(async || done.load(Ordering::Relaxed) == 1).await;
 
         block_in_place(|| server.stop());
         for _ in 0..20 {
             running.parked().await.unwrap();
+            let _ = tokio::time::timeout(Duration::from_millis(5), cursored.parked()).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let server = block_in_place(|| server_at(&data, address));
@@ -95,9 +99,10 @@ fn a_server_that_comes_back_finds_all_of_them_at_work() {
         assert!(running.reached(created.last_position().unwrap()).await, "{:?}", running.status());
         assert!(!working.is_finished() && !reacting.is_finished());
         assert_eq!(running.status().state, ProjectionState::Running);
+        assert!(cursored.reached(created.last_position().unwrap()).await, "{:?}", cursored.status());
         working.abort();
         reacting.abort();
-        drop((running, queue, tasks, client));
+        drop((running, cursored, queue, tasks, client));
         block_in_place(|| server.stop());
     });
 }
