@@ -130,3 +130,22 @@ impl Copy {
 fn expect(holds: bool, otherwise: &str) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(otherwise.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Told by whoever changes what a patch changes, and not only by the run that plants it.
+    #[test]
+    fn every_patch_applies_to_this_source() {
+        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let patches = patches(source).unwrap();
+        assert_eq!(patches.len(), 17);
+        for patch in patches {
+            let checked =
+                Command::new("git").current_dir(source).args(["apply", "--check"]).arg(&patch).output();
+            let checked = checked.unwrap();
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        }
+    }
+}
