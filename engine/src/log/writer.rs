@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 /// After a group of at least this many frames, other threads go first: whoever waited for it is about to append more, and
 /// few large groups take less of the processors than many small ones.
 const CROWD_FRAMES_MIN: u32 = 16;
-/// So many times, unless the next group is as large as the last one before: where nobody else wants to run, that takes microseconds.
+/// So many times, or until the next group is as large as the last one was: where nobody else wants to run, that takes microseconds.
 const CROWD_TURNS_MAX: usize = 16;
 
 /// Wakes the writer thread: from its sleep, or from waiting for writes in flight.

@@ -243,7 +243,7 @@ impl<R> Running<R> {
         }
     }
 
-    /// Waits until it has caught up, or stands still.
+    /// Waits until it has caught up, or stands still; while the store cannot be reached it does neither.
     pub async fn settled(&mut self) -> ProjectionStatus {
         let is_settled =
             |status: &ProjectionStatus| status.is_caught_up || status.state != ProjectionState::Running;

@@ -37,7 +37,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
                     continue;
                 }
                 let actual = held.seen.head(stream);
-                let repeated = self.repeated(boundary, held, context, attempts).await?;
+                let repeated = self.repeated(boundary, &held, context, attempts).await?;
                 let out_of_date = HandleError::OutOfDate { stream: stream.to_owned(), expected, actual };
                 return repeated.ok_or(out_of_date);
             }
@@ -50,7 +50,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             }
             if !leads_on && (decided.is_err() || !adds_something(&with)) {
                 // Perhaps because it was done before.
-                if let Some(repeated) = self.repeated(boundary, held.clone(), context, attempts).await? {
+                if let Some(repeated) = self.repeated(boundary, &held, context, attempts).await? {
                     return Ok(repeated);
                 }
                 let events = decided.map_err(HandleError::Refused)?;
@@ -70,7 +70,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
                 Err(error) => error,
             };
             if conflict.is_conflict()
-                && let Some(repeated) = self.repeated(boundary, held.clone(), context, attempts).await?
+                && let Some(repeated) = self.repeated(boundary, &held, context, attempts).await?
             {
                 return Ok(repeated);
             }
@@ -111,7 +111,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
             // It is another store than the one that is remembered: a backup, or one that was made anew.
             Some(stream) => {
                 self.forget(stream);
-                held = self.begin(boundary).await?;
+                held = self.stored(boundary).await?;
             }
             None => self.catch_up(boundary, &mut held).await?,
         }
@@ -134,11 +134,12 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     async fn repeated(
         &self,
         boundary: &Boundary<'_>,
-        mut held: Held<D::State>,
+        held: &Held<D::State>,
         context: &Context,
         attempts: u32,
     ) -> Result<Option<Handled<D::Event, D::State>>, SourcingError> {
         let Some(position) = self.done_before(context).await? else { return Ok(None) };
+        let mut held = held.clone();
         self.catch_up(boundary, &mut held).await?;
         Ok(Some(held.repeated(position, attempts)))
     }

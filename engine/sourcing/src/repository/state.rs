@@ -78,7 +78,7 @@ impl<S: EventStore, D: Decider, C: Codec> Repository<S, D, C> {
     }
 
     /// What the store has.
-    async fn stored(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
+    pub(super) async fn stored(&self, boundary: &Boundary<'_>) -> Result<Held<D::State>, SourcingError> {
         match (boundary, &self.inner.snapshots) {
             (Boundary::Stream(stream), Some(_)) => self.load_stream(&Load::stream(&**stream)).await,
             _ => {

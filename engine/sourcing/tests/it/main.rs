@@ -5,6 +5,7 @@
 
 mod background;
 mod codec;
+mod commands;
 mod corners;
 mod delays;
 mod documents;

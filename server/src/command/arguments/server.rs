@@ -155,7 +155,7 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "SECONDS", env = "ANNALS_STORE_IDLE_SECONDS")]
     pub(crate) store_idle_seconds: Option<u64>,
     /// How long a store's writer looks for the next append before it sleeps: less is less work for the processor, and later answers
-    /// to few clients
+    /// to few clients; at most 1000 [default: 120]
     #[arg(long, value_name = "MICROSECONDS", env = "ANNALS_LINGER_MICROS")]
     pub(crate) linger_micros: Option<u64>,
     /// See [`Common`](super::Common).
